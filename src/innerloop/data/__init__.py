@@ -1,0 +1,11 @@
+"""Data sets of tasks: each gives samplers of episodes, pure functions of a ``torch.Generator``."""
+
+from __future__ import annotations
+
+from innerloop.data.errors import DataError
+from innerloop.data.glyphs import glyphs
+from innerloop.data.images import ImageClasses
+from innerloop.data.omniglot import find_omniglot, omniglot
+from innerloop.data.sinusoids import sinusoids
+
+__all__ = ["DataError", "ImageClasses", "find_omniglot", "glyphs", "omniglot", "sinusoids"]

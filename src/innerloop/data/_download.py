@@ -1,0 +1,129 @@
+"""Download a file over HTTP: resumed where it broke off, checked, and moved into place whole."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import logging
+import ssl
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from tqdm import tqdm
+
+from innerloop.data.errors import DataError
+
+__all__ = ["download"]
+
+_log = logging.getLogger(__name__)
+_BLOCK = 1 << 16
+
+
+def download(
+    url: str, target: Path, md5: str, *, progress: bool | None = None, tries: int = 3, timeout: float = 30
+) -> None:
+    """Fetch ``url`` into ``target`` unless it is there.
+
+    Bytes gather in ``target`` + ``.part``, kept when the connection breaks so that the next try, or the next
+    call, goes on from there. ``target`` appears only once it is whole and has the right checksum; a file with
+    a wrong one is fetched anew, once.
+
+    Args:
+        url: http or https address.
+        target: file to make; its folder is made too.
+        md5: expected checksum, hexadecimal.
+        progress: show a bar; None shows one on a terminal only.
+        tries: connections before giving up.
+        timeout: seconds to wait for the server.
+
+    Raises:
+        DataError: the server refuses or keeps breaking off, the checksum is wrong twice, or the disk refuses.
+
+    Example:
+        >>> download("https://example.org/here.py", Path(__file__), md5="")  # already there
+    """
+    if target.exists():
+        return
+    part = target.with_name(target.name + ".part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for last in (False, True):
+            _receive(url, part, progress, tries, timeout)
+            with part.open("rb") as file:
+                found = hashlib.md5(file.read(), usedforsecurity=False).hexdigest()
+            if found == md5:
+                part.replace(target)
+                return
+            part.unlink()
+            if last:
+                raise DataError(
+                    f"{url} has MD5 {found}, expected {md5}, twice: that file has changed. Get it elsewhere."
+                )
+            _log.warning("%s has MD5 %s, expected %s: downloading it again", url, found, md5)
+    except OSError as error:
+        raise DataError(f"cannot write {part} ({error}). Choose a data folder that you may write to.") from error
+
+
+def _receive(url: str, part: Path, progress: bool | None, tries: int, timeout: float) -> None:
+    """Fill ``part`` to its full length."""
+    for left in reversed(range(tries)):
+        try:
+            _connect(url, part, progress, timeout)
+            return
+        except urllib.error.HTTPError as error:
+            with error:
+                raise DataError(f"{url} answered {error.code} {error.reason}. {_by_hand(part)}") from error
+        except (
+            urllib.error.URLError,
+            http.client.HTTPException,
+            ConnectionError,
+            TimeoutError,
+            ssl.SSLError,
+        ) as error:
+            if not left:
+                size = part.stat().st_size if part.exists() else 0
+                raise DataError(
+                    f"{url} could not be fetched ({error}); {size} bytes are kept. "
+                    f"Run again to go on from there. {_by_hand(part)}"
+                ) from error
+            _log.warning("%s broke off (%s): trying again", url, error)
+
+
+def _by_hand(part: Path) -> str:
+    return f"Without a network, put {part.name.removesuffix('.part')} into {part.parent} by hand."
+
+
+def _connect(url: str, part: Path, progress: bool | None, timeout: float) -> None:
+    """One connection: ask for what is missing and append it, or start over where the server cannot resume."""
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=timeout)
+    except urllib.error.HTTPError as error:
+        if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not have:
+            raise
+        error.close()  # nothing left to send: complete if the server says that this is the length
+        if error.headers.get("Content-Range") == f"bytes */{have}":
+            return
+        part.unlink()
+        _connect(url, part, progress, timeout)
+        return
+    with response:
+        resumed = response.status == http.HTTPStatus.PARTIAL_CONTENT
+        if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+            raise http.client.HTTPException(f"asked for bytes {have}-, got {response.headers.get('Content-Range')}")
+        have = have if resumed else 0
+        length = response.headers.get("Content-Length")
+        total = have + int(length) if length else None
+        disable = None if progress is None else not progress
+        name = part.name.removesuffix(".part")
+        with (
+            part.open("ab" if resumed else "wb") as file,
+            tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=name, disable=disable) as bar,
+        ):
+            while block := response.read(_BLOCK):
+                file.write(block)
+                bar.update(len(block))
+        if total is not None and (got := part.stat().st_size) < total:  # read(n) does not raise on a short body
+            raise http.client.HTTPException(f"connection closed after {got} of {total} bytes")

@@ -1,0 +1,96 @@
+"""A compact copy of preprocessed Omniglot: one bit a pixel in one ``.npz`` file of a few megabytes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from innerloop.data._omniglot_source import Layout, Source
+
+__all__ = ["drawings", "user_cache"]
+
+_log = logging.getLogger(__name__)
+_FORMAT = 1  # raise it when what is stored, or how it is preprocessed, changes
+
+
+def user_cache() -> Path:
+    """Return the user's cache folder for this library."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "innerloop"
+
+
+def drawings(source: Source, layout: Layout, size: int, progress: bool | None = None) -> NDArray[np.uint8]:
+    """Return the drawings ``[characters, drawings, size, size]``, ink 1, ordered as ``layout.names``.
+
+    They are read from the cache beside the source or in the user's cache folder. Where neither is sound they
+    are made from the source, and kept in the first of the two that can be written, or not at all.
+
+    Raises:
+        DataError: the cache has to be made and the source is not sound.
+    """
+    name = f"omniglot-{size}-{source.fingerprint()}.npz"
+    caches = [source.folder / name, user_cache() / "omniglot" / name]
+    names, shape = layout.names, (len(layout.names), layout.drawings, size, size)
+    for cache in caches:
+        if (bits := _load(cache, names, shape)) is not None:
+            return bits
+    bits = np.empty(shape, dtype=np.uint8)
+    disable = None if progress is None else not progress
+    read = tqdm(source.read(layout, size), total=len(names), desc="reading Omniglot", disable=disable)
+    for i, (_, character) in enumerate(read):
+        bits[i] = character
+    any(_save(cache, names, bits) for cache in caches)
+    return bits
+
+
+def _load(path: Path, names: Sequence[str], shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
+    """Return the cached drawings, or None with a line in the log where the file is not sound."""
+    if not path.exists():
+        return None
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            if int(stored["format"]) != _FORMAT or stored["names"].tolist() != list(names):
+                raise ValueError("it holds something else")
+            pixels = shape[-2] * shape[-1]
+            return np.unpackbits(stored["bits"], axis=-1, count=pixels).reshape(shape)
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        _log.warning("the cache %s is not sound (%s): making it again", path, error)
+        return None
+
+
+def _save(path: Path, names: Sequence[str], bits: NDArray[np.uint8]) -> bool:
+    """Write the cache whole or not at all; False where the folder cannot be written."""
+    packed = np.packbits(bits.reshape(*bits.shape[:2], -1), axis=-1)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.parent.stat().st_mode & 0o222:  # meant to be read only, although root could write
+            raise PermissionError(f"{path.parent} is read only")
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".omniglot-", suffix=".tmp", delete=False) as file:
+            temporary = Path(file.name)
+            np.savez_compressed(file, format=np.int64(_FORMAT), names=np.array(names), bits=packed)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        _log.info("no cache at %s (%s)", path, error)
+        return False
+    return True

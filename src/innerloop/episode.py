@@ -1,0 +1,77 @@
+"""An episode: the support and query sets of one meta-batch of tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["Episode", "EpisodeSampler"]
+
+
+@dataclass(frozen=True)
+class Episode:
+    """Support and query sets of ``T`` tasks, each tensor with a leading task axis.
+
+    Args:
+        support_x: inputs to adapt on, ``[T, S, ...]``.
+        support_y: their targets, ``[T, S, ...]`` (class indices ``[T, S]`` for classification).
+        query_x: inputs to be scored on, ``[T, Q, ...]``.
+        query_y: their targets, ``[T, Q, ...]``.
+
+    Raises:
+        ValueError: the task axes differ, or inputs and targets differ in number.
+
+    Example:
+        >>> x, y = torch.zeros(2, 5, 1, 28, 28), torch.arange(5).repeat(2, 1)
+        >>> episode = Episode(x, y, x, y)
+        >>> episode.tasks, episode[0:1].tasks
+        (2, 1)
+    """
+
+    support_x: Tensor
+    support_y: Tensor
+    query_x: Tensor
+    query_y: Tensor
+
+    def __post_init__(self) -> None:
+        for name in ("support", "query"):
+            x, y = getattr(self, f"{name}_x"), getattr(self, f"{name}_y")
+            if x.ndim < 2 or y.ndim < 2 or x.shape[:2] != y.shape[:2]:
+                raise ValueError(
+                    f"{name}_x is {list(x.shape)} and {name}_y is {list(y.shape)}: both need the same two leading "
+                    f"axes [tasks, examples]. For one task add an axis with x[None], y[None]."
+                )
+        if self.support_x.shape[0] != self.query_x.shape[0]:
+            raise ValueError(
+                f"the support set has {self.support_x.shape[0]} tasks and the query set "
+                f"{self.query_x.shape[0]}: they must be the same tasks in the same order."
+            )
+
+    @property
+    def tasks(self) -> int:
+        """Number of tasks ``T``."""
+        return self.support_x.shape[0]
+
+    def __getitem__(self, tasks: slice) -> Episode:
+        """The episode of a range of the tasks: ``episode[a:b]``."""
+        return self.map(lambda t: t[tasks])
+
+    def chunks(self, size: int) -> Iterator[Episode]:
+        """The episode in pieces of at most ``size`` tasks, in order."""
+        for first in range(0, self.tasks, size):
+            yield self[first : first + size]
+
+    def map(self, fn: Callable[[Tensor], Tensor]) -> Episode:
+        """The episode with ``fn`` applied to each of its four tensors."""
+        return Episode(fn(self.support_x), fn(self.support_y), fn(self.query_x), fn(self.query_y))
+
+    def to(self, device: torch.device | str) -> Episode:
+        """The episode on another device."""
+        return self.map(lambda t: t.to(device))
+
+
+EpisodeSampler = Callable[[torch.Generator], Episode]
+"""Draws a meta-batch of tasks: a pure function of a :class:`torch.Generator`."""

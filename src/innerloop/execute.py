@@ -1,0 +1,288 @@
+"""How the tasks of a meta-batch are run: one by one, together, or in chunks; and the core's plain functions."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Literal, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from innerloop.adaptation import Adaptation, draw_batches
+from innerloop.episode import Episode
+from innerloop.functional import Norm, StatelessModel
+from innerloop.metagrad.base import Info
+from innerloop.method import Method
+from innerloop.objectives import LossFn
+from innerloop.params import Params, map_nested, map_params, scale, total
+from innerloop.rules.base import RuleState
+from innerloop.unroll import METHOD_PREFIX, Problem, Support, Track, unroll
+
+__all__ = ["Engine", "Execution", "adapt", "initial_meta_params", "meta_gradient"]
+
+T = TypeVar("T")
+
+Execution = Literal["auto", "serial", "batched"] | int
+"""How tasks are run: ``serial`` one by one, ``batched`` all at once, a number in chunks of so many tasks, and
+``auto`` in chunks of a size chosen for the device, or one by one if the model cannot be batched."""
+
+CACHE_ELEMENTS = 250_000
+"""Input elements of a chunk on CPU, beyond which its activations fall out of the cache."""
+
+
+class Engine:
+    """A module and its loss, ready to be adapted to meta-batches of tasks.
+
+    Args:
+        net: any ``nn.Module`` from one tensor to one tensor, batch first. It is never changed.
+        loss_fn: ``(outputs, targets) -> scalar``, a mean over the examples of one task.
+        norm: the normalisation mode, see :mod:`innerloop.functional`.
+        execution: how tasks are run.
+        unused: whether a parameter that a loss does not use is an error or has a gradient of zero.
+        training: whether dropout and the like are active; as they are in ``net`` by default.
+
+    Raises:
+        ValueError: an unknown way to run, or a module that cannot be used (see
+            :class:`innerloop.functional.StatelessModel`).
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        loss_fn: LossFn = F.cross_entropy,
+        *,
+        norm: Norm = "transductive",
+        execution: Execution = "auto",
+        unused: Literal["error", "ignore"] = "error",
+        training: bool | None = None,
+    ) -> None:
+        if isinstance(execution, bool) or (
+            execution < 1 if isinstance(execution, int) else execution not in ("auto", "serial", "batched")
+        ):
+            raise ValueError(
+                f"execution is {execution!r}; choose 'auto', 'serial', 'batched' or a positive number of tasks"
+            )
+        if unused not in ("error", "ignore"):
+            raise ValueError(f"unused is {unused!r}; choose 'error' or 'ignore'")
+        self.model = StatelessModel(net, norm, training=training)
+        self.loss_fn = loss_fn
+        self.execution: Execution = execution
+        self.unused: Literal["error", "ignore"] = unused
+
+    def meta_gradient(
+        self,
+        method: Method,
+        episode: Episode,
+        meta_params: Mapping[str, Tensor] | None = None,
+        *,
+        rule_state: RuleState | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Params, Info]:
+        """The mean over tasks of the meta-gradient, see :func:`meta_gradient`."""
+        if meta_params is None:
+            meta_params = initial_meta_params(self.model.initial, method)
+        adaptation = method.adaptation
+        parts = list(
+            self.over_chunks(
+                lambda problem, chunk, support: method.meta_gradient(problem, adaptation, meta_params, chunk, support),
+                adaptation,
+                episode,
+                rule_state,
+                generator,
+            )
+        )
+        grads = scale(total(part[0] for part in parts), 1 / episode.tasks)
+        return grads, _joined([info for _, info in parts])
+
+    def over_chunks(
+        self,
+        fn: Callable[[Problem, Episode, Support], T],
+        adaptation: Adaptation,
+        episode: Episode,
+        rule_state: RuleState | None,
+        generator: torch.Generator | None,
+    ) -> Iterator[T]:
+        """Call ``fn`` on one chunk of tasks after another; mini-batches are drawn for all of them beforehand."""
+        support_x = episode.support_x
+        batches = draw_batches(adaptation, episode.tasks, support_x.shape[1], generator, support_x.device)
+        first = 0
+        while first < episode.tasks:
+            problem, size = self._plan(adaptation, episode)
+            tasks = slice(first, first + size)
+            chunk = episode[tasks]
+            support = Support(chunk.support_x, chunk.support_y, None if batches is None else batches[tasks], rule_state)
+            try:
+                result = fn(problem, chunk, support)
+            except RuntimeError as error:
+                if self.execution != "auto" or not problem.batched or not _is_from_vmap(error):
+                    raise
+                warnings.warn(
+                    f"this model cannot be run on several tasks at once, so tasks run one by one: {_first_line(error)}",
+                    stacklevel=2,
+                )
+                self.execution = "serial"
+                continue
+            yield result
+            first += size
+
+    def _plan(self, adaptation: Adaptation, episode: Episode) -> tuple[Problem, int]:
+        """How to run the next chunk, and of how many tasks it is."""
+        batched = self.execution != "serial"
+        if isinstance(self.execution, int):
+            size = self.execution
+        elif self.execution == "auto":
+            size = self._cache_sized(adaptation, episode)
+        else:
+            size = episode.tasks if batched else 1
+        return Problem(self.model, self.loss_fn, batched=batched, unused=self.unused), size
+
+    def _cache_sized(self, adaptation: Adaptation, episode: Episode) -> int:
+        if episode.support_x.device.type != "cpu":
+            return episode.tasks
+        support, queries = episode.support_x.shape[1], episode.query_x.shape[1]
+        if self.model.norm == "inductive" and self.model.mixes_examples:
+            queries *= support + 1
+        examples = min(support, adaptation.batch_size or support) + queries
+        elements = examples * max(1, episode.support_x[0, 0].numel())
+        return max(1, min(episode.tasks, round(CACHE_ELEMENTS / elements)))
+
+
+def initial_meta_params(model_params: Mapping[str, Tensor], method: Method) -> Params:
+    """The meta-parameters before training: the model's own, then what the method learns, under ``method.``."""
+    learned = method.adaptation.rule.learned(model_params)
+    return {**model_params, **{METHOD_PREFIX + name: tensor for name, tensor in learned.items()}}
+
+
+def meta_gradient(
+    net: nn.Module,
+    method: Method,
+    episode: Episode,
+    loss_fn: LossFn = F.cross_entropy,
+    *,
+    meta_params: Mapping[str, Tensor] | None = None,
+    norm: Norm = "transductive",
+    execution: Execution = "auto",
+    unused: Literal["error", "ignore"] = "error",
+    rule_state: RuleState | None = None,
+    generator: torch.Generator | None = None,
+) -> tuple[Params, Info]:
+    """The meta-gradient of a method on an episode, for any training loop of your own.
+
+    Args:
+        net: any ``nn.Module``; it is never changed.
+        method: for example :func:`innerloop.maml`.
+        episode: the tasks.
+        loss_fn: ``(outputs, targets) -> scalar`` of one task.
+        meta_params: values to use instead of the module's own, by name.
+        norm: the normalisation mode, see :mod:`innerloop.functional`.
+        execution: how tasks are run: ``auto``, ``serial``, ``batched``, or a number of tasks at a time.
+        unused: ``error`` names a parameter that the loss does not use, ``ignore`` gives it a gradient of zero.
+        rule_state: the inner rule's state carried over, from an earlier ``info.rule_state``.
+        generator: the source of randomness of inner mini-batches; torch's global one by default.
+
+    Returns:
+        The mean over tasks of the gradient, by name (the module's own parameter names, then what the method
+        learns under ``method.``), and what was observed.
+
+    Raises:
+        ValueError: an option is unknown, or the loss is not a scalar or does not use a parameter.
+
+    Example:
+        >>> import torch, innerloop as il
+        >>> net, x, y = torch.nn.Linear(1, 1), torch.randn(2, 5, 1), torch.randn(2, 5, 1)
+        >>> episode = il.Episode(x, y, x, y)
+        >>> grads, info = il.meta_gradient(net, il.maml(0.01), episode, torch.nn.functional.mse_loss)
+        >>> sorted(grads), info.loss.shape
+        (['bias', 'weight'], torch.Size([2]))
+    """
+    engine = Engine(net, loss_fn, norm=norm, execution=execution, unused=unused)
+    return engine.meta_gradient(method, episode, meta_params, rule_state=rule_state, generator=generator)
+
+
+def adapt(
+    net: nn.Module,
+    method: Method,
+    x_support: Tensor,
+    y_support: Tensor,
+    loss_fn: LossFn = F.cross_entropy,
+    *,
+    meta_params: Mapping[str, Tensor] | None = None,
+    norm: Norm = "transductive",
+    unused: Literal["error", "ignore"] = "error",
+    rule_state: RuleState | None = None,
+    generator: torch.Generator | None = None,
+) -> Params:
+    """Adapt to one task as the method does on new tasks, and return the adapted parameters.
+
+    Dropout and the like are off, as when testing.
+
+    Args:
+        net: any ``nn.Module``; it is never changed.
+        method: its ``test`` adaptation is used.
+        x_support: ``[S, ...]``.
+        y_support: ``[S, ...]``.
+        loss_fn: ``(outputs, targets) -> scalar``.
+        meta_params: values to start from instead of the module's own, by name.
+        norm: as for :func:`meta_gradient`; while adapting, the first two modes are the same.
+        unused: as for :func:`meta_gradient`.
+        rule_state: as for :func:`meta_gradient`.
+        generator: as for :func:`meta_gradient`.
+
+    Returns:
+        Every trainable parameter by name, with no graph, for ``torch.func.functional_call(net, params, x)``.
+
+    Raises:
+        ValueError: as for :func:`meta_gradient`.
+
+    Example:
+        >>> import torch, innerloop as il
+        >>> net = torch.nn.Linear(1, 1)
+        >>> params = il.adapt(net, il.maml(0.01), torch.ones(3, 1), torch.ones(3, 1), torch.nn.functional.mse_loss)
+        >>> torch.func.functional_call(net, params, torch.ones(2, 1)).shape
+        torch.Size([2, 1])
+    """
+    engine = Engine(net, loss_fn, norm=norm, execution="serial", unused=unused, training=False)
+    if meta_params is None:
+        meta_params = initial_meta_params(engine.model.initial, method)
+    adaptation = method.test
+    x, y = x_support[None], y_support[None]
+    support = Support(x, y, draw_batches(adaptation, 1, x.shape[1], generator, x.device), rule_state)
+    problem = Problem(engine.model, loss_fn, batched=False, unused=unused)
+    for iterate in unroll(problem, adaptation, meta_params, support, Track.NOTHING):
+        last = iterate
+    return {
+        **map_params(Tensor.detach, last.fixed),
+        **{name: t[0].detach() for name, t in last.adapted.items()},
+    }
+
+
+def _joined(infos: list[Info]) -> Info:
+    """What was observed on consecutive chunks, as one."""
+    tasks = [info.support_losses.shape[0] for info in infos]
+    state = None
+    if infos[0].rule_state is not None:
+        states = [info.rule_state for info in infos]
+        state = map_nested(
+            lambda *parts: sum(n * part for n, part in zip(tasks, parts, strict=True)) / sum(tasks), *states
+        )
+    return Info(
+        loss=_concatenated([info.loss for info in infos]),
+        support_losses=torch.cat([info.support_losses for info in infos]),
+        query_accuracy=_concatenated([info.query_accuracy for info in infos]),
+        rule_state=state,
+    )
+
+
+def _concatenated(parts: list[Tensor | None]) -> Tensor | None:
+    present = [part for part in parts if part is not None]
+    return torch.cat(present) if present else None
+
+
+def _is_from_vmap(error: RuntimeError) -> bool:
+    return any(word in str(error).lower() for word in ("vmap", "functorch", "batching rule", "batchedtensor"))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

@@ -1,0 +1,119 @@
+"""A module as a pure function of its parameters, and the one place that decides what batch norm normalises by.
+
+Normalisation modes (:data:`Norm`), to be named beside every accuracy:
+
+``transductive``
+    Every batch is normalised by its own statistics; the query set is one batch, so a prediction depends on the
+    other queries. The published MAML and MAML++ numbers are of this kind.
+``inductive``
+    Each query is normalised together with the support set and nothing else, as in the first row of the tables
+    of Nichol et al., 2018 (Reptile): a prediction never depends on the other queries.
+``running``
+    By the statistics stored in the module, at adaptation and at prediction. Also independent of other queries.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.parameter import is_lazy
+
+from innerloop.params import Params
+
+__all__ = ["Norm", "StatelessModel"]
+
+Norm = Literal["transductive", "inductive", "running"]
+"""How batch statistics are taken; see the module's documentation."""
+
+
+class StatelessModel:
+    """A private, stateless view of a user's module.
+
+    The view shares the user's parameters and copies everything that a forward pass may write to, so neither
+    calling it nor differentiating through it changes the module, its buffers or its training mode. Batch-norm
+    layers keep no statistics in it, so that none can pass from one task to another.
+
+    Args:
+        module: any ``nn.Module`` whose forward takes one tensor with the batch as its first axis and returns one.
+        norm: the normalisation mode.
+        training: whether layers such as dropout are in training mode; the module's own modes by default.
+
+    Raises:
+        ValueError: an unknown mode, ``running`` for a module that stores no statistics, or a module whose
+            parameters are not created yet, or none of whose parameters is trainable.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+        >>> model = StatelessModel(net)
+        >>> model(model.initial, torch.zeros(2, 4)).shape
+        torch.Size([2, 3])
+        >>> int(net[1].num_batches_tracked)
+        0
+    """
+
+    def __init__(self, module: nn.Module, norm: Norm = "transductive", *, training: bool | None = None) -> None:
+        if norm not in get_args(Norm):
+            raise ValueError(f"norm is {norm!r}; choose one of {', '.join(map(repr, get_args(Norm)))}")
+        if any(is_lazy(p) for p in module.parameters()):
+            raise ValueError("the module has lazy parameters; run one forward pass through it first")
+        self.initial: Params = {n: p for n, p in module.named_parameters() if p.requires_grad}
+        if not self.initial:
+            raise ValueError("no parameter of the module requires a gradient; there is nothing to meta-learn")
+        self.norm: Norm = norm
+        self._module = _private_copy(module)
+        if training is not None:
+            self._module.train(training)
+        norms = [m for m in self._module.modules() if isinstance(m, _NormBase)]
+        self.mixes_examples = norm != "running" and any(isinstance(m, _BatchNorm) for m in norms)
+        for layer in norms:
+            if norm != "running":
+                layer.running_mean = layer.running_var = layer.num_batches_tracked = None
+                layer.track_running_stats = False
+            elif isinstance(layer, _BatchNorm) and layer.running_mean is None:
+                raise ValueError(
+                    "norm='running' needs batch-norm layers that store statistics, and this module has one made with "
+                    "track_running_stats=False; choose 'transductive' or 'inductive'"
+                )
+            else:
+                layer.eval()
+        self._buffers = dict(self._module.named_buffers())
+
+    def __call__(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """The module's output for one batch ``x`` of ``[N, ...]``, at these parameters of a single task."""
+        scratch = {name: buffer.clone() for name, buffer in self._buffers.items()}
+        output: Tensor = functional_call(self._module, {**params, **scratch}, (x,))
+        return output
+
+    def predict(self, params: Mapping[str, Tensor], query_x: Tensor, support_x: Tensor, *, looped: bool) -> Tensor:
+        """Outputs ``[Q, ...]`` for the query set of one task, normalised as :attr:`norm` says.
+
+        ``looped`` runs the queries of the inductive mode one after another, for modules that ``vmap`` cannot map.
+        """
+        if self.norm != "inductive" or not self.mixes_examples:
+            return self(params, query_x)
+
+        def one(query: Tensor) -> Tensor:
+            return self(params, torch.cat([support_x, query[None]]))[-1]
+
+        if looped:
+            return torch.stack([one(query) for query in query_x])
+        outputs: Tensor = vmap(one, randomness="different")(query_x)
+        return outputs
+
+
+def _private_copy(module: nn.Module) -> nn.Module:
+    """The module's structure and buffers copied, its parameters shared."""
+    shared = {id(p): p for p in module.parameters()}
+    try:
+        return copy.deepcopy(module, shared)
+    except Exception as error:
+        raise ValueError(
+            f"{type(module).__name__} cannot be copied with copy.deepcopy ({error}); "
+            "attributes that hold computed tensors or open handles must be dropped first"
+        ) from error

@@ -1,0 +1,253 @@
+"""What is deployed: a meta-learned start that adapts to new tasks."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from innerloop.checkpoint import CheckpointError, load_state, save_state, write_atomically
+from innerloop.execute import adapt, initial_meta_params
+from innerloop.functional import Norm, StatelessModel
+from innerloop.method import METHODS, Method
+from innerloop.nets import NETS
+from innerloop.objectives import LOSSES, LossFn
+from innerloop.params import Params, map_nested, map_params
+from innerloop.rules.base import RuleState
+from innerloop.seeds import Stream, generator_at
+from innerloop.unroll import METHOD_PREFIX
+
+__all__ = ["Learner", "Predictor"]
+
+FORMAT = "innerloop-learner-1"
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A learner adapted to one task; made by :meth:`Learner.adapt`.
+
+    Attributes:
+        params: the adapted parameters by name.
+        classes: the class indices ``[C]`` that the support set showed; None for regression.
+    """
+
+    params: Params
+    classes: Tensor | None
+    _model: StatelessModel = field(repr=False)
+    _support_x: Tensor = field(repr=False)
+
+    def outputs(self, x: Tensor) -> Tensor:
+        """The network's outputs ``[N, ...]`` for queries ``x`` of ``[N, ...]``, with no graph.
+
+        Raises:
+            ValueError: the queries are not shaped as the support inputs are.
+        """
+        if x.shape[1:] != self._support_x.shape[1:]:
+            raise ValueError(
+                f"a query is {list(x.shape[1:])} and a support input was {list(self._support_x.shape[1:])}: they must "
+                "be alike; for a single query add an axis with x[None]"
+            )
+        with torch.no_grad():
+            return self._model.predict(self.params, x.to(self._support_x), self._support_x, looped=True)
+
+    def predict_proba(self, x: Tensor) -> Tensor:
+        """Class probabilities ``[N, ways]``; a class that the support set did not show has probability 0.
+
+        Raises:
+            ValueError: this is a regression task, or the queries are not shaped as the support inputs are.
+        """
+        if self.classes is None:
+            raise ValueError("this learner was trained for regression, which has no class probabilities; use predict")
+        outputs = self.outputs(x)
+        unseen = torch.ones(outputs.shape[-1], dtype=torch.bool, device=outputs.device)
+        unseen[self.classes] = False
+        return outputs.masked_fill(unseen, -torch.inf).softmax(-1)
+
+    def predict(self, x: Tensor) -> Tensor:
+        """The most probable class ``[N]`` of each query; in regression, the network's outputs."""
+        return self.outputs(x) if self.classes is None else self.predict_proba(x).argmax(-1)
+
+
+class Learner:
+    """An immutable meta-learned start together with the way it adapts.
+
+    Args:
+        net: the module, holding the meta-learned initialisation; it is copied.
+        method: its ``test`` adaptation is used.
+        meta_params: values to use instead of the module's own, and what the method learned.
+        rule_state: the inner rule's state carried over from training.
+        loss_fn: ``(outputs, targets) -> scalar``; one of :data:`innerloop.objectives.LOSSES` if it is to be saved.
+        norm: the normalisation mode of predictions, see :mod:`innerloop.functional`. With ``inductive``, the
+            default, a prediction does not depend on the other queries.
+        net_spec: ``{"name": ..., "arguments": {...}}`` of one of :data:`innerloop.nets.NETS`, so that
+            :meth:`load` can make the network itself.
+        about: anything else to be kept with it, as JSON values.
+
+    Example:
+        >>> import innerloop as il
+        >>> learner = Learner(il.nets.conv4(ways=3), il.maml(inner_lr=0.1))
+        >>> predictor = learner.adapt(torch.rand(3, 1, 28, 28), torch.arange(3))
+        >>> predictor.predict(torch.rand(7, 1, 28, 28)).shape, predictor.predict_proba(torch.rand(2, 1, 28, 28)).shape
+        (torch.Size([7]), torch.Size([2, 3]))
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        method: Method,
+        *,
+        meta_params: Mapping[str, Tensor] | None = None,
+        rule_state: RuleState | None = None,
+        loss_fn: LossFn = F.cross_entropy,
+        norm: Norm = "inductive",
+        net_spec: Mapping[str, Any] | None = None,
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._net = copy.deepcopy(net).eval()
+        own = dict(self._net.named_parameters())
+        meta = dict(meta_params or {})
+        with torch.no_grad():
+            for name, value in meta.items():
+                if not name.startswith(METHOD_PREFIX):
+                    own[name].copy_(value)
+        self._model = StatelessModel(self._net, norm, training=False)
+        # Detached, so that nothing that runs later can write a gradient to the start or extend a graph from it.
+        start = {
+            **initial_meta_params(self._model.initial, method),
+            **{n: t for n, t in meta.items() if n not in own},
+        }
+        self._meta_params = map_params(lambda t: t.detach().clone(), start)
+        self._rule_state = map_nested(lambda t: t.detach().clone(), rule_state)
+        self.method, self.loss_fn, self.norm = method, loss_fn, norm
+        self.net_spec, self.about = net_spec, dict(about or {})
+
+    def adapt(self, x_support: Tensor, y_support: Tensor) -> Predictor:
+        """Adapt to one task; the learner itself stays as it is. Deterministic.
+
+        Args:
+            x_support: ``[S, ...]``.
+            y_support: ``[S]`` class indices from 0 to ways - 1, or regression targets ``[S, ...]``.
+
+        Raises:
+            ValueError: inputs and targets differ in number, there are none, or a class index is out of range.
+        """
+        device = next(iter(self._meta_params.values())).device
+        x, y = x_support.to(device), y_support.to(device)
+        if len(x) != len(y) or len(x) == 0:
+            raise ValueError(f"there are {len(x)} support inputs and {len(y)} targets; give one target for each input")
+        classes = None
+        if not y.is_floating_point():
+            classes = y.unique()
+            with torch.no_grad():
+                ways = self._model(self._meta_params_of_net(), x).shape[-1]
+            if int(classes[0]) < 0 or int(classes[-1]) >= ways:
+                raise ValueError(
+                    f"the support set has the class indices {classes.tolist()}, and this learner was trained for "
+                    f"{ways} ways: number the classes from 0 to {ways - 1}"
+                )
+        params = adapt(
+            self._net,
+            self.method,
+            x,
+            y,
+            self.loss_fn,
+            meta_params=self._meta_params,
+            norm=self.norm,
+            unused="ignore",
+            rule_state=self._rule_state,
+            generator=generator_at(0, Stream.ADAPTING, device=device),
+        )
+        return Predictor(params, classes, self._model, x)
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``learner.json`` and ``learner.safetensors`` into a folder, which is made if need be.
+
+        Raises:
+            ValueError: the loss is not one of :data:`innerloop.objectives.LOSSES`.
+        """
+        losses = [name for name, fn in LOSSES.items() if fn is self.loss_fn]
+        if not losses:
+            raise ValueError(f"only learners with one of the losses {', '.join(LOSSES)} can be saved")
+        arguments = {n: v for n, v in self.method.arguments.items() if n != "meta_gradient"}
+        description = {
+            "format": FORMAT,
+            "net": self.net_spec,
+            "method": {"name": self.method.name, "arguments": arguments} if self.method.name else None,
+            "loss": losses[0],
+            "norm": self.norm,
+            "about": self.about,
+        }
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        learned = {n: t for n, t in self._meta_params.items() if n.startswith(METHOD_PREFIX)}
+        state = {"net": dict(self._net.state_dict()), "learned": learned, "rule_state": self._rule_state}
+        save_state(state, folder / "learner.safetensors")
+        write_atomically(folder / "learner.json", (json.dumps(description, indent=2) + "\n").encode())
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        net: nn.Module | None = None,
+        method: Method | None = None,
+        norm: Norm | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Learner:
+        """Read a learner from a folder that :meth:`save` or a training run wrote.
+
+        Args:
+            folder: the folder.
+            net: the network, where the folder does not say which; its values are replaced.
+            method: the method, where the folder does not say which.
+            norm: another normalisation mode than the saved one.
+            device: where the learner is to work.
+
+        Raises:
+            CheckpointError: there is no learner in the folder, it is damaged, or ``net`` or ``method`` is needed.
+        """
+        folder = Path(folder)
+        try:
+            description = json.loads((folder / "learner.json").read_text())
+            loss, saved_norm = LOSSES[description["loss"]], description["norm"]
+            net_spec, method_spec = description["net"], description["method"]
+        except FileNotFoundError as error:
+            raise CheckpointError(
+                f"there is no learner in {folder} (no learner.json); give the folder of a finished training run"
+            ) from error
+        except (json.JSONDecodeError, KeyError, UnicodeDecodeError) as error:
+            raise CheckpointError(f"{folder / 'learner.json'} is damaged ({error!r}); train again") from error
+        if net is None:
+            if net_spec is None:
+                raise CheckpointError(f"{folder} does not say which network it holds; pass it as net=")
+            net = NETS[net_spec["name"]](**net_spec["arguments"])
+        if method is None:
+            if method_spec is None:
+                raise CheckpointError(f"{folder} does not say which method it holds; pass it as method=")
+            method = METHODS[method_spec["name"]](**method_spec["arguments"])
+        state = load_state(folder / "learner.safetensors", device)
+        net = copy.deepcopy(net).to(device)
+        try:
+            net.load_state_dict(state["net"])
+        except RuntimeError as error:
+            raise CheckpointError(f"the weights in {folder} do not fit the network: {error}") from error
+        return cls(
+            net,
+            method,
+            meta_params=state["learned"],
+            rule_state=state["rule_state"],
+            loss_fn=loss,
+            norm=norm or saved_norm,
+            net_spec=net_spec,
+            about=description["about"],
+        )
+
+    def _meta_params_of_net(self) -> Params:
+        return {n: t for n, t in self._meta_params.items() if not n.startswith(METHOD_PREFIX)}

@@ -1,0 +1,55 @@
+"""What a meta-gradient estimator is given and returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from innerloop.adaptation import Adaptation
+from innerloop.episode import Episode
+from innerloop.params import Params
+from innerloop.rules.base import RuleState
+from innerloop.unroll import Problem, Support
+
+__all__ = ["Info", "MetaGradient"]
+
+
+@dataclass(frozen=True)
+class Info:
+    """What was observed on the way to a meta-gradient; no tensor in it has a graph.
+
+    Attributes:
+        loss: the meta-objective of each task ``[T]``; for an estimator without one, the query loss at the end
+            of the inner loop, or None if there are no queries.
+        support_losses: the support loss before each inner step, ``[T, K]``.
+        query_accuracy: the fraction of right query predictions at the end of the inner loop, ``[T]``; None for
+            regression or without queries.
+        rule_state: the rule's final state, averaged over tasks; None unless it is to be carried on.
+    """
+
+    loss: Tensor | None
+    support_losses: Tensor
+    query_accuracy: Tensor | None
+    rule_state: RuleState | None = None
+
+
+class MetaGradient(Protocol):
+    """How to differentiate: the one place where the methods of this family differ in their calculus.
+
+    Called with ``T`` tasks, it returns the **sum** over the tasks of the gradient with respect to each
+    meta-parameter, and the :class:`Info` of the tasks.
+    """
+
+    def __call__(
+        self,
+        problem: Problem,
+        adaptation: Adaptation,
+        meta_params: Mapping[str, Tensor],
+        episode: Episode,
+        support: Support,
+    ) -> tuple[Params, Info]:
+        """The sum of the tasks' meta-gradients, and what was observed."""
+        ...

@@ -1,0 +1,79 @@
+"""Meta-gradients by back-propagation from the query loss: exact, or with the inner gradients as constants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from innerloop.adaptation import Adaptation
+from innerloop.episode import Episode
+from innerloop.metagrad.base import Info, MetaGradient
+from innerloop.objectives import accuracies
+from innerloop.params import Params, leaves
+from innerloop.unroll import Problem, Support, Track, named_gradients, unroll
+
+__all__ = ["first_order", "unrolled"]
+
+
+def unrolled() -> MetaGradient:
+    r"""The exact meta-gradient, by back-propagation through every inner step (Finn et al., 2017, eq. 1).
+
+    .. math:: \nabla_\theta \sum_i L_i^{\mathrm{query}}(\theta_i'(\theta))
+
+    Memory grows with the number of inner steps, whose graphs are all kept.
+    """
+    return _from_query_loss(Track.EVERYTHING)
+
+
+def first_order() -> MetaGradient:
+    r"""The meta-gradient with every inner gradient taken as a constant (FOMAML; Finn et al., 2017, section 5.2).
+
+    .. math:: \sum_i \nabla L_i^{\mathrm{query}}(\theta_i')
+
+    What a rule learns, such as a rate, still gets its gradient, through the updates that it makes.
+    """
+    return _from_query_loss(Track.UPDATES)
+
+
+def _from_query_loss(track: Track) -> MetaGradient:
+    def estimate(
+        problem: Problem,
+        adaptation: Adaptation,
+        meta_params: Mapping[str, Tensor],
+        episode: Episode,
+        support: Support,
+    ) -> tuple[Params, Info]:
+        if episode.query_x.shape[1] == 0:
+            raise ValueError("the meta-objective is the loss on the query set, and this episode's query set is empty")
+        theta = leaves(meta_params)
+        weights = adaptation.objective(adaptation.steps)
+        objective = torch.zeros((), device=episode.query_x.device)
+        support_losses: list[Tensor] = []
+        with torch.enable_grad():
+            for weight, iterate in zip(
+                weights,
+                unroll(problem, adaptation, theta, support, track),
+                strict=True,
+            ):
+                if iterate.support_losses is not None:
+                    support_losses.append(iterate.support_losses)
+                if weight:
+                    losses, outputs = problem.query(iterate.adapted, iterate.fixed, episode)
+                    objective = objective + weight * losses
+            grads = named_gradients(
+                objective.sum(), theta, create_graph=False, unused=problem.unused, what="meta-objective"
+            )
+        return grads, Info(
+            loss=objective.detach(),
+            support_losses=stack_steps(support_losses, episode),
+            query_accuracy=accuracies(outputs.detach(), episode.query_y),
+        )
+
+    return estimate
+
+
+def stack_steps(losses: list[Tensor], episode: Episode) -> Tensor:
+    """Losses ``[T]`` of each step as ``[T, K]``."""
+    return torch.stack(losses, 1) if losses else torch.zeros(episode.tasks, 0, device=episode.support_x.device)

@@ -1,0 +1,67 @@
+"""The record of a meta-learning method, and the registry of the named ones."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ParamSpec
+
+from innerloop.adaptation import Adaptation
+from innerloop.metagrad.base import MetaGradient
+
+__all__ = ["METHODS", "Method", "registered"]
+
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True)
+class Method:
+    """A meta-learning method: how tasks are adapted to, and how to differentiate through it.
+
+    Args:
+        adaptation: the inner loop of meta-training.
+        meta_gradient: the estimator of the meta-gradient.
+        test_adaptation: the inner loop on new tasks; papers often take more steps there. The same by default.
+        name: the name it is registered under; empty for a composition of your own.
+        arguments: what the registered function was called with.
+
+    Example:
+        A method of your own is a composition:
+
+        >>> import innerloop as il
+        >>> adaptation = il.Adaptation(il.rules.adam(0.01), steps=3, adapt="head.*")
+        >>> method = Method(adaptation, il.first_order())
+        >>> method.test.steps
+        3
+    """
+
+    adaptation: Adaptation
+    meta_gradient: MetaGradient
+    test_adaptation: Adaptation | None = None
+    name: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def test(self) -> Adaptation:
+        """The inner loop on new tasks."""
+        return self.test_adaptation or self.adaptation
+
+
+METHODS: dict[str, Callable[..., Method]] = {}
+"""Every named method: the function that makes it, by name."""
+
+
+def registered(make: Callable[P, Method]) -> Callable[P, Method]:
+    """Enter a function that makes a method into :data:`METHODS`, and have what it makes remember its arguments."""
+    signature = inspect.signature(make)
+
+    @functools.wraps(make)
+    def recorded(*args: P.args, **kwargs: P.kwargs) -> Method:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return replace(make(*args, **kwargs), name=make.__name__, arguments=dict(bound.arguments))
+
+    METHODS[make.__name__] = recorded
+    return recorded

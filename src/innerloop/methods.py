@@ -1,0 +1,140 @@
+"""The named methods, each a composition of the parts.
+
+Every one takes the paper's word for its hyperparameters: the inner learning rate α, the number of inner steps,
+and how many of them to take on new tasks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+from innerloop.adaptation import Adaptation
+from innerloop.metagrad import MetaGradient, displacement, first_order, unrolled
+from innerloop.method import Method, registered
+from innerloop.rules import adam, sgd
+
+__all__ = ["fomaml", "maml", "reptile"]
+
+
+@registered
+def maml(
+    inner_lr: float = 0.4,
+    inner_steps: int = 1,
+    *,
+    test_steps: int | None = None,
+    adapt: str = "*",
+    meta_gradient: MetaGradient | None = None,
+) -> Method:
+    r"""MAML: gradient descent on the support set, the query loss differentiated through it.
+
+    .. math:: \theta_i' = \theta - \alpha \nabla L_i^{\mathrm{support}}(\theta), \qquad
+              \theta \leftarrow \theta - \beta \nabla_\theta \textstyle\sum_i L_i^{\mathrm{query}}(\theta_i')
+
+    β is the learning rate of the outer optimizer, which the paper takes to be Adam.
+
+    Args:
+        inner_lr: α.
+        inner_steps: inner steps in meta-training.
+        test_steps: inner steps on new tasks; ``inner_steps`` by default.
+        adapt: name patterns of the parameters to adapt, see :func:`innerloop.selection.partition`.
+        meta_gradient: another exact estimator than :func:`innerloop.unrolled`.
+
+    Raises:
+        ValueError: a negative rate or number of steps.
+
+    Example:
+        >>> import torch, innerloop as il
+        >>> net, x, y = torch.nn.Linear(3, 2), torch.randn(4, 6, 3), torch.randint(2, (4, 6))
+        >>> grads, info = il.meta_gradient(net, il.maml(inner_lr=0.1), il.Episode(x, y, x, y))
+        >>> {name: list(grad.shape) for name, grad in grads.items()}
+        {'weight': [2, 3], 'bias': [2]}
+
+    References:
+        Finn, Abbeel, Levine: Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks. ICML 2017,
+        algorithm 2.
+    """
+    adaptation = Adaptation(sgd(inner_lr), inner_steps, adapt=adapt)
+    return Method(adaptation, meta_gradient or unrolled(), _with_steps(adaptation, test_steps))
+
+
+@registered
+def fomaml(inner_lr: float = 0.4, inner_steps: int = 1, *, test_steps: int | None = None, adapt: str = "*") -> Method:
+    """First-order MAML: as :func:`maml`, with the gradients of the inner loop taken as constants.
+
+    Args:
+        inner_lr: α.
+        inner_steps: inner steps in meta-training.
+        test_steps: inner steps on new tasks; ``inner_steps`` by default.
+        adapt: name patterns of the parameters to adapt, see :func:`innerloop.selection.partition`.
+
+    Raises:
+        ValueError: a negative rate or number of steps.
+
+    Example:
+        >>> import innerloop as il
+        >>> il.fomaml(inner_lr=0.1, inner_steps=5, test_steps=10).test.steps
+        10
+
+    References:
+        Finn, Abbeel, Levine: Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks. ICML 2017,
+        section 5.2.
+    """
+    return maml(inner_lr, inner_steps, test_steps=test_steps, adapt=adapt, meta_gradient=first_order())
+
+
+@registered
+def reptile(
+    inner_lr: float = 1e-3,
+    inner_steps: int = 5,
+    inner_batch: int | None = 10,
+    *,
+    test_steps: int | None = 50,
+    test_batch: int | None = None,
+    inner_optimizer: Literal["adam", "sgd"] = "adam",
+    adapt: str = "*",
+) -> Method:
+    r"""Reptile: adapt with several mini-batch steps, then move the initialisation towards where they ended.
+
+    .. math:: \theta \leftarrow \theta + \beta \, \mathrm{mean}_i (\theta_i' - \theta)
+
+    β is the learning rate of the outer optimizer, which is to be plain ``torch.optim.SGD``; the paper takes it
+    from 1 down to 0 over training. Episodes of one task give the paper's serial form, of several its batched one.
+
+    The inner Adam has β1 = 0, and its second moments go on from one meta-batch to the next, as in the original
+    code. There the tasks of a meta-batch update them one after the other. Here each task starts from the same
+    moments and their mean is carried on, so that the result does not depend on the order of the tasks.
+
+    Args:
+        inner_lr: the inner learning rate.
+        inner_steps: inner steps in meta-training; with a single one this is joint training.
+        inner_batch: support examples of each inner step; None for all of them.
+        test_steps: inner steps on new tasks; ``inner_steps`` if None.
+        test_batch: support examples of each of those; None for all of them.
+        inner_optimizer: ``adam`` (with β1 = 0) or ``sgd``.
+        adapt: name patterns of the parameters to adapt, see :func:`innerloop.selection.partition`.
+
+    Raises:
+        ValueError: a negative rate or number of steps, an empty batch, or another optimizer.
+
+    Example:
+        >>> import torch, innerloop as il
+        >>> net, x, y = torch.nn.Linear(3, 2), torch.randn(4, 6, 3), torch.randint(2, (4, 6))
+        >>> grads, _ = il.meta_gradient(net, il.reptile(inner_batch=2), il.Episode(x, y, x[:, :0], y[:, :0]))
+        >>> {name: list(grad.shape) for name, grad in grads.items()}
+        {'weight': [2, 3], 'bias': [2]}
+
+    References:
+        Nichol, Achiam, Schulman: On First-Order Meta-Learning Algorithms. 2018, algorithms 1 and 2.
+    """
+    if inner_optimizer not in ("adam", "sgd"):
+        raise ValueError(f"inner_optimizer is {inner_optimizer!r}; choose 'adam' or 'sgd'")
+    uses_adam = inner_optimizer == "adam"
+    rule = adam(inner_lr, betas=(0.0, 0.999)) if uses_adam else sgd(inner_lr)
+    adaptation = Adaptation(rule, inner_steps, inner_batch, adapt=adapt, carry_state=uses_adam)
+    test = replace(_with_steps(adaptation, test_steps), batch_size=test_batch)
+    return Method(adaptation, displacement(), test)
+
+
+def _with_steps(adaptation: Adaptation, steps: int | None) -> Adaptation:
+    return adaptation if steps is None else replace(adaptation, steps=steps)

@@ -1,0 +1,37 @@
+"""A multi-layer perceptron."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from torch import nn
+
+__all__ = ["mlp"]
+
+
+def mlp(inputs: int = 1, outputs: int = 1, hidden: tuple[int, ...] = (40, 40)) -> nn.Module:
+    """Linear layers with ReLU between them; the default is the sinusoid network of MAML (section 5.1).
+
+    Args:
+        inputs: features of an input.
+        outputs: features of an output.
+        hidden: width of each hidden layer.
+
+    Returns:
+        A module from ``[N, inputs]`` to ``[N, outputs]``.
+
+    Raises:
+        ValueError: a width below 1.
+
+    Example:
+        >>> import torch
+        >>> mlp()(torch.zeros(10, 1)).shape
+        torch.Size([10, 1])
+    """
+    widths = (inputs, *hidden, outputs)
+    if min(widths) < 1:
+        raise ValueError(f"the widths are {widths}; each must be 1 or more")
+    layers: list[nn.Module] = []
+    for before, after in pairwise(widths):
+        layers += [nn.Linear(before, after), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])

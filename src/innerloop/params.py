@@ -1,0 +1,81 @@
+"""Algebra on named tensors: the parameters of a model as an ordinary ``dict[str, Tensor]``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "Params",
+    "detached",
+    "expand_tasks",
+    "leaves",
+    "map_params",
+    "scale",
+]
+
+Params = dict[str, Tensor]
+"""Tensors by name. Within the inner loop each has a leading task axis ``[T, ...]``."""
+
+
+def map_params(fn: Callable[..., Tensor], first: Mapping[str, Tensor], *rest: Mapping[str, Tensor]) -> Params:
+    """Apply ``fn`` to the tensors of the same name.
+
+    Raises:
+        ValueError: the mappings do not hold the same names.
+
+    Example:
+        >>> map_params(torch.add, {"w": torch.ones(2)}, {"w": torch.ones(2)})
+        {'w': tensor([2., 2.])}
+    """
+    for other in rest:
+        if other.keys() != first.keys():
+            odd = sorted(first.keys() ^ other.keys())
+            raise ValueError(f"the mappings must hold the same names; only one of them has {odd}")
+    return {name: fn(tensor, *(other[name] for other in rest)) for name, tensor in first.items()}
+
+
+def scale(a: Mapping[str, Tensor], factor: float) -> Params:
+    """``factor * a``."""
+    return map_params(lambda t: t * factor, a)
+
+
+def detached(a: Mapping[str, Tensor]) -> Params:
+    """The same values without their graph."""
+    return map_params(Tensor.detach, a)
+
+
+def leaves(a: Mapping[str, Tensor]) -> Params:
+    """The same values as new leaves of a graph, to be differentiated with respect to."""
+    return map_params(lambda t: t.detach().requires_grad_(t.is_floating_point()), a)
+
+
+def expand_tasks(a: Mapping[str, Tensor], tasks: int) -> Params:
+    """One copy for each task, without copying memory: ``[...]`` becomes ``[tasks, ...]``."""
+    return map_params(lambda t: t.expand(tasks, *t.shape), a)
+
+
+def total(trees: Iterable[Mapping[str, Tensor]]) -> Params:
+    """The sum of several mappings."""
+    first, *rest = trees
+    result = dict(first)
+    for other in rest:
+        result = map_params(torch.add, result, other)
+    return result
+
+
+def map_nested(fn: Callable[..., Tensor], first: Any, *rest: Any) -> Any:
+    """Apply ``fn`` to the corresponding tensors of nested dicts and tuples; None stays None.
+
+    Example:
+        >>> map_nested(torch.neg, ({"m": torch.ones(1)}, None))
+        ({'m': tensor([-1.])}, None)
+    """
+    if isinstance(first, dict):
+        return {key: map_nested(fn, item, *(other[key] for other in rest)) for key, item in first.items()}
+    if isinstance(first, tuple):
+        return tuple(map_nested(fn, *items) for items in zip(first, *rest, strict=True))
+    return None if first is None else fn(first, *rest)

@@ -1,0 +1,79 @@
+"""Adam."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from innerloop.params import Params, map_params
+from innerloop.rules._checks import check_at_least, check_below
+from innerloop.rules.base import InnerRule, RuleState
+
+__all__ = ["adam"]
+
+
+def adam(
+    lr: float, *, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0
+) -> InnerRule:
+    r"""Adam (Kingma and Ba, 2015), differentiable, step for step equal to ``torch.optim.Adam``.
+
+    .. math::
+        m \leftarrow \beta_1 m + (1-\beta_1) g,\quad v \leftarrow \beta_2 v + (1-\beta_2) g^2,\quad
+        \theta \leftarrow \theta - \alpha \frac{m / (1-\beta_1^t)}{\sqrt{v / (1-\beta_2^t)} + \epsilon}
+
+    Where a gradient has been exactly zero so far, v is zero and the derivative of its square root is infinite;
+    it is taken as zero there, so that the meta-gradient stays finite.
+
+    Args:
+        lr: the inner learning rate α.
+        betas: β1 and β2. Reptile uses β1 = 0.
+        eps: ε.
+        weight_decay: an L2 penalty added to the gradient.
+
+    Raises:
+        ValueError: a negative number, or a β of 1 or more.
+
+    Example:
+        >>> rule, params = adam(0.1), {"w": torch.tensor(1.0)}
+        >>> rule.step(params, {"w": torch.tensor(7.0)}, rule.init(params, {}))[0]
+        {'w': tensor(0.9000)}
+    """
+    beta1, beta2 = betas
+    check_at_least(0.0, lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay)
+    check_below(1.0, beta1=beta1, beta2=beta2)
+
+    def init(params: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> RuleState:
+        some = next(iter(params.values()))
+        zeros = map_params(torch.zeros_like, params)
+        dtype = torch.promote_types(some.dtype, torch.float32)
+        return {"count": torch.zeros((), dtype=dtype, device=some.device), "m": zeros, "v": zeros}
+
+    def step(params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState) -> tuple[Params, RuleState]:
+        if weight_decay:
+            grads = map_params(lambda g, p: g + weight_decay * p, grads, params)
+        count = state["count"] + 1
+        m = map_params(lambda m, g: beta1 * m + (1 - beta1) * g, state["m"], grads)
+        v = map_params(lambda v, g: beta2 * v + (1 - beta2) * g * g, state["v"], grads)
+        rate = lr / _bias_correction(beta1, count)
+        root = _bias_correction(beta2, count).sqrt()
+
+        def update(p: Tensor, m: Tensor, v: Tensor) -> Tensor:
+            return p - rate.to(p.dtype) * m / (_sqrt(v) / root.to(p.dtype) + eps)
+
+        return map_params(update, params, m, v), {"count": count, "m": m, "v": v}
+
+    return InnerRule(init, step)
+
+
+def _bias_correction(beta: float, count: Tensor) -> Tensor:
+    """``1 - beta**count``, without the cancellation that costs float32 four digits at the first steps."""
+    return torch.ones_like(count) if beta == 0 else -torch.expm1(count * math.log(beta))
+
+
+def _sqrt(v: Tensor) -> Tensor:
+    """The square root, with a derivative of zero at zero."""
+    positive = v > 0
+    return torch.where(positive, torch.where(positive, v, torch.ones_like(v)).sqrt(), torch.zeros_like(v))

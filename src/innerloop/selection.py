@@ -1,0 +1,45 @@
+"""Which of the meta-learned parameters the inner loop adapts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+
+from torch import Tensor
+
+from innerloop.params import Params
+
+__all__ = ["partition"]
+
+
+def partition(params: Mapping[str, Tensor], patterns: str) -> tuple[Params, Params]:
+    """Split named parameters into those that the inner loop adapts and those that it leaves at their start.
+
+    Args:
+        params: the model's meta-learned parameters by name.
+        patterns: shell-style name patterns separated by spaces, read from left to right; one that begins with
+            ``!`` takes its matches out again. ``"*"`` adapts all, ``"head.*"`` a head only,
+            ``"* !*.norm.*"`` everything but normalisation layers.
+
+    Returns:
+        The adapted parameters and the others.
+
+    Raises:
+        ValueError: a pattern matches no name, or nothing is left to adapt.
+
+    Example:
+        >>> import torch
+        >>> adapted, fixed = partition({"body.w": torch.ones(1), "head.w": torch.ones(1)}, "* !body.*")
+        >>> list(adapted), list(fixed)
+        (['head.w'], ['body.w'])
+    """
+    chosen: set[str] = set()
+    for pattern in patterns.split():
+        matches = {name for name in params if fnmatchcase(name, pattern.removeprefix("!"))}
+        if not matches:
+            raise ValueError(f"the pattern {pattern!r} matches none of the parameters {', '.join(params)}")
+        chosen = chosen - matches if pattern.startswith("!") else chosen | matches
+    if not chosen:
+        raise ValueError(f"the patterns {patterns!r} leave no parameter to adapt; '*' adapts all of them")
+    adapted = {name: tensor for name, tensor in params.items() if name in chosen}
+    return adapted, {name: tensor for name, tensor in params.items() if name not in chosen}

@@ -1,0 +1,374 @@
+"""THE outer loop."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from innerloop.checkpoint import CheckpointError, load_state, save_state
+from innerloop.episode import Episode, EpisodeSampler
+from innerloop.evaluation import Evaluation, evaluate
+from innerloop.execute import Engine, Execution, initial_meta_params
+from innerloop.functional import Norm
+from innerloop.learner import Learner
+from innerloop.metagrad.base import Info
+from innerloop.method import Method
+from innerloop.objectives import LossFn
+from innerloop.params import map_nested
+from innerloop.rules.base import RuleState
+from innerloop.runlog import RunLog
+from innerloop.seeds import Stream, generator_at
+
+__all__ = ["DivergedError", "MetaTrainer", "TrainingStopped", "Validation"]
+
+CHECKPOINT_FILE = "checkpoint.safetensors"
+
+
+class DivergedError(RuntimeError):
+    """The loss or the meta-gradient is not finite any more."""
+
+
+class TrainingStopped(Exception):  # noqa: N818 (not an error)
+    """Training was asked to stop by a signal, and everything is saved.
+
+    Attributes:
+        signal_number: the signal.
+        iteration: how many iterations are done.
+    """
+
+    def __init__(self, signal_number: int, iteration: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signal_number).name} after {iteration} iterations")
+        self.signal_number, self.iteration = signal_number, iteration
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Validation during training.
+
+    Args:
+        episodes: draws the tasks; they are the same at every validation.
+        tasks: how many.
+        every: iterations between validations.
+        keep_best: whether the learner kept is the best by validation, or the latest.
+    """
+
+    episodes: EpisodeSampler
+    tasks: int = 200
+    every: int = 500
+    keep_best: bool = True
+
+
+class MetaTrainer:
+    r"""The outer loop: draws meta-batches, has the meta-gradient estimated, and lets an optimizer follow it.
+
+    Args:
+        net: the module to train; its parameters are updated in place.
+        method: for example :func:`innerloop.maml`.
+        optimizer: makes a ``torch.optim`` optimizer from parameters: the module's own and what the method learns.
+            For Reptile this is ``lambda params: torch.optim.SGD(params, lr=beta)``.
+        scheduler: makes a learning-rate scheduler from the optimizer; it is stepped once an iteration.
+        loss_fn: ``(outputs, targets) -> scalar``, the mean over the examples of one task.
+        norm: the normalisation mode, see :mod:`innerloop.functional`.
+        execution: how tasks are run, see :data:`innerloop.execute.Execution`.
+        unused: whether a parameter that the loss does not use is an error or has a gradient of zero.
+        seed: of the tasks and mini-batches that are drawn. What an iteration draws depends on the seed and the
+            iteration's number only.
+
+    Example:
+        >>> import innerloop as il
+        >>> net = il.nets.mlp()
+        >>> trainer = MetaTrainer(net, il.maml(0.01), lambda p: torch.optim.Adam(p, 1e-3), loss_fn=F.mse_loss)
+        >>> trainer.fit(il.data.sinusoids().episodes(), iterations=2)
+        >>> trainer.iteration
+        2
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        method: Method,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        *,
+        scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+        loss_fn: LossFn = F.cross_entropy,
+        norm: Norm = "transductive",
+        execution: Execution = "auto",
+        unused: Literal["error", "ignore"] = "error",
+        seed: int = 0,
+    ) -> None:
+        self.net, self.method, self.norm, self.seed = net, method, norm, seed
+        self._engine = Engine(net, loss_fn, norm=norm, execution=execution, unused=unused)
+        initial = initial_meta_params(self._engine.model.initial, method)
+        self.meta_params: dict[str, nn.Parameter] = {
+            name: value if isinstance(value, nn.Parameter) else nn.Parameter(value.detach().clone())
+            for name, value in initial.items()
+        }
+        self.device = next(iter(self.meta_params.values())).device
+        self.optimizer = optimizer(self.meta_params.values())
+        self.scheduler = scheduler(self.optimizer) if scheduler else None
+        self.rule_state: RuleState | None = None
+        self.iteration = 0
+        self.best: float | None = None
+        self._window = _Window()
+
+    def step(self, episode: Episode, generator: torch.Generator | None = None) -> Info:
+        """One outer update on a meta-batch.
+
+        Args:
+            episode: the tasks.
+            generator: the source of randomness of inner mini-batches; torch's global one by default.
+
+        Raises:
+            DivergedError: the meta-gradient is not finite (on CPU, where looking at it costs nothing); the
+                parameters are as they were.
+        """
+        grads, info = self._engine.meta_gradient(
+            self.method, episode, self.meta_params, rule_state=self.rule_state, generator=generator
+        )
+        if self.device.type == "cpu" and not _all_finite(grads.values()):
+            raise DivergedError(f"the meta-gradient of iteration {self.iteration + 1} is not finite")
+        for name, parameter in self.meta_params.items():
+            parameter.grad = grads[name]
+        self.optimizer.step()
+        if self.scheduler is not None:
+            self.scheduler.step()
+        self.rule_state = info.rule_state
+        self.iteration += 1
+        return info
+
+    def fit(
+        self,
+        episodes: EpisodeSampler,
+        iterations: int,
+        *,
+        validation: Validation | None = None,
+        folder: str | Path | None = None,
+        resume: bool = False,
+        save_every: int = 500,
+        log_every: int = 50,
+        progress: bool | None = None,
+        net_spec: dict[str, Any] | None = None,
+        about: dict[str, Any] | None = None,
+    ) -> None:
+        """Train until ``iterations`` outer updates are done.
+
+        With a folder, a checkpoint is kept there, metrics (``metrics.jsonl`` and TensorBoard events), and the
+        learner to deploy. SIGINT and SIGTERM then save before training stops; a run killed without warning goes on
+        from its last checkpoint, to the same bits on the same machine.
+
+        Args:
+            episodes: draws the meta-batches.
+            iterations: the number of outer updates in all.
+            validation: what to validate on, and how often.
+            folder: the run's folder, which is made if need be.
+            resume: go on from the folder's checkpoint, if it has one.
+            save_every: iterations between checkpoints.
+            log_every: iterations between records of the metrics, which are means over them.
+            progress: whether to show a progress bar; None shows it on a terminal.
+            net_spec: how to make the network again, for the saved learner.
+            about: anything to be kept with the saved learner.
+
+        Raises:
+            DivergedError: the loss is not finite; names the last good checkpoint.
+            TrainingStopped: a signal asked to stop; everything is saved.
+            CheckpointError: there is nothing to resume from, or it does not fit.
+        """
+        folder = None if folder is None else Path(folder)
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            if resume and (folder / CHECKPOINT_FILE).is_file():
+                self.load(folder / CHECKPOINT_FILE)
+        log = RunLog(iterations, self.iteration, folder=folder, progress=progress)
+        try:
+            with _stop_signals(enabled=folder is not None) as received:
+                while self.iteration < iterations:
+                    self._iterate(episodes, log, log_every)
+                    last = self.iteration == iterations or bool(received)
+                    improved = None
+                    if validation is not None and (self.iteration % validation.every == 0 or last) and not received:
+                        improved = self._validate(validation, log)
+                    if folder is not None and (last or improved or self.iteration % save_every == 0):
+                        self._check_finite()
+                        if improved or validation is None or not validation.keep_best or self.best is None:
+                            self.learner(net_spec=net_spec, about=about).save(folder)
+                        self.save(folder / CHECKPOINT_FILE)
+                    if received:
+                        raise TrainingStopped(received[0], self.iteration)
+        except DivergedError as error:
+            raise DivergedError(f"{error}; {_last_good(folder)}") from None
+        finally:
+            log.close()
+
+    def evaluate(self, episodes: EpisodeSampler, *, tasks: int = 600, norm: Norm | None = None) -> Evaluation:
+        """Evaluate the current meta-parameters on new tasks, see :func:`innerloop.evaluate`."""
+        return self._evaluate(episodes, tasks, norm or self.norm, Stream.TESTING)
+
+    def learner(self, *, net_spec: dict[str, Any] | None = None, about: dict[str, Any] | None = None) -> Learner:
+        """The current meta-parameters as a learner to deploy."""
+        return Learner(
+            self.net,
+            self.method,
+            meta_params=self.meta_params,
+            rule_state=self.rule_state,
+            loss_fn=self._engine.loss_fn,
+            net_spec=net_spec,
+            about={**(about or {}), "iteration": self.iteration},
+        )
+
+    def save(self, path: Path) -> None:
+        """Write everything that the next iteration depends on."""
+        state = {
+            "iteration": self.iteration,
+            "best": self.best,
+            "meta_params": dict(self.meta_params),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict() if self.scheduler else None,
+            "rule_state": self.rule_state,
+            "window": self._window.state(),
+            "random": {
+                "cpu": torch.get_rng_state(),
+                "cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            },
+        }
+        save_state(state, path)
+
+    def load(self, path: Path) -> None:
+        """Go on from what :meth:`save` wrote.
+
+        Raises:
+            CheckpointError: the file is missing or damaged, or is of another network, method or optimizer.
+        """
+        state = load_state(path)
+        saved = state["meta_params"]
+        shapes = {n: tuple(p.shape) for n, p in self.meta_params.items()}
+        if {n: tuple(p.shape) for n, p in saved.items()} != shapes:
+            raise CheckpointError(f"{path} holds the parameters of another network or method; train into a new folder")
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+        except ValueError as error:
+            raise CheckpointError(f"{path} holds the state of another optimizer ({error})") from error
+        with torch.no_grad():
+            for name, parameter in self.meta_params.items():
+                parameter.copy_(saved[name])
+        if self.scheduler is not None and state["scheduler"] is not None:
+            self.scheduler.load_state_dict(state["scheduler"])
+        self.rule_state = map_nested(lambda t: t.to(self.device), state["rule_state"])
+        self.iteration, self.best = state["iteration"], state["best"]
+        self._window = _Window(**state["window"])
+        torch.set_rng_state(state["random"]["cpu"])
+        if state["random"]["cuda"] is not None and self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
+
+    def _iterate(self, episodes: EpisodeSampler, log: RunLog, log_every: int) -> None:
+        generator = generator_at(self.seed, Stream.TRAINING, self.iteration, self.device)
+        episode = episodes(generator)
+        info = self.step(episode, generator)
+        self._window.add(info)
+        log.advance(episode.tasks)
+        if self.iteration % log_every == 0:
+            rate = float(self.optimizer.param_groups[0]["lr"])
+            means = self._window.means()
+            self._window = _Window()
+            if not all(math.isfinite(value) for value in means.values()):
+                raise DivergedError(f"the loss became infinite or NaN by iteration {self.iteration}")
+            log.train({"iteration": self.iteration, **means, "outer_lr": rate})
+
+    def _validate(self, validation: Validation, log: RunLog) -> bool:
+        """Validate, and say whether it is the best so far."""
+        result = self._evaluate(validation.episodes, validation.tasks, self.norm, Stream.VALIDATION)
+        improved = validation.keep_best and result.better_than(self.best)
+        if improved:
+            self.best = result.mean
+        record = {f"val_{result.metric}": result.mean, "val_loss": float(result.loss[:, -1].mean())}
+        log.validation({"iteration": self.iteration, **record, "val_ci95": result.ci95}, best=improved)
+        return improved
+
+    def _evaluate(self, episodes: EpisodeSampler, tasks: int, norm: Norm, stream: Stream) -> Evaluation:
+        return evaluate(
+            self.net,
+            self.method,
+            episodes,
+            tasks=tasks,
+            loss_fn=self._engine.loss_fn,
+            norm=norm,
+            meta_params=self.meta_params,
+            rule_state=self.rule_state,
+            execution=self._engine.execution,
+            seed=self.seed,
+            stream=stream,
+        )
+
+    def _check_finite(self) -> None:
+        if not _all_finite(self.meta_params.values()):
+            raise DivergedError(f"a parameter became infinite or NaN by iteration {self.iteration}")
+
+
+class _Window:
+    """Sums of what was observed since the last record, on the device until they are read."""
+
+    def __init__(self, iterations: int = 0, sums: dict[str, Tensor] | None = None) -> None:
+        self.iterations, self.sums = iterations, sums or {}
+
+    def add(self, info: Info) -> None:
+        observed = {"loss": info.loss, "accuracy": info.query_accuracy}
+        if info.support_losses.shape[1]:
+            observed["support_loss"] = info.support_losses[:, -1]
+        for name, values in observed.items():
+            if values is not None:
+                mean = values.mean().double()
+                self.sums[name] = self.sums[name].to(mean.device) + mean if name in self.sums else mean
+        self.iterations += 1
+
+    def means(self) -> dict[str, float]:
+        return {name: float(total) / self.iterations for name, total in self.sums.items()}
+
+    def state(self) -> dict[str, Any]:
+        return {"iterations": self.iterations, "sums": dict(self.sums)}
+
+
+def _all_finite(tensors: Iterable[Tensor]) -> bool:
+    return all(bool(torch.isfinite(tensor.sum())) for tensor in tensors)
+
+
+def _last_good(folder: Path | None) -> str:
+    if folder is None:
+        return "try a smaller inner or outer learning rate"
+    path = folder / CHECKPOINT_FILE
+    saved = f"the last good checkpoint is {path}" if path.is_file() else f"no checkpoint had been saved in {folder} yet"
+    return f"{saved}; try a smaller inner or outer learning rate"
+
+
+@contextmanager
+def _stop_signals(*, enabled: bool) -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying of them; a second one acts as usual."""
+    received: list[int] = []
+    if not enabled or threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

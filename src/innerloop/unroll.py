@@ -1,0 +1,203 @@
+"""THE inner loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from innerloop.adaptation import Adaptation
+from innerloop.episode import Episode
+from innerloop.functional import StatelessModel
+from innerloop.objectives import LossFn
+from innerloop.params import Params, detached, leaves, map_nested
+from innerloop.rules.base import RuleState
+from innerloop.selection import partition
+
+__all__ = ["METHOD_PREFIX", "Iterate", "Problem", "Support", "Track", "named_gradients", "unroll"]
+
+METHOD_PREFIX = "method."
+"""Prefix, among the meta-parameters, of what the method learns beside the model's initialisation."""
+
+
+class Track(Enum):
+    """What of the inner loop stays differentiable with respect to the meta-parameters."""
+
+    EVERYTHING = "the updates and the gradients in them: second order"
+    UPDATES = "the updates, with their gradients taken as constants: first order"
+    NOTHING = "nothing: every iterate is a constant"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is to be adapted: a stateless model with its loss, and how it is run over tasks.
+
+    Args:
+        model: the stateless model.
+        loss_fn: ``(outputs, targets) -> scalar`` of one task.
+        batched: whether ``torch.func.vmap`` runs the tasks together, or a loop runs them one by one.
+        unused: whether a parameter that the loss does not use is an error, or has a gradient of zero.
+    """
+
+    model: StatelessModel
+    loss_fn: LossFn
+    batched: bool = True
+    unused: Literal["error", "ignore"] = "error"
+
+    def support_losses(self, adapted: Params, fixed: Params, x: Tensor, y: Tensor) -> Tensor:
+        """The support loss of each task, ``[T]``."""
+
+        def one(adapted: Params, x: Tensor, y: Tensor) -> Tensor:
+            return self._scalar(self.model({**fixed, **adapted}, x), y)
+
+        if self.batched:
+            losses: Tensor = vmap(one, randomness="different")(adapted, x, y)
+            return losses
+        return torch.stack([one(_task(adapted, i), x[i], y[i]) for i in range(x.shape[0])])
+
+    def query(self, adapted: Params, fixed: Params, episode: Episode) -> tuple[Tensor, Tensor]:
+        """The query losses ``[T]`` and outputs ``[T, Q, ...]``."""
+
+        def one(adapted: Params, support_x: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+            outputs = self.model.predict({**fixed, **adapted}, x, support_x, looped=not self.batched)
+            return self._scalar(outputs, y), outputs
+
+        if self.batched:
+            losses, outputs = vmap(one, randomness="different")(
+                adapted, episode.support_x, episode.query_x, episode.query_y
+            )
+            return losses, outputs
+        pairs = [
+            one(_task(adapted, i), episode.support_x[i], episode.query_x[i], episode.query_y[i])
+            for i in range(episode.tasks)
+        ]
+        return torch.stack([loss for loss, _ in pairs]), torch.stack([outputs for _, outputs in pairs])
+
+    def _scalar(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        loss = self.loss_fn(outputs, targets)
+        if loss.ndim:
+            raise ValueError(f"loss_fn returned a tensor of shape {list(loss.shape)}; it must return a scalar")
+        return loss
+
+
+@dataclass(frozen=True)
+class Support:
+    """What the inner loop of ``T`` tasks consumes.
+
+    Attributes:
+        x: ``[T, S, ...]``.
+        y: ``[T, S, ...]``.
+        batches: indices ``[T, K, B]`` of the support examples of each inner step; None for all of them.
+        state: the rule's state carried over from earlier meta-batches, shared by the tasks; None for a new one.
+    """
+
+    x: Tensor
+    y: Tensor
+    batches: Tensor | None = None
+    state: RuleState | None = None
+
+    def at_step(self, k: int) -> tuple[Tensor, Tensor]:
+        """The examples of inner step ``k``, ``[T, B, ...]``."""
+        if self.batches is None:
+            return self.x, self.y
+        rows = torch.arange(self.x.shape[0], device=self.x.device)[:, None]
+        return self.x[rows, self.batches[:, k]], self.y[rows, self.batches[:, k]]
+
+
+@dataclass(frozen=True)
+class Iterate:
+    """One iterate θ_k of the inner loop, for ``T`` tasks.
+
+    Attributes:
+        adapted: the adapted parameters, each ``[T, ...]``.
+        fixed: the parameters that are not adapted, shared by the tasks.
+        state: the rule's state, each tensor ``[T, ...]``.
+        support_losses: the losses ``[T]`` at θ_{k-1} on the examples of this step; None for the start.
+    """
+
+    adapted: Params
+    fixed: Params
+    state: RuleState
+    support_losses: Tensor | None = None
+
+
+def unroll(
+    problem: Problem,
+    adaptation: Adaptation,
+    meta_params: Mapping[str, Tensor],
+    support: Support,
+    track: Track,
+) -> Iterator[Iterate]:
+    r"""Adapt to ``T`` tasks at once, yielding the iterates θ_0, θ_1, ..., θ_K of every task.
+
+    .. math:: \theta_{k+1} = \mathrm{rule}(\theta_k, \nabla L_{\mathrm{support}}(\theta_k))
+
+    Args:
+        problem: the model and its loss.
+        adaptation: the start, the rule, the number of steps K.
+        meta_params: the model's meta-learned parameters by name, and under :data:`METHOD_PREFIX` what the rule
+            learns. They may require gradients; nothing is ever written to them.
+        support: the support sets.
+        track: what stays differentiable.
+
+    Raises:
+        ValueError: the support loss does not depend on one of the adapted parameters.
+    """
+    keep = track is not Track.NOTHING
+    with torch.set_grad_enabled(keep):
+        source = meta_params if keep else detached(meta_params)
+        model_params = {n: p for n, p in source.items() if not n.startswith(METHOD_PREFIX)}
+        learned = {n.removeprefix(METHOD_PREFIX): p for n, p in source.items() if n.startswith(METHOD_PREFIX)}
+        chosen, fixed = partition(model_params, adaptation.adapt)
+        tasks = support.x.shape[0]
+        adapted = adaptation.start(chosen, tasks)
+        if support.state is None:
+            state = vmap(adaptation.rule.init, in_dims=(0, None))(adapted, learned)
+        else:
+            state = map_nested(lambda t: t.expand(tasks, *t.shape), support.state)
+    yield Iterate(adapted, fixed, state)
+
+    # Inside the inner loop the parameters that it leaves alone are constants, except to the second order.
+    still = fixed if track is Track.EVERYTHING else detached(fixed)
+    for k in range(adaptation.steps):
+        x, y = support.at_step(k)
+        with torch.enable_grad():
+            at = adapted if track is Track.EVERYTHING else leaves(adapted)
+            losses = problem.support_losses(at, still, x, y)
+            grads = named_gradients(
+                losses.sum(),
+                at,
+                create_graph=track is Track.EVERYTHING,
+                unused=problem.unused,
+                what="support loss",
+            )
+        with torch.set_grad_enabled(keep):
+            adapted, state = vmap(adaptation.rule.step)(adapted, grads, state)
+        yield Iterate(adapted, fixed, state, losses.detach())
+
+
+def named_gradients(
+    loss: Tensor, params: Params, *, create_graph: bool, unused: Literal["error", "ignore"], what: str
+) -> Params:
+    """The gradient of a scalar by name; a parameter that it does not depend on is named in an error."""
+    if not loss.requires_grad:
+        raise ValueError(f"the {what} does not depend on any of the parameters {', '.join(params)}")
+    grads = torch.autograd.grad(loss, list(params.values()), create_graph=create_graph, allow_unused=True)
+    idle = [name for name, grad in zip(params, grads, strict=True) if grad is None]
+    if idle and unused == "error":
+        raise ValueError(
+            f"the {what} does not depend on {', '.join(idle)}: freeze with requires_grad_(False), leave out of "
+            f"adapt=, or pass unused='ignore' to give a gradient of zero"
+        )
+    return {
+        name: torch.zeros_like(params[name]) if grad is None else grad for name, grad in zip(params, grads, strict=True)
+    }
+
+
+def _task(params: Params, index: int) -> Params:
+    return {name: tensor[index] for name, tensor in params.items()}
