@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from innerloop.checkpoint import CheckpointError, load_state, save_state, write_atomically
+from innerloop.episode import EpisodeSampler
+from innerloop.evaluation import Evaluation, evaluate
 from innerloop.execute import adapt, initial_meta_params
 from innerloop.functional import Norm, StatelessModel
 from innerloop.method import METHODS, Method
@@ -165,6 +167,25 @@ class Learner:
             generator=generator_at(0, Stream.ADAPTING, device=device),
         )
         return Predictor(params, classes, self._model, x)
+
+    def evaluate(
+        self, episodes: EpisodeSampler, *, tasks: int = 600, norm: Norm | None = None, seed: int = 0
+    ) -> Evaluation:
+        """Adapt to new tasks and score the predictions, see :func:`innerloop.evaluate`.
+
+        ``norm`` is the learner's own mode if None.
+        """
+        return evaluate(
+            self._net,
+            self.method,
+            episodes,
+            tasks=tasks,
+            loss_fn=self.loss_fn,
+            norm=norm or self.norm,
+            meta_params=self._meta_params,
+            rule_state=self._rule_state,
+            seed=seed,
+        )
 
     def save(self, folder: str | Path) -> None:
         """Write ``learner.json`` and ``learner.safetensors`` into a folder, which is made if need be.

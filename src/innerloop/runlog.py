@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 import warnings
@@ -52,7 +53,8 @@ class RunLog:
         started, tasks = self._since
         rate = tasks / max(time.monotonic() - started, 1e-9)
         self._since = (time.monotonic(), 0)
-        self._show(loss=f"{record['loss']:.3f}" if "loss" in record else "", **_percent(record, "accuracy", "acc"))
+        loss = record.get("loss", record.get("support_loss", math.nan))
+        self._show(loss=f"{loss:.3f}", **_percent(record, "accuracy", "acc"))
         self._show(**{"tasks/s": f"{rate:.0f}"})
         self._keep({**record, "tasks_per_second": rate}, "train")
 
@@ -62,7 +64,7 @@ class RunLog:
         if "val_accuracy" not in record:
             self._show(val=f"{record['val_loss']:.3f}")
         if self._bar.disable and not self._quiet:
-            shown = ", ".join(f"{name} {value}" for name, value in self._shown.items() if value)
+            shown = ", ".join(f"{name} {value}" for name, value in self._shown.items())
             print(  # noqa: T201
                 f"iteration {int(record['iteration'])}: {shown}{' (best so far)' if best else ''}",
                 file=sys.stderr,

@@ -184,13 +184,18 @@ class MetaTrainer:
         Raises:
             DivergedError: the loss is not finite; names the last good checkpoint.
             TrainingStopped: a signal asked to stop; everything is saved.
-            CheckpointError: there is nothing to resume from, or it does not fit.
+            CheckpointError: the folder holds a run and ``resume`` is not set, or a run that does not fit.
         """
         folder = None if folder is None else Path(folder)
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-            if resume and (folder / CHECKPOINT_FILE).is_file():
-                self.load(folder / CHECKPOINT_FILE)
+            checkpoint = folder / CHECKPOINT_FILE
+            if checkpoint.is_file():
+                if not resume:
+                    raise CheckpointError(f"{folder} already holds a run; pass resume=True, or another folder")
+                self.load(checkpoint)
+            elif self.iteration == 0:
+                self._save_all(folder, net_spec, about)
         log = RunLog(iterations, self.iteration, folder=folder, progress=progress)
         try:
             with _stop_signals(enabled=folder is not None) as received:
@@ -202,9 +207,8 @@ class MetaTrainer:
                         improved = self._validate(validation, log)
                     if folder is not None and (last or improved or self.iteration % save_every == 0):
                         self._check_finite()
-                        if improved or validation is None or not validation.keep_best or self.best is None:
-                            self.learner(net_spec=net_spec, about=about).save(folder)
-                        self.save(folder / CHECKPOINT_FILE)
+                        keep = improved or validation is None or not validation.keep_best or self.best is None
+                        self._save_all(folder, net_spec, about, learner=keep)
                     if received:
                         raise TrainingStopped(received[0], self.iteration)
         except DivergedError as error:
@@ -311,6 +315,13 @@ class MetaTrainer:
             stream=stream,
         )
 
+    def _save_all(
+        self, folder: Path, net_spec: dict[str, Any] | None, about: dict[str, Any] | None, *, learner: bool = True
+    ) -> None:
+        if learner:
+            self.learner(net_spec=net_spec, about=about).save(folder)
+        self.save(folder / CHECKPOINT_FILE)
+
     def _check_finite(self) -> None:
         if not _all_finite(self.meta_params.values()):
             raise DivergedError(f"a parameter became infinite or NaN by iteration {self.iteration}")
@@ -347,8 +358,7 @@ def _last_good(folder: Path | None) -> str:
     if folder is None:
         return "try a smaller inner or outer learning rate"
     path = folder / CHECKPOINT_FILE
-    saved = f"the last good checkpoint is {path}" if path.is_file() else f"no checkpoint had been saved in {folder} yet"
-    return f"{saved}; try a smaller inner or outer learning rate"
+    return f"the last good checkpoint is {path}; try a smaller inner or outer learning rate"
 
 
 @contextmanager

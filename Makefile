@@ -1,0 +1,30 @@
+# make quickstart   make the environment and run the main job, within about five minutes
+# make test         make the environment if needed and run the tests
+# make check        format, lint and types
+
+PYTHON ?= python3
+VENV ?= .venv
+PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: quickstart test check clean
+
+quickstart: $(VENV)/.ready
+	$(VENV)/bin/innerloop quickstart $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")
+
+test: $(VENV)/.ready-to-develop
+	$(VENV)/bin/python -m pytest
+
+check: $(VENV)/.ready-to-develop
+	PATH="$(abspath $(VENV))/bin:$$PATH" scripts/check
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) -e .
+	touch $@
+
+$(VENV)/.ready-to-develop: $(VENV)/.ready
+	$(PIP) -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV)

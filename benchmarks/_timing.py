@@ -1,0 +1,48 @@
+"""Timing that holds up on a shared machine: contenders take turns, and are compared within a round."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
+
+__all__ = ["interleaved", "paired_ratio"]
+
+
+def interleaved(contenders: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of every contender in each round, as a list by name.
+
+    In a round each contender runs once, so that a busy spell of the machine falls on all of them. Each round
+    begins with the next contender. Nothing is run to warm up: call every contender once beforehand.
+
+    Raises:
+        ValueError: fewer than one round.
+
+    Example:
+        >>> seconds = interleaved({"a": lambda: None, "b": lambda: None}, rounds=3)
+        >>> {name: len(times) for name, times in seconds.items()}
+        {'a': 3, 'b': 3}
+    """
+    if rounds < 1:
+        raise ValueError(f"rounds is {rounds}; at least one is needed")
+    names = list(contenders)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(rounds):
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            gc.collect()
+            start = time.perf_counter()
+            contenders[name]()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def paired_ratio(numerator: Sequence[float], denominator: Sequence[float]) -> float:
+    """The median over rounds of the ratio of two contenders within a round.
+
+    Example:
+        >>> paired_ratio([2.0, 40.0, 3.0], [1.0, 20.0, 1.0])
+        2.0
+    """
+    return median(a / b for a, b in zip(numerator, denominator, strict=True))

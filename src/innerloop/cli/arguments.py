@@ -1,0 +1,131 @@
+"""Command-line arguments as dataclasses, read by tyro; a mistake is one line."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from contextlib import redirect_stderr
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import tyro
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
+
+from innerloop.recipes import Config
+
+__all__ = ["EvaluateArguments", "QuickstartArguments", "TrainArguments", "UsageError", "parse"]
+
+T = TypeVar("T")
+
+
+class UsageError(ValueError):
+    """The command line is off."""
+
+
+@dataclass(frozen=True)
+class DataArguments:
+    """Where the data is, and the device."""
+
+    data_dir: Path | None = None
+    """Folder of the Omniglot archives or images; INNERLOOP_DATA or the user's cache folder if not given."""
+    download: bool = False
+    """Download Omniglot (14 MB) if it is absent."""
+    device: str = "cpu"
+    """cpu or cuda."""
+    threads: int | None = None
+    """CPU threads; PyTorch's default if not given."""
+
+
+@dataclass(frozen=True)
+class RunArguments:
+    """The run."""
+
+    out: Path | None = None
+    """Folder of the run; runs/RECIPE if not given."""
+    resume: bool = False
+    """Go on with the run that the folder holds."""
+    quiet: bool = False
+    """Show no progress."""
+    json: bool = False
+    """End standard output with one JSON object."""
+
+
+@dataclass(frozen=True)
+class TrainArguments:
+    """Train a recipe. Every setting of the recipe can be overridden."""
+
+    run: OmitArgPrefixes[RunArguments] = field(default_factory=RunArguments)
+    data: OmitArgPrefixes[DataArguments] = field(default_factory=DataArguments)
+    config: OmitArgPrefixes[Config] = field(default_factory=Config)
+
+
+@dataclass(frozen=True)
+class EvaluateArguments:
+    """Evaluate a run on new tasks, by its recipe's protocol."""
+
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Folder that 'innerloop train' wrote."""
+    tasks: int | None = None
+    """Tasks; the recipe's number if not given."""
+    norm: Literal["transductive", "inductive"] | None = None
+    """Batch-norm statistics: of the whole query set, or of each query with the support set; the recipe's if not
+    given."""
+    split: Literal["train", "val", "test"] = "test"
+    """Which classes tasks are drawn from."""
+    seed: int | None = None
+    """Seed of the tasks; the run's if not given."""
+    json: bool = False
+    """End standard output with one JSON object."""
+    data: OmitArgPrefixes[DataArguments] = field(default_factory=DataArguments)
+
+
+@dataclass(frozen=True)
+class QuickstartArguments:
+    """Train MAML and Reptile for about two minutes each, evaluate both, and draw a picture of their predictions.
+
+    On Omniglot if it is found or can be downloaded, otherwise on generated glyphs.
+    """
+
+    data_dir: Path | None = None
+    """Folder of the Omniglot archives or images; INNERLOOP_DATA or the user's cache folder if not given."""
+    out: Path = Path("runs/quickstart")
+    """Folder of the two runs and the picture; what an earlier quickstart left there is replaced."""
+
+
+def parse(kind: type[T], command: str, argv: Sequence[str], default: T | None = None) -> T:
+    """Read arguments into a dataclass.
+
+    Raises:
+        UsageError: they are off; the message is one line.
+        SystemExit: help was asked for, and printed.
+    """
+    complaints = io.StringIO()
+    try:
+        with redirect_stderr(complaints):
+            return tyro.cli(
+                kind,
+                prog=f"innerloop {command}",
+                args=list(argv),
+                default=tyro.MISSING_NONPROP if default is None else default,
+                config=(FlagCreatePairsOff,),
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise UsageError(_one_line(complaints.getvalue(), command)) from None
+
+
+def _one_line(box: str, command: str) -> str:
+    """What the box that tyro draws says, above its first rule."""
+    rows = [re.sub(r"\x1b\[[0-9;]*m", "", row).strip().strip("│|").strip() for row in box.splitlines()]
+    # The first row is the title. The words are what follows, up to the next rule; plain boxes have one at once.
+    said: list[str] = []
+    for row in [row for row in rows if row][1:]:
+        if re.search(r"\w", row):
+            said.append(row)
+        elif said:
+            break
+    text = " ".join(said).removeprefix("Error parsing config: ").rstrip(".")
+    return f"{text}; see 'innerloop {command} --help'"

@@ -1,0 +1,190 @@
+"""The command ``innerloop``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from innerloop.checkpoint import CheckpointError
+from innerloop.cli.arguments import (
+    DataArguments,
+    EvaluateArguments,
+    QuickstartArguments,
+    TrainArguments,
+    UsageError,
+    parse,
+)
+from innerloop.data import DataError
+from innerloop.recipes import RECIPES, ConfigError, DataSource, RunResult, evaluate_run, recipe, train_run
+from innerloop.trainer import DivergedError, TrainingStopped
+
+__all__ = ["main"]
+
+USAGE = """\
+usage: innerloop COMMAND ...
+
+  innerloop train RECIPE [--data-dir D] [--iterations N] [--device cpu|cuda] [--seed S] [--out RUN] [--resume] ...
+                              meta-train by a recipe; 'innerloop train RECIPE --help' lists every setting
+  innerloop evaluate RUN [--tasks N] [--norm transductive|inductive] [--json] ...
+                              evaluate a run on new tasks, by its recipe's protocol
+  innerloop recipes           list the recipes
+  innerloop quickstart        train and evaluate MAML and Reptile within minutes
+  innerloop --version
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status: 0, 1 for a failed run, 2 for bad input."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE, end="")
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"innerloop {_version()}")
+        return 0
+    try:
+        if arguments[0] not in COMMANDS:
+            raise UsageError(f"there is no command {arguments[0]!r}; the commands are {', '.join(COMMANDS)}")
+        return COMMANDS[arguments[0]](arguments[1:])
+    except (UsageError, ConfigError, DataError, CheckpointError) as error:
+        return _fail(str(error), 2)
+    except OSError as error:
+        return _fail(f"{error.filename or ''}: {error.strerror or error}".removeprefix(": "), 2)
+    except DivergedError as error:
+        return _fail(str(error), 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+
+
+def train(argv: Sequence[str]) -> int:
+    """``innerloop train``."""
+    if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help")):
+        raise UsageError("name a recipe: innerloop train RECIPE [settings]; 'innerloop recipes' lists them")
+    asked_for_help = argv[0] in ("-h", "--help")
+    name = "RECIPE" if asked_for_help else argv[0]
+    default = TrainArguments() if asked_for_help else TrainArguments(config=recipe(name))
+    arguments = parse(TrainArguments, f"train {name}", argv if asked_for_help else argv[1:], default)
+    source = _source(arguments.data, progress=False if arguments.run.quiet else None)
+    folder = arguments.run.out or Path("runs") / name
+    try:
+        run = train_run(
+            name,
+            arguments.config,
+            folder,
+            source,
+            resume=arguments.run.resume,
+            progress=False if arguments.run.quiet else None,
+        )
+    except TrainingStopped as stopped:
+        print(f"{stopped}; everything is saved in {folder}, go on with --resume", file=sys.stderr)
+        return 128 + stopped.signal_number
+    if not arguments.run.quiet:
+        print(f"trained {run.recipe} for {run.config.iterations} iterations: {folder}")
+        print(f"next: innerloop evaluate {folder}")
+    if arguments.run.json:
+        print(json.dumps({"run": str(folder), "recipe": name, "iterations": run.config.iterations}))
+    return 0
+
+
+def evaluate(argv: Sequence[str]) -> int:
+    """``innerloop evaluate``."""
+    arguments = parse(EvaluateArguments, "evaluate", argv)
+    if arguments.tasks is not None and arguments.tasks < 1:
+        raise ConfigError(f"--tasks is {arguments.tasks}; it must be a whole number of at least 1")
+    if arguments.seed is not None and arguments.seed < 0:
+        raise ConfigError(f"--seed is {arguments.seed}; it must be a whole number of at least 0")
+    result = evaluate_run(
+        arguments.run,
+        _source(arguments.data),
+        tasks=arguments.tasks,
+        norm=arguments.norm,
+        split=arguments.split,
+        seed=arguments.seed,
+    )
+    print("\n".join(_described(result)))
+    if arguments.json:
+        print(json.dumps(result.as_json()))
+    return 0
+
+
+def recipes(argv: Sequence[str]) -> int:
+    """``innerloop recipes``."""
+    if argv and argv[0] in ("-h", "--help"):
+        print("usage: innerloop recipes\n\nlist the recipes")
+        return 0
+    if argv:
+        raise UsageError(f"innerloop recipes takes no arguments; {argv[0]!r} was given")
+    for name, config in RECIPES.items():
+        task = "" if config.regression else f"{config.ways}-way {config.shots}-shot, "
+        print(f"{name:24} {config.method} on {config.dataset}, {task}{config.iterations} iterations")
+    return 0
+
+
+def quickstart(argv: Sequence[str]) -> int:
+    """``innerloop quickstart``."""
+    from innerloop.recipes.quickstart import run_quickstart
+
+    arguments = parse(QuickstartArguments, "quickstart", argv)
+    run_quickstart(arguments.out, arguments.data_dir)
+    return 0
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "train": train,
+    "evaluate": evaluate,
+    "recipes": recipes,
+    "quickstart": quickstart,
+}
+
+
+def _source(arguments: DataArguments, *, progress: bool | None = None) -> DataSource:
+    """The data source, once device and threads are seen to be usable."""
+    try:
+        kind = torch.device(arguments.device).type
+    except RuntimeError:
+        kind = ""
+    if kind not in ("cpu", "cuda"):
+        raise ConfigError(f"--device is {arguments.device!r}; choose cpu or cuda")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device is cuda and PyTorch finds no CUDA device here; use --device cpu")
+    if arguments.threads is not None:
+        if arguments.threads < 1:
+            raise ConfigError(f"--threads is {arguments.threads}; it must be a whole number of at least 1")
+        torch.set_num_threads(arguments.threads)
+    if arguments.data_dir is not None and not arguments.data_dir.exists() and not arguments.download:
+        raise ConfigError(f"--data-dir is {arguments.data_dir}, which does not exist; create it, or add --download")
+    return DataSource(arguments.data_dir, arguments.device, arguments.download, progress)
+
+
+def _described(result: RunResult) -> list[str]:
+    """An evaluation in words."""
+    run, evaluation = result.run, result.evaluation
+    steps = run.config.test_steps
+    task = "" if run.config.regression else f" {run.config.ways}-way"
+    protocol = f"{run.config.dataset}{task} {run.config.shots}-shot, {result.split} split"
+    lines = [f"{run.recipe}: {protocol}, {len(evaluation.loss)} tasks, {steps} inner steps, {evaluation.norm}"]
+    if evaluation.accuracy is None:
+        lines.append(f"loss {evaluation.mean:.4f} ± {evaluation.ci95:.4f}")
+        per_step = [f"{value:.3f}" for value in evaluation.per_step]
+    else:
+        lines.append(f"accuracy {100 * evaluation.mean:.2f} % ± {100 * evaluation.ci95:.2f} (95 % interval)")
+        per_step = [f"{100 * value:.1f}" for value in evaluation.per_step]
+    lines.append(f"after 0..{steps} steps: {' '.join(per_step)}")
+    return lines
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"innerloop: {' '.join(message.split())}", file=sys.stderr)
+    return status
+
+
+def _version() -> str:
+    try:
+        return version("innerloop")
+    except PackageNotFoundError:
+        return "(not installed)"

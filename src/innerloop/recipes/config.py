@@ -1,0 +1,118 @@
+"""The typed configuration of a training run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["Config", "ConfigError"]
+
+
+class ConfigError(ValueError):
+    """A setting is out of range, or settings do not fit together."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides what a run computes. Each recipe is one of these."""
+
+    # Task
+    dataset: Literal["omniglot", "glyphs", "sinusoids"] = "omniglot"
+    """Data set."""
+    scheme: Literal["maml", "reptile", "vinyals", "lake"] = "maml"
+    """Omniglot: which split into training, validation and test characters, with its authors' preprocessing."""
+    test_rotations: Literal["none", "classes", "episode"] | None = None
+    """Omniglot: rotated characters in validation and test; as the split's authors did if not given."""
+    ways: int = 5
+    """Classes in a task."""
+    shots: int = 1
+    """Support examples of each class, in validation and test; of a task in regression."""
+    train_shots: int | None = None
+    """Support examples of each class in meta-training; as many as shots if not given."""
+    queries: int = 1
+    """Query examples of each class in meta-training; of a task in regression."""
+    test_queries: int = 1
+    """Query examples of each class in validation and test; of a task in regression."""
+
+    # Model
+    pool: Literal["mean", "flatten"] = "mean"
+    """What the classifier's head sees: the spatial mean of the last features, or all of them."""
+    filters: int = 64
+    """Filters of each convolution."""
+    head_std: float | None = None
+    """Standard deviation of the head's initial weights; PyTorch's default if not given."""
+    hidden: tuple[int, ...] = (40, 40)
+    """Regression: width of each hidden layer."""
+    activation: Literal["relu", "tanh"] = "relu"
+    """Regression: activation function."""
+
+    # Method: the inner loop
+    method: Literal["maml", "fomaml", "reptile"] = "maml"
+    """Meta-learning method."""
+    inner_lr: float = 0.4
+    """Inner learning rate, alpha."""
+    inner_steps: int = 1
+    """Inner steps in meta-training."""
+    inner_batch: int | None = None
+    """Reptile: support examples of each inner step; all of them if not given."""
+    inner_optimizer: Literal["adam", "sgd"] = "adam"
+    """Reptile: inner optimizer; Adam has beta1 = 0 and carries its second moments from task to task."""
+    test_steps: int = 3
+    """Inner steps in validation and test."""
+    test_batch: int | None = None
+    """Reptile: support examples of each inner step in validation and test; all of them if not given."""
+    adapt: str = "*"
+    """Name patterns of the parameters that the inner loop adapts; "* !*.norm.*" leaves out batch norm."""
+    norm: Literal["transductive", "inductive"] = "transductive"
+    """Batch-norm statistics: of the whole query set, or of each query with the support set."""
+
+    # The outer loop
+    iterations: int = 60_000
+    """Outer updates."""
+    tasks: int = 32
+    """Tasks in a meta-batch."""
+    outer_optimizer: Literal["adam", "sgd"] = "adam"
+    """Outer optimizer; sgd makes the step theta + outer_lr * displacement in Reptile."""
+    outer_lr: float = 1e-3
+    """Outer learning rate, beta."""
+    outer_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the outer learning rate goes down to zero over training, if it does."""
+
+    # Protocol
+    val_tasks: int = 200
+    """Tasks of each validation."""
+    val_every: int = 500
+    """Iterations between validations."""
+    test_tasks: int = 600
+    """Tasks of an evaluation."""
+    seed: int = 0
+    """Seed of the initial weights and of all tasks."""
+
+    def __post_init__(self) -> None:
+        for name in ("shots", "queries", "test_queries", "filters", "tasks", "val_tasks", "val_every", "test_tasks"):
+            least = 0 if name == "queries" and self.method == "reptile" else 1
+            self._check(name, getattr(self, name) >= least, f"a whole number of at least {least}")
+        for name in ("iterations", "inner_steps", "test_steps", "seed"):
+            self._check(name, getattr(self, name) >= 0, "a whole number of at least 0")
+        for name in ("train_shots", "inner_batch", "test_batch"):
+            self._check(name, getattr(self, name) is None or getattr(self, name) >= 1, "a whole number of at least 1")
+        for name in ("inner_lr", "outer_lr"):
+            value = getattr(self, name)
+            self._check(name, math.isfinite(value) and value > 0, "a positive number")
+        self._check("head_std", self.head_std is None or 0 <= self.head_std < math.inf, "a number of at least 0")
+        self._check("ways", self.ways >= 2 or self.dataset == "sinusoids", "a whole number of at least 2")
+        self._check("hidden", all(width >= 1 for width in self.hidden), "one or more widths of at least 1")
+        if self.method != "reptile" and (self.inner_batch is not None or self.test_batch is not None):
+            raise ConfigError(f"--inner-batch and --test-batch belong to Reptile; the method here is {self.method}")
+        if self.method == "reptile" and self.outer_optimizer == "sgd" and self.outer_lr > 1:
+            raise ConfigError(f"--outer-lr is {self.outer_lr:g}; Reptile's outer step is a fraction from 0 to 1")
+
+    @property
+    def regression(self) -> bool:
+        """Whether the tasks are of regression."""
+        return self.dataset == "sinusoids"
+
+    def _check(self, name: str, good: bool, expected: str) -> None:
+        if not good:
+            raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be {expected}")

@@ -1,0 +1,186 @@
+"""Training runs and their folders: what ``innerloop train`` and ``innerloop evaluate`` do.
+
+A run folder holds ``config.json`` (the resolved configuration), ``metrics.jsonl`` and TensorBoard events,
+``checkpoint.safetensors`` (to resume from), ``learner.json`` and ``learner.safetensors`` (to deploy), ``curves.png``.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from innerloop.checkpoint import CheckpointError, write_atomically
+from innerloop.evaluation import Evaluation
+from innerloop.functional import Norm
+from innerloop.learner import Learner
+from innerloop.nets import NETS
+from innerloop.recipes.build import DataSource, make_trainer, net_spec
+from innerloop.recipes.config import Config, ConfigError
+from innerloop.recipes.curves import draw_curves
+
+__all__ = ["Run", "RunResult", "evaluate_run", "read_run", "train_run"]
+
+CONFIG_FILE = "config.json"
+FORMAT = "innerloop-run-1"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the folder of a run says about it."""
+
+    folder: Path
+    recipe: str
+    config: Config
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """An evaluation of a run's learner, with the protocol it was made by."""
+
+    run: Run
+    evaluation: Evaluation
+    split: str
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """The result as one JSON object; accuracies are fractions."""
+        config, result = self.run.config, self.evaluation
+        return {
+            "run": str(self.run.folder),
+            "recipe": self.run.recipe,
+            "method": config.method,
+            result.metric: result.mean,
+            "ci95": result.ci95,
+            "tasks": len(result.loss),
+            "ways": None if config.regression else config.ways,
+            "shots": config.shots,
+            "queries": config.test_queries,
+            "inner_steps": config.test_steps,
+            "norm": result.norm,
+            "dataset": config.dataset,
+            "split": self.split,
+            f"{result.metric}_per_step": result.per_step,
+            "seconds": round(self.seconds, 1),
+        }
+
+
+def train_run(
+    recipe: str, config: Config, folder: Path, source: DataSource, *, resume: bool = False, progress: bool | None = None
+) -> Run:
+    """Train by a configuration, into a folder.
+
+    Args:
+        recipe: the name of the recipe that the configuration comes from.
+        config: the configuration.
+        folder: the run's folder.
+        source: where the data is.
+        resume: go on with the run that the folder holds, if any.
+        progress: whether to show a progress bar; None shows it on a terminal.
+
+    Raises:
+        ConfigError: the folder holds a run and ``resume`` is not set, or another run than this.
+        DataError: the data is absent or damaged.
+        DivergedError: the loss is not finite any more.
+        TrainingStopped: a signal asked to stop; everything is saved.
+    """
+    if (folder / CONFIG_FILE).is_file():
+        if not resume:
+            raise ConfigError(f"{folder} already holds a run; add --resume to go on with it, or choose another --out")
+        _check_same(read_run(folder).config, config, folder)
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder} is not a run's folder and not empty; choose another --out")
+    training, validation = source.training(config), source.validation(config)
+    # On CPU first, so that a seed gives the same initial weights on every device.
+    torch.manual_seed(config.seed)
+    spec = net_spec(config)
+    net = NETS[spec["name"]](**spec["arguments"]).to(source.device)
+    trainer = make_trainer(config, net)
+    folder.mkdir(parents=True, exist_ok=True)
+    description = {"format": FORMAT, "recipe": recipe, "torch": torch.__version__, "config": asdict(config)}
+    write_atomically(folder / CONFIG_FILE, (json.dumps(description, indent=2) + "\n").encode())
+    try:
+        trainer.fit(
+            training,
+            config.iterations,
+            validation=validation,
+            folder=folder,
+            resume=resume,
+            save_every=config.val_every,
+            log_every=max(1, min(50, config.val_every)),
+            progress=progress,
+            net_spec=spec,
+            about={"recipe": recipe},
+        )
+    finally:
+        draw_curves(folder)
+    return Run(folder, recipe, config)
+
+
+def read_run(folder: Path) -> Run:
+    """Read what a run's folder says about it.
+
+    Raises:
+        CheckpointError: there is no such folder, no run in it, or its description is damaged.
+    """
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        what = "there is no folder" if not folder.is_dir() else f"there is no run ({CONFIG_FILE}) in"
+        raise CheckpointError(f"{what} {folder}; give the folder that 'innerloop train' wrote (its --out)")
+    try:
+        description = json.loads(path.read_text())
+        if description.get("format") != FORMAT:
+            raise CheckpointError(f"{path} is not of the format {FORMAT}")
+        settings = description["config"]
+        config = Config(**{**settings, "hidden": tuple(settings["hidden"])})
+        return Run(folder, description["recipe"], config)
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}); restore it or train again") from error
+
+
+def evaluate_run(
+    folder: Path,
+    source: DataSource,
+    *,
+    tasks: int | None = None,
+    norm: Norm | None = None,
+    split: Literal["train", "val", "test"] = "test",
+    seed: int | None = None,
+) -> RunResult:
+    """Evaluate a run's learner by its recipe's protocol.
+
+    Args:
+        folder: the run's folder.
+        source: where the data is.
+        tasks: how many tasks; the recipe's number if None.
+        norm: the normalisation mode; the recipe's if None.
+        split: which characters to draw tasks from.
+        seed: seed of the tasks; the run's if None.
+
+    Raises:
+        CheckpointError: the folder holds no run, or a damaged one.
+        ConfigError: the number of tasks is below 1.
+        DataError: the data is absent or damaged, or has no such split.
+    """
+    run = read_run(folder)
+    config = replace(run.config, test_tasks=run.config.test_tasks if tasks is None else tasks)
+    learner = Learner.load(folder, device=source.device)
+    episodes = source.evaluation(config, split)
+    started = time.monotonic()
+    evaluation = learner.evaluate(
+        episodes, tasks=config.test_tasks, norm=norm or config.norm, seed=config.seed if seed is None else seed
+    )
+    return RunResult(run, evaluation, split, time.monotonic() - started)
+
+
+def _check_same(before: Config, now: Config, folder: Path) -> None:
+    old, new = asdict(before), asdict(now)
+    if before.outer_schedule == "constant":
+        del old["iterations"]  # a run on a constant rate can go on for longer
+    changed = [f"--{n.replace('_', '-')} {value} (now {new[n]})" for n, value in old.items() if value != new[n]]
+    if changed:
+        raise ConfigError(f"{folder} holds a run with {', '.join(changed)}; resume with the same settings")

@@ -1,0 +1,34 @@
+"""How the outer learning rate changes over training, as a factor of its first value."""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+__all__ = ["SCHEDULES", "Schedule"]
+
+
+def constant(iteration: int, iterations: int) -> float:
+    """Stay the same."""
+    return 1.0
+
+
+def linear(iteration: int, iterations: int) -> float:
+    """Fall to zero in a straight line, as in Reptile."""
+    return max(0.0, 1 - iteration / max(1, iterations))
+
+
+def cosine(iteration: int, iterations: int) -> float:
+    """Fall to zero along half a cosine."""
+    return (1 + math.cos(math.pi * min(1.0, iteration / max(1, iterations)))) / 2
+
+
+class Schedule(Protocol):
+    """``(iteration, iterations) -> factor``."""
+
+    def __call__(self, iteration: int, iterations: int) -> float:
+        """The factor of the learning rate at an iteration."""
+        ...
+
+
+SCHEDULES: dict[str, Schedule] = {"constant": constant, "linear": linear, "cosine": cosine}

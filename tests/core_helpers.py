@@ -1,0 +1,185 @@
+"""What the tests of the core share. Each helper that asserts is made to fail once in test_core_helpers.py."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+import innerloop as il
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def build(name: str, **wanted: Any) -> il.Method:
+    """The registered method, with those of the wanted arguments that it takes."""
+    make = il.METHODS[name]
+    taken = inspect.signature(make).parameters
+    return make(**{key: value for key, value in wanted.items() if key in taken})
+
+
+def small(name: str, **wanted: Any) -> il.Method:
+    """The registered method with few inner steps, on mini-batches where it has them."""
+    return build(name, **{"inner_lr": 0.05, "inner_steps": 2, "inner_batch": 3, "test_steps": 2, **wanted})
+
+
+def image_episode(tasks: int = 5, ways: int = 5, shots: int = 1, queries: int = 5, seed: int = 0) -> il.Episode:
+    """Noise images in float64, ``queries`` of them in all."""
+    g = rng(seed)
+
+    def draw(n):
+        return torch.rand(tasks, n, 1, 28, 28, generator=g, dtype=torch.float64)
+
+    labels = torch.arange(ways)
+    return il.Episode(
+        draw(ways * shots),
+        labels.repeat(tasks, shots),
+        draw(queries),
+        labels.repeat(tasks, -(-queries // ways))[:, :queries],
+    )
+
+
+def vector_episode(
+    tasks: int = 5, features: int = 4, ways: int = 3, support: int = 6, queries: int = 4, seed: int = 0
+) -> il.Episode:
+    """Noise vectors in float64, with random classes."""
+    g = rng(seed)
+    x = torch.randn(tasks, support + queries, features, generator=g, dtype=torch.float64)
+    y = torch.randint(ways, (tasks, support + queries), generator=g)
+    return il.Episode(x[:, :support], y[:, :support], x[:, support:], y[:, support:])
+
+
+def regression_episode(tasks: int = 4, support: int = 5, queries: int = 5, seed: int = 0) -> il.Episode:
+    """Sinusoids in float64."""
+    return il.data.sinusoids().episodes(support, queries, tasks)(rng(seed)).map(Tensor.double)
+
+
+def smooth_net(features: int = 4, ways: int = 3, hidden: int = 5) -> nn.Module:
+    """A float64 network without kinks, so that finite differences are exact."""
+    return nn.Sequential(nn.Linear(features, hidden), nn.Tanh(), nn.Linear(hidden, ways)).double()
+
+
+def trainable(net: nn.Module) -> dict[str, Tensor]:
+    return {name: p for name, p in net.named_parameters() if p.requires_grad}
+
+
+def plain_loss(
+    net: nn.Module,
+    params: Mapping[str, Tensor],
+    episode: il.Episode,
+    step: Callable[[dict[str, Tensor], dict[str, Tensor], Any, int], tuple[dict[str, Tensor], Any]],
+    steps: int,
+    loss_fn: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+) -> Tensor:
+    """The mean query loss after the inner loop, written out as loops; ``step`` is (params, grads, state, number)."""
+    losses = []
+    for i in range(episode.tasks):
+        now, state = dict(params), None
+        for k in range(1, steps + 1):
+            loss = loss_fn(functional_call(net, now, (episode.support_x[i],)), episode.support_y[i])
+            grads = torch.autograd.grad(loss, list(now.values()), create_graph=True)
+            now, state = step(now, dict(zip(now, grads, strict=True)), state, k)
+        losses.append(loss_fn(functional_call(net, now, (episode.query_x[i],)), episode.query_y[i]))
+    return torch.stack(losses).mean()
+
+
+def sgd_step(lr: float) -> Callable[..., tuple[dict[str, Tensor], None]]:
+    return lambda params, grads, state, k: ({n: p - lr * grads[n] for n, p in params.items()}, None)
+
+
+def finite_differences(
+    fn: Callable[[dict[str, Tensor]], float], params: Mapping[str, Tensor], eps: float = 1e-5
+) -> dict[str, Tensor]:
+    """Central differences of a scalar function of named float64 tensors."""
+    at = {name: p.detach().clone() for name, p in params.items()}
+    slopes = {name: torch.zeros_like(p) for name, p in at.items()}
+    for name, p in at.items():
+        flat = p.view(-1)
+        for i in range(flat.numel()):
+            value = float(flat[i])
+            flat[i] = value + eps
+            above = fn(at)
+            flat[i] = value - eps
+            below = fn(at)
+            flat[i] = value
+            slopes[name].view(-1)[i] = (above - below) / (2 * eps)
+    return slopes
+
+
+def assert_same(
+    actual: Mapping[str, Tensor], expected: Mapping[str, Tensor], rtol: float = 1e-9, atol: float = 1e-11
+) -> None:
+    """The same names, and the same values to rounding (or bit for bit with tolerances of 0)."""
+    assert actual.keys() == expected.keys()
+    for name in expected:
+        torch.testing.assert_close(
+            actual[name].detach(),
+            expected[name].detach(),
+            rtol=rtol,
+            atol=atol,
+            msg=lambda text, name=name: f"{name}: {text}",
+        )
+
+
+def snapshot(module: nn.Module) -> dict[str, Any]:
+    """Everything of a module that must not change, by value and by identity."""
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    return {
+        "values": {name: t.detach().clone() for name, t in tensors.items()},
+        "ids": {name: id(t) for name, t in tensors.items()},
+        "versions": {name: t._version for name, t in tensors.items()},
+        "state": {name: t.clone() for name, t in module.state_dict().items()},
+        "training": {name: m.training for name, m in module.named_modules()},
+        "grads": {name: None if t.grad is None else t.grad.clone() for name, t in module.named_parameters()},
+        "requires": {name: t.requires_grad for name, t in tensors.items()},
+        "plain": {
+            name: {key: copy.copy(value) for key, value in vars(m).items() if isinstance(value, int | float | str)}
+            for name, m in module.named_modules()
+        },
+    }
+
+
+def assert_untouched(module: nn.Module, before: dict[str, Any]) -> None:
+    """The module is bit for bit as it was when the snapshot was taken."""
+    after = snapshot(module)
+    for part in ("values", "state", "grads"):
+        assert after[part].keys() == before[part].keys(), part
+        for name, old in before[part].items():
+            new = after[part][name]
+            assert (new is None) == (old is None), f"{part} of {name}"
+            assert new is None or torch.equal(new, old), f"{part} of {name}"
+    for part in ("ids", "versions", "training", "requires", "plain"):
+        assert after[part] == before[part], part
+
+
+def tensors_in(thing: Any) -> Iterator[Tensor]:
+    """Every tensor in nested dataclasses, mappings and sequences."""
+    if isinstance(thing, Tensor):
+        yield thing
+    elif isinstance(thing, nn.Module):
+        return
+    elif dataclasses.is_dataclass(thing):
+        for field in dataclasses.fields(thing):
+            yield from tensors_in(getattr(thing, field.name))
+    elif isinstance(thing, Mapping):
+        for item in thing.values():
+            yield from tensors_in(item)
+    elif isinstance(thing, list | tuple):
+        for item in thing:
+            yield from tensors_in(item)
+
+
+def assert_no_graph(thing: Any) -> None:
+    """It holds tensors, and none of them holds a graph."""
+    found = list(tensors_in(thing))
+    assert found, "no tensor was found"
+    assert not [t for t in found if t.requires_grad or t.grad_fn is not None]

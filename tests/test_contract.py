@@ -1,0 +1,316 @@
+"""What holds for every registered method, gathered from the registry."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from core_helpers import (
+    assert_no_graph,
+    assert_same,
+    assert_untouched,
+    build,
+    image_episode,
+    regression_episode,
+    rng,
+    small,
+    snapshot,
+    vector_episode,
+)
+from torch import Tensor, nn
+
+import innerloop as il
+
+METHODS = pytest.mark.parametrize("name", list(il.METHODS))
+EXECUTIONS = ["batched", 1, 3, 5, 50, "auto"]
+
+
+def conv() -> nn.Module:
+    return il.nets.conv4(5, filters=8).double()
+
+
+def mlp() -> nn.Module:
+    return il.nets.mlp(4, 3, (8,)).double()
+
+
+def normed_mlp() -> nn.Module:
+    """With a batch norm that stores statistics, unlike conv4's.
+
+    No bias before it: its gradient would be rounding alone, which Adam blows up to whole steps.
+    """
+    return nn.Sequential(nn.Linear(4, 8, bias=False), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)).double()
+
+
+def run(net: nn.Module, name: str, episode: il.Episode, seed: int = 0, **options):
+    """The meta-gradient with the mini-batches of a seed."""
+    return il.meta_gradient(net, small(name), episode, generator=rng(seed), **options)
+
+
+def assert_same_info(actual, expected, rtol: float = 1e-9, atol: float = 1e-11) -> None:
+    for field in ("loss", "support_losses", "query_accuracy"):
+        torch.testing.assert_close(getattr(actual, field), getattr(expected, field), rtol=rtol, atol=atol)
+    assert (actual.rule_state is None) == (expected.rule_state is None)
+    for one, other in zip(flat(actual.rule_state), flat(expected.rule_state), strict=True):
+        torch.testing.assert_close(one, other, rtol=rtol, atol=atol)
+
+
+def flat(state) -> list[Tensor]:
+    if isinstance(state, dict):
+        return [t for key in sorted(state) for t in flat(state[key])]
+    if isinstance(state, tuple):
+        return [t for item in state for t in flat(item)]
+    return [] if state is None else [state]
+
+
+def test_the_registry_holds_the_methods() -> None:
+    assert {"maml", "fomaml", "reptile"} <= il.METHODS.keys()
+    for name, make in il.METHODS.items():
+        method = make()
+        assert method.name == name
+        assert getattr(il, name) is make
+        assert "References:" in make.__doc__
+        assert "inner_lr" in method.arguments
+
+
+@METHODS
+@pytest.mark.parametrize("norm", ["transductive", "inductive"])
+@pytest.mark.parametrize("net", [conv, mlp, normed_mlp])
+def test_serial_is_batched_is_chunked(net, norm: str, name: str) -> None:
+    module = net()
+    episode = image_episode() if net is conv else vector_episode()
+    grads, info = run(module, name, episode, norm=norm, execution="serial")
+    assert any(float(g.abs().max()) > 1e-6 for g in grads.values())
+    assert info.support_losses.shape == (5, 2)
+    assert info.loss.shape == info.query_accuracy.shape == (5,)
+    for execution in EXECUTIONS:
+        others, observed = run(module, name, episode, norm=norm, execution=execution)
+        assert_same(others, grads)
+        assert_same_info(observed, info)
+
+
+@METHODS
+def test_serial_is_batched_for_regression(name: str) -> None:
+    net, episode = il.nets.mlp(hidden=(8,)).double(), regression_episode()
+    grads, info = run(net, name, episode, loss_fn=F.mse_loss, execution="serial")
+    assert info.query_accuracy is None
+    for execution in EXECUTIONS:
+        others, observed = run(net, name, episode, loss_fn=F.mse_loss, execution=execution)
+        assert_same(others, grads)
+        assert_same_info(observed, info)
+
+
+@METHODS
+def test_the_gradient_is_the_mean_over_tasks(name: str) -> None:
+    """Over tasks run alone, each with its own mini-batches."""
+    net, episode = normed_mlp(), vector_episode(3)
+    method = build(name, inner_lr=0.05, inner_steps=2, inner_batch=None)
+    grads, info = il.meta_gradient(net, method, episode)
+    alone = [il.meta_gradient(net, method, episode[i : i + 1]) for i in range(3)]
+    assert_same(grads, {n: sum(g[n] for g, _ in alone) / 3 for n in grads})
+    torch.testing.assert_close(info.loss, torch.cat([i.loss for _, i in alone]))
+
+
+@METHODS
+@pytest.mark.parametrize("norm", ["transductive", "inductive"])
+@pytest.mark.parametrize("execution", ["serial", "batched", 2])
+def test_a_task_does_not_see_another(execution, norm: str, name: str) -> None:
+    net, episode = normed_mlp(), vector_episode(4)
+    changed = episode.map(Tensor.clone)
+    changed.support_x[2] *= 3
+    changed.query_x[2] += 1
+    changed.query_y[2] = (changed.query_y[2] + 1) % 3
+    grads, info = run(net, name, episode, norm=norm, execution=execution)
+    others, observed = run(net, name, changed, norm=norm, execution=execution)
+    rest = [0, 1, 3]
+    for field in ("loss", "support_losses", "query_accuracy"):
+        before, after = getattr(info, field), getattr(observed, field)
+        torch.testing.assert_close(after[rest], before[rest], rtol=1e-12, atol=1e-13)
+    assert not torch.isclose(observed.loss[2], info.loss[2], rtol=1e-3)
+    # What changed in the sum is what changed in task 2 alone, run without the others.
+    method = build(name, inner_lr=0.05, inner_steps=2, inner_batch=None)
+
+    def mean(tasks):
+        return il.meta_gradient(net, method, tasks, norm=norm, execution=execution)[0]
+
+    one, other, alone, alone_changed = mean(episode), mean(changed), mean(episode[2:3]), mean(changed[2:3])
+    difference = {n: 4 * (other[n] - one[n]) for n in one}
+    assert_same(difference, {n: alone_changed[n] - alone[n] for n in one}, rtol=1e-8)
+    assert any(float(d.abs().max()) > 1e-4 for d in difference.values())
+
+
+@METHODS
+@pytest.mark.parametrize("execution", ["serial", "batched"])
+def test_a_broken_task_does_not_spoil_the_others(execution: str, name: str) -> None:
+    net, episode = normed_mlp(), vector_episode(3)
+    _, info = run(net, name, episode, execution=execution)
+    broken = episode.map(Tensor.clone)
+    broken.support_x[1] = torch.nan
+    grads, observed = run(net, name, broken, execution=execution)
+    torch.testing.assert_close(observed.loss[[0, 2]], info.loss[[0, 2]], rtol=1e-12, atol=1e-13)
+    assert observed.loss[1].isnan()
+    assert any(bool(g.isnan().any()) for g in grads.values())
+
+
+@METHODS
+def test_the_order_of_the_tasks_does_not_matter(name: str) -> None:
+    net, episode = normed_mlp(), vector_episode(4)
+    method = build(name, inner_lr=0.05, inner_steps=2, inner_batch=None)
+    back = episode.map(lambda t: t.flip(0))
+    grads, info = il.meta_gradient(net, method, episode, execution="serial")
+    others, observed = il.meta_gradient(net, method, back, execution="serial")
+    assert_same(others, grads)
+    torch.testing.assert_close(observed.loss.flip(0), info.loss, rtol=1e-12, atol=0)
+
+
+@METHODS
+@pytest.mark.parametrize("execution", ["serial", "batched", "auto"])
+def test_the_same_seed_gives_the_same_bits(execution: str, name: str) -> None:
+    net, episode = normed_mlp(), vector_episode()
+    grads, info = run(net, name, episode, execution=execution)
+    again, observed = run(net, name, episode, execution=execution)
+    assert_same(again, grads, 0, 0)
+    assert_same_info(observed, info, 0, 0)
+    if small(name).adaptation.batch_size is not None:
+        other, _ = run(net, name, episode, seed=1, execution=execution)
+        assert any(not torch.allclose(other[n], grads[n], rtol=1e-6) for n in grads)
+
+
+@METHODS
+@pytest.mark.parametrize("execution", ["serial", "batched"])
+@pytest.mark.parametrize("training", [True, False])
+def test_the_module_is_untouched(training: bool, execution: str, name: str) -> None:
+    net = normed_mlp().train(training)
+    net[0].weight.grad = torch.ones_like(net[0].weight)
+    before, episode = snapshot(net), vector_episode()
+    run(net, name, episode, execution=execution)
+    il.adapt(net, small(name), episode.support_x[0], episode.support_y[0])
+    il.evaluate(net, small(name), lambda generator: episode, tasks=3, execution=execution)
+    assert_untouched(net, before)
+
+
+@METHODS
+def test_what_is_returned_has_no_graph(name: str) -> None:
+    net, episode = normed_mlp(), vector_episode()
+    meta = dict(net.named_parameters())
+    grads, info = run(net, name, episode, meta_params=meta)
+    assert_no_graph(grads)
+    assert_no_graph(info)
+    assert_no_graph(il.adapt(net, small(name), episode.support_x[0], episode.support_y[0], meta_params=meta))
+    assert_no_graph(il.evaluate(net, small(name), lambda generator: episode, tasks=3, meta_params=meta))
+
+
+@METHODS
+def test_the_gradient_is_the_same_where_autograd_is_off(name: str) -> None:
+    net, episode = normed_mlp(), vector_episode()
+    grads, _ = run(net, name, episode)
+    with torch.no_grad():
+        others, _ = run(net, name, episode)
+    assert_same(others, grads, 0, 0)
+
+
+@METHODS
+def test_no_steps_leave_the_start_as_it_is(name: str) -> None:
+    net, episode = mlp(), vector_episode(3)
+    method = build(name, inner_lr=0.05, inner_steps=0, test_steps=0)
+    adapted = il.adapt(net, method, episode.support_x[0], episode.support_y[0])
+    assert_same(adapted, dict(net.named_parameters()), 0, 0)
+    grads, info = il.meta_gradient(net, method, episode)
+    assert info.support_losses.shape == (3, 0)
+    losses = [F.cross_entropy(net(episode.query_x[i]), episode.query_y[i]) for i in range(3)]
+    torch.testing.assert_close(info.loss, torch.stack(losses).detach())
+    # Without inner steps the meta-gradient is that of joint training, or nothing has moved.
+    joint = torch.autograd.grad(torch.stack(losses).mean(), list(net.parameters()))
+    moved = any(float(g.abs().max()) > 0 for g in grads.values())
+    if moved:
+        assert_same(grads, dict(zip(grads, joint, strict=True)))
+    else:
+        assert name == "reptile"
+
+
+@METHODS
+@pytest.mark.parametrize(
+    ("argument", "value", "words"),
+    [
+        ("inner_lr", -0.1, "lr is -0.1"),
+        ("inner_lr", float("nan"), "lr is nan"),
+        ("inner_steps", -1, "steps is -1"),
+        ("test_steps", -2, "steps is -2"),
+        ("inner_batch", 0, "batch size is 0"),
+        ("test_batch", 0, "batch size is 0"),
+    ],
+)
+def test_impossible_arguments_are_refused(argument: str, value: float, words: str, name: str) -> None:
+    if argument not in build(name).arguments:
+        pytest.skip(f"{name} has no {argument}")
+    with pytest.raises(ValueError, match=words):
+        build(name, **{argument: value})
+
+
+@METHODS
+def test_a_pattern_that_matches_nothing_is_named(name: str) -> None:
+    if "adapt" not in build(name).arguments:
+        pytest.skip(f"{name} has no adapt")
+    method = build(name, adapt="tail.*")
+    with pytest.raises(ValueError, match=r"'tail\.\*' matches none of the parameters 0\.weight"):
+        il.meta_gradient(mlp(), method, vector_episode())
+
+
+@METHODS
+def test_what_is_not_adapted_stays_at_its_start(name: str) -> None:
+    if "adapt" not in build(name).arguments:
+        pytest.skip(f"{name} has no adapt")
+    net, episode = mlp(), vector_episode()
+    method = small(name, adapt="2.*")
+    adapted = il.adapt(net, method, episode.support_x[0], episode.support_y[0])
+    for n, p in net.named_parameters():
+        assert torch.equal(adapted[n], p) == n.startswith("0.")
+    grads, _ = il.meta_gradient(net, method, episode)
+    assert grads.keys() == dict(net.named_parameters()).keys()
+    assert all(grads[n].shape == p.shape for n, p in net.named_parameters())
+
+
+@METHODS
+def test_test_steps_are_those_of_new_tasks(name: str) -> None:
+    net, episode = mlp(), vector_episode()
+    result = il.evaluate(net, small(name, test_steps=4), lambda generator: episode, tasks=5)
+    assert result.loss.shape == result.accuracy.shape == (5, 5)
+    assert result.norm == "transductive"
+
+
+@METHODS
+def test_float32_stays_float32(name: str) -> None:
+    net, episode = mlp().float(), vector_episode()
+    episode = il.Episode(episode.support_x.float(), episode.support_y, episode.query_x.float(), episode.query_y)
+    grads, info = run(net, name, episode)
+    assert {g.dtype for g in grads.values()} == {info.loss.dtype} == {torch.float32}
+    exact, _ = run(mlp_like(net), name, episode.map(lambda t: t.double() if t.is_floating_point() else t))
+    assert_same({n: g.double() for n, g in grads.items()}, exact, rtol=1e-3, atol=1e-5)
+
+
+def mlp_like(net: nn.Module) -> nn.Module:
+    double = mlp()
+    double.load_state_dict(net.state_dict())
+    return double
+
+
+@METHODS
+def test_it_learns_to_adapt_to_sinusoids(name: str) -> None:
+    """A short run ends with a start that adapts: measured 0.15 to 0.35 of the untrained loss, and of its own."""
+    net = il.nets.mlp(hidden=(32, 32))
+    method = build(name, inner_lr=0.01, inner_steps=5, inner_batch=None, test_steps=5)
+    tasks = il.data.sinusoids().episodes(10, 10, 12)
+
+    def score():
+        return il.evaluate(net, method, tasks, tasks=96, loss_fn=F.mse_loss).per_step
+
+    untrained = score()
+    optimizer, state = torch.optim.Adam(net.parameters(), 1e-2), None
+    for i in range(130):
+        grads, info = il.meta_gradient(net, method, tasks(rng(i)), F.mse_loss, rule_state=state)
+        state = info.rule_state
+        for n, p in net.named_parameters():
+            p.grad = grads[n]
+        optimizer.step()
+    trained = score()
+    assert trained[-1] < untrained[-1] / 2
+    assert trained[-1] < trained[0] / 2
