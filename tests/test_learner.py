@@ -126,6 +126,25 @@ def test_a_learned_rate_is_used() -> None:
     torch.testing.assert_close(still, net(query).detach())
 
 
+def test_given_values_are_copied() -> None:
+    """The rates and moments of a training that goes on do not change what was made from it."""
+    x, y, query = task()
+    rate, net = torch.tensor(0.3, dtype=torch.float64), smooth_net()
+    learner = il.Learner(net, learned_rate(0.1), meta_params={"method.lr": rate})
+    before = learner.adapt(x, y).outputs(query)
+    rate.zero_()
+    assert torch.equal(learner.adapt(x, y).outputs(query), before)
+
+    method = il.reptile(0.02, 2, None, test_steps=2)
+    _, info = il.meta_gradient(net, method, vector_episode(2))
+    learner = il.Learner(net, method, rule_state=info.rule_state)
+    before = learner.adapt(x, y).outputs(query)
+    info.rule_state["v"]["0.weight"].fill_(100.0)
+    assert torch.equal(learner.adapt(x, y).outputs(query), before)
+    other = il.Learner(net, method, rule_state=info.rule_state)
+    assert not torch.allclose(other.adapt(x, y).outputs(query), before, rtol=1e-3)
+
+
 # Predicting
 
 

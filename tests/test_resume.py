@@ -22,7 +22,17 @@ from innerloop.trainer import CHECKPOINT_FILE
 # Reptile with Adam carries every kind of state: the rule's, the outer schedule's, mini-batches'.
 ITERATIONS = 900
 COMMAND = [
-    *[sys.executable, "-m", "innerloop", "train", "sinusoid-reptile", "--inner-optimizer", "adam", "--inner-lr", "0.01"],
+    *[
+        sys.executable,
+        "-m",
+        "innerloop",
+        "train",
+        "sinusoid-reptile",
+        "--inner-optimizer",
+        "adam",
+        "--inner-lr",
+        "0.01",
+    ],
     *["--tasks", "3", "--iterations", str(ITERATIONS), "--val-every", "30", "--val-tasks", "10", "--threads", "1"],
 ]
 

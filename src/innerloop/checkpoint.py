@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ def save_state(state: Any, path: Path) -> None:
         TypeError: a leaf is of another kind.
 
     Example:
+        >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     save_state({"w": torch.ones(2), "step": 3}, Path(folder) / "state.safetensors")
         ...     load_state(Path(folder) / "state.safetensors")
@@ -65,7 +66,7 @@ def load_state(path: Path, device: torch.device | str = "cpu") -> Any:
                 raise CheckpointError(f"{path} is not a file of the format {FORMAT}; was it saved by another program?")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
             return _decode(json.loads(metadata["structure"]), tensors)
-    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise CheckpointError(
             f"{path} is damaged ({error}); delete it and train again, or use another checkpoint"
         ) from error
@@ -73,16 +74,15 @@ def load_state(path: Path, device: torch.device | str = "cpu") -> Any:
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that at any moment its name leads to the whole old or the whole new content."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

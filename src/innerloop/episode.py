@@ -22,7 +22,7 @@ class Episode:
         query_y: their targets, ``[T, Q, ...]``.
 
     Raises:
-        ValueError: the task axes differ, or inputs and targets differ in number.
+        ValueError: the task axes differ, inputs and targets differ in number, or there is no support example.
 
     Example:
         >>> x, y = torch.zeros(2, 5, 1, 28, 28), torch.arange(5).repeat(2, 1)
@@ -44,6 +44,8 @@ class Episode:
                     f"{name}_x is {list(x.shape)} and {name}_y is {list(y.shape)}: both need the same two leading "
                     f"axes [tasks, examples]. For one task add an axis with x[None], y[None]."
                 )
+        if 0 in self.support_x.shape[:2]:
+            raise ValueError(f"support_x is {list(self.support_x.shape)}: there must be a task and a support example")
         if self.support_x.shape[0] != self.query_x.shape[0]:
             raise ValueError(
                 f"the support set has {self.support_x.shape[0]} tasks and the query set "
@@ -57,6 +59,8 @@ class Episode:
 
     def __getitem__(self, tasks: slice) -> Episode:
         """The episode of a range of the tasks: ``episode[a:b]``."""
+        if not isinstance(tasks, slice):
+            raise TypeError(f"an episode is indexed with a range of tasks: episode[{tasks}:{tasks} + 1], say")
         return self.map(lambda t: t[tasks])
 
     def chunks(self, size: int) -> Iterator[Episode]:

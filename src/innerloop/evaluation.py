@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from innerloop.episode import Episode, EpisodeSampler
-from innerloop.execute import Engine, Execution, initial_meta_params
+from innerloop.execute import Engine, Execution, meta_params_of
 from innerloop.functional import Norm
 from innerloop.method import Method
 from innerloop.objectives import LossFn, accuracies
@@ -101,7 +101,8 @@ def evaluate(
         stream: which of the seed's random streams the tasks are drawn from.
 
     Raises:
-        ValueError: ``tasks`` is below 1, an option is unknown, or the episodes have no queries.
+        ValueError: ``tasks`` is below 1, an option or a name in ``meta_params`` is unknown, or the episodes have no
+            queries.
 
     Example:
         >>> import innerloop as il
@@ -113,7 +114,7 @@ def evaluate(
     if tasks < 1:
         raise ValueError(f"tasks is {tasks}; an evaluation needs at least 1")
     engine = Engine(net, loss_fn, norm=norm, execution=execution, unused="ignore", training=False)
-    meta = initial_meta_params(engine.model.initial, method) if meta_params is None else meta_params
+    meta = meta_params_of(engine.model.initial, method, meta_params)
     generator = generator_at(seed, stream, device=next(iter(engine.model.initial.values())).device)
 
     def score(problem: Problem, chunk: Episode, support: Support) -> tuple[Tensor, Tensor | None]:

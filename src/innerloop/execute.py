@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Literal, TypeVar
 
 import torch
@@ -16,11 +17,11 @@ from innerloop.functional import Norm, StatelessModel
 from innerloop.metagrad.base import Info
 from innerloop.method import Method
 from innerloop.objectives import LossFn
-from innerloop.params import Params, map_nested, map_params, scale, total
+from innerloop.params import METHOD_PREFIX, Params, map_nested, map_params, scale, total
 from innerloop.rules.base import RuleState
-from innerloop.unroll import METHOD_PREFIX, Problem, Support, Track, unroll
+from innerloop.unroll import Problem, Support, Track, unroll
 
-__all__ = ["Engine", "Execution", "adapt", "initial_meta_params", "meta_gradient"]
+__all__ = ["Engine", "Execution", "adapt", "meta_gradient", "meta_params_of"]
 
 T = TypeVar("T")
 
@@ -81,8 +82,7 @@ class Engine:
         generator: torch.Generator | None = None,
     ) -> tuple[Params, Info]:
         """The mean over tasks of the meta-gradient, see :func:`meta_gradient`."""
-        if meta_params is None:
-            meta_params = initial_meta_params(self.model.initial, method)
+        meta_params = meta_params_of(self.model.initial, method, meta_params)
         adaptation = method.adaptation
         parts = list(
             self.over_chunks(
@@ -113,19 +113,29 @@ class Engine:
             tasks = slice(first, first + size)
             chunk = episode[tasks]
             support = Support(chunk.support_x, chunk.support_y, None if batches is None else batches[tasks], rule_state)
-            try:
-                result = fn(problem, chunk, support)
-            except RuntimeError as error:
-                if self.execution != "auto" or not problem.batched or not _is_from_vmap(error):
-                    raise
-                warnings.warn(
-                    f"this model cannot be run on several tasks at once, so tasks run one by one: {_first_line(error)}",
-                    stacklevel=2,
-                )
-                self.execution = "serial"
-                continue
-            yield result
+            yield self._fallen_back(fn, problem, chunk, support)
             first += size
+
+    def _fallen_back(
+        self, fn: Callable[[Problem, Episode, Support], T], problem: Problem, chunk: Episode, support: Support
+    ) -> T:
+        """Call ``fn``; where the way to run is ours to choose, a failure that a loop does not share ends batching."""
+        if self.execution != "auto" or not problem.batched:
+            return fn(problem, chunk, support)
+        try:
+            return fn(problem, chunk, support)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            reason = error
+        # Outside the handler, so that an error of the loop is not shown as a consequence of the first one.
+        result = fn(replace(problem, batched=False), chunk, support)
+        self.execution = "serial"
+        warnings.warn(
+            f"this model cannot be run on several tasks at once, so tasks run one by one: {_first_line(reason)}",
+            stacklevel=2,
+        )
+        return result
 
     def _plan(self, adaptation: Adaptation, episode: Episode) -> tuple[Problem, int]:
         """How to run the next chunk, and of how many tasks it is."""
@@ -149,10 +159,29 @@ class Engine:
         return max(1, min(episode.tasks, round(CACHE_ELEMENTS / elements)))
 
 
-def initial_meta_params(model_params: Mapping[str, Tensor], method: Method) -> Params:
-    """The meta-parameters before training: the model's own, then what the method learns, under ``method.``."""
+def meta_params_of(
+    model_params: Mapping[str, Tensor], method: Method, given: Mapping[str, Tensor] | None = None
+) -> Params:
+    """The meta-parameters: the model's own, then what the method learns, under ``method.``.
+
+    Args:
+        model_params: the model's trainable parameters.
+        method: the method.
+        given: all of them, if they are known; else they are as before training.
+
+    Raises:
+        ValueError: a name is unknown or absent.
+    """
     learned = method.adaptation.rule.learned(model_params)
-    return {**model_params, **{METHOD_PREFIX + name: tensor for name, tensor in learned.items()}}
+    initial = {**model_params, **{METHOD_PREFIX + name: tensor for name, tensor in learned.items()}}
+    if given is None:
+        return initial
+    if given.keys() != initial.keys():
+        unknown, absent = sorted(given.keys() - initial.keys()), sorted(initial.keys() - given.keys())
+        raise ValueError(
+            f"meta_params must hold {', '.join(initial)}; unknown: {unknown or 'none'}, absent: {absent or 'none'}"
+        )
+    return dict(given)
 
 
 def meta_gradient(
@@ -187,7 +216,8 @@ def meta_gradient(
         learns under ``method.``), and what was observed.
 
     Raises:
-        ValueError: an option is unknown, or the loss is not a scalar or does not use a parameter.
+        ValueError: an option is unknown, a name in ``meta_params`` is, or the loss is not a scalar or does not use a
+            parameter.
 
     Example:
         >>> import torch, innerloop as il
@@ -244,8 +274,7 @@ def adapt(
         torch.Size([2, 1])
     """
     engine = Engine(net, loss_fn, norm=norm, execution="serial", unused=unused, training=False)
-    if meta_params is None:
-        meta_params = initial_meta_params(engine.model.initial, method)
+    meta_params = meta_params_of(engine.model.initial, method, meta_params)
     adaptation = method.test
     x, y = x_support[None], y_support[None]
     support = Support(x, y, draw_batches(adaptation, 1, x.shape[1], generator, x.device), rule_state)
@@ -280,9 +309,5 @@ def _concatenated(parts: list[Tensor | None]) -> Tensor | None:
     return torch.cat(present) if present else None
 
 
-def _is_from_vmap(error: RuntimeError) -> bool:
-    return any(word in str(error).lower() for word in ("vmap", "functorch", "batching rule", "batchedtensor"))
-
-
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

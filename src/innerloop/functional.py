@@ -24,7 +24,7 @@ from torch.func import functional_call, vmap
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.parameter import is_lazy
 
-from innerloop.params import Params
+from innerloop.params import METHOD_PREFIX, Params
 
 __all__ = ["Norm", "StatelessModel"]
 
@@ -65,6 +65,8 @@ class StatelessModel:
         self.initial: Params = {n: p for n, p in module.named_parameters() if p.requires_grad}
         if not self.initial:
             raise ValueError("no parameter of the module requires a gradient; there is nothing to meta-learn")
+        if taken := [name for name in self.initial if name.startswith(METHOD_PREFIX)]:
+            raise ValueError(f"the names {', '.join(taken)} are taken for what a method learns; rename the submodule")
         self.norm: Norm = norm
         self._module = _private_copy(module)
         if training is not None:
@@ -97,6 +99,8 @@ class StatelessModel:
         """
         if self.norm != "inductive" or not self.mixes_examples:
             return self(params, query_x)
+        if len(query_x) == 0:
+            return self(params, support_x)[:0]
 
         def one(query: Tensor) -> Tensor:
             return self(params, torch.cat([support_x, query[None]]))[-1]

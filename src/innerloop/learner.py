@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F
@@ -16,15 +16,14 @@ from torch import Tensor, nn
 from innerloop.checkpoint import CheckpointError, load_state, save_state, write_atomically
 from innerloop.episode import EpisodeSampler
 from innerloop.evaluation import Evaluation, evaluate
-from innerloop.execute import adapt, initial_meta_params
+from innerloop.execute import adapt, meta_params_of
 from innerloop.functional import Norm, StatelessModel
 from innerloop.method import METHODS, Method
 from innerloop.nets import NETS
 from innerloop.objectives import LOSSES, LossFn
-from innerloop.params import Params, map_nested, map_params
+from innerloop.params import METHOD_PREFIX, Params, map_nested, map_params
 from innerloop.rules.base import RuleState
 from innerloop.seeds import Stream, generator_at
-from innerloop.unroll import METHOD_PREFIX
 
 __all__ = ["Learner", "Predictor"]
 
@@ -122,7 +121,7 @@ class Learner:
         self._model = StatelessModel(self._net, norm, training=False)
         # Detached, so that nothing that runs later can write a gradient to the start or extend a graph from it.
         start = {
-            **initial_meta_params(self._model.initial, method),
+            **meta_params_of(self._model.initial, method),
             **{n: t for n, t in meta.items() if n not in own},
         }
         self._meta_params = map_params(lambda t: t.detach().clone(), start)
@@ -141,7 +140,7 @@ class Learner:
             ValueError: inputs and targets differ in number, there are none, or a class index is out of range.
         """
         device = next(iter(self._meta_params.values())).device
-        x, y = x_support.to(device), y_support.to(device)
+        x, y = x_support.to(device, copy=True), y_support.to(device)
         if len(x) != len(y) or len(x) == 0:
             raise ValueError(f"there are {len(x)} support inputs and {len(y)} targets; give one target for each input")
         classes = None
@@ -237,37 +236,40 @@ class Learner:
         folder = Path(folder)
         try:
             description = json.loads((folder / "learner.json").read_text())
+            if description["format"] != FORMAT or description["norm"] not in get_args(Norm):
+                raise ValueError(f"not a description of the format {FORMAT}")
             loss, saved_norm = LOSSES[description["loss"]], description["norm"]
-            net_spec, method_spec = description["net"], description["method"]
+            net_spec, method_spec, about = description["net"], description["method"], description["about"]
+            if net is None and net_spec is not None:
+                net = NETS[net_spec["name"]](**net_spec["arguments"])
+            if method is None and method_spec is not None:
+                method = METHODS[method_spec["name"]](**method_spec["arguments"])
         except FileNotFoundError as error:
             raise CheckpointError(
                 f"there is no learner in {folder} (no learner.json); give the folder of a finished training run"
             ) from error
-        except (json.JSONDecodeError, KeyError, UnicodeDecodeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{folder / 'learner.json'} is damaged ({error!r}); train again") from error
-        if net is None:
-            if net_spec is None:
-                raise CheckpointError(f"{folder} does not say which network it holds; pass it as net=")
-            net = NETS[net_spec["name"]](**net_spec["arguments"])
-        if method is None:
-            if method_spec is None:
-                raise CheckpointError(f"{folder} does not say which method it holds; pass it as method=")
-            method = METHODS[method_spec["name"]](**method_spec["arguments"])
+        if net is None or method is None:
+            absent = "network" if net is None else "method"
+            argument = "net" if net is None else "method"
+            raise CheckpointError(f"{folder} does not say which {absent} it holds; pass it as {argument}=")
         state = load_state(folder / "learner.safetensors", device)
         net = copy.deepcopy(net).to(device)
         try:
             net.load_state_dict(state["net"])
-        except RuntimeError as error:
+            learned, rule_state = state["learned"], state["rule_state"]
+        except (RuntimeError, KeyError, TypeError) as error:
             raise CheckpointError(f"the weights in {folder} do not fit the network: {error}") from error
         return cls(
             net,
             method,
-            meta_params=state["learned"],
-            rule_state=state["rule_state"],
+            meta_params=learned,
+            rule_state=rule_state,
             loss_fn=loss,
             norm=norm or saved_norm,
             net_spec=net_spec,
-            about=description["about"],
+            about=about,
         )
 
     def _meta_params_of_net(self) -> Params:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ParamSpec
 
 from innerloop.adaptation import Adaptation
@@ -24,7 +24,10 @@ class Method:
         adaptation: the inner loop of meta-training.
         meta_gradient: the estimator of the meta-gradient.
         test_adaptation: the inner loop on new tasks; papers often take more steps there. The same by default.
-        name: the name it is registered under; empty for a composition of your own.
+
+    Attributes:
+        name: the name it is registered under; empty for a composition of your own, also for one that
+            ``dataclasses.replace`` made of a registered one.
         arguments: what the registered function was called with.
 
     Example:
@@ -40,8 +43,8 @@ class Method:
     adaptation: Adaptation
     meta_gradient: MetaGradient
     test_adaptation: Adaptation | None = None
-    name: str = ""
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+    name: str = field(default="", init=False)
+    arguments: Mapping[str, Any] = field(default_factory=dict, init=False)
 
     @property
     def test(self) -> Adaptation:
@@ -61,7 +64,10 @@ def registered(make: Callable[P, Method]) -> Callable[P, Method]:
     def recorded(*args: P.args, **kwargs: P.kwargs) -> Method:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        return replace(make(*args, **kwargs), name=make.__name__, arguments=dict(bound.arguments))
+        method = make(*args, **kwargs)
+        object.__setattr__(method, "name", make.__name__)
+        object.__setattr__(method, "arguments", dict(bound.arguments))
+        return method
 
     METHODS[make.__name__] = recorded
     return recorded

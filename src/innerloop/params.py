@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "METHOD_PREFIX",
     "Params",
     "detached",
     "expand_tasks",
@@ -16,6 +17,9 @@ __all__ = [
     "map_params",
     "scale",
 ]
+
+METHOD_PREFIX = "method."
+"""Prefix, among the meta-parameters, of what the method learns beside the model's initialisation."""
 
 Params = dict[str, Tensor]
 """Tensors by name. Within the inner loop each has a leading task axis ``[T, ...]``."""

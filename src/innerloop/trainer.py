@@ -21,7 +21,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from innerloop.checkpoint import CheckpointError, load_state, save_state
 from innerloop.episode import Episode, EpisodeSampler
 from innerloop.evaluation import Evaluation, evaluate
-from innerloop.execute import Engine, Execution, initial_meta_params
+from innerloop.execute import Engine, Execution, meta_params_of
 from innerloop.functional import Norm
 from innerloop.learner import Learner
 from innerloop.metagrad.base import Info
@@ -31,6 +31,7 @@ from innerloop.params import map_nested
 from innerloop.rules.base import RuleState
 from innerloop.runlog import RunLog
 from innerloop.seeds import Stream, generator_at
+from innerloop.selection import partition
 
 __all__ = ["DivergedError", "MetaTrainer", "TrainingStopped", "Validation"]
 
@@ -87,6 +88,9 @@ class MetaTrainer:
         seed: of the tasks and mini-batches that are drawn. What an iteration draws depends on the seed and the
             iteration's number only.
 
+    Raises:
+        ValueError: an option is unknown, the module cannot be used, or ``adapt`` patterns do not fit it.
+
     Example:
         >>> import innerloop as il
         >>> net = il.nets.mlp()
@@ -111,7 +115,9 @@ class MetaTrainer:
     ) -> None:
         self.net, self.method, self.norm, self.seed = net, method, norm, seed
         self._engine = Engine(net, loss_fn, norm=norm, execution=execution, unused=unused)
-        initial = initial_meta_params(self._engine.model.initial, method)
+        for adaptation in (method.adaptation, method.test):
+            partition(self._engine.model.initial, adaptation.adapt)  # a pattern without a match is found now, not later
+        initial = meta_params_of(self._engine.model.initial, method)
         self.meta_params: dict[str, nn.Parameter] = {
             name: value if isinstance(value, nn.Parameter) else nn.Parameter(value.detach().clone())
             for name, value in initial.items()
@@ -122,6 +128,7 @@ class MetaTrainer:
         self.rule_state: RuleState | None = None
         self.iteration = 0
         self.best: float | None = None
+        self._validated = 0
         self._window = _Window()
 
     def step(self, episode: Episode, generator: torch.Generator | None = None) -> Info:
@@ -194,23 +201,31 @@ class MetaTrainer:
                 if not resume:
                     raise CheckpointError(f"{folder} already holds a run; pass resume=True, or another folder")
                 self.load(checkpoint)
-            elif self.iteration == 0:
-                self._save_all(folder, net_spec, about)
+
+        def save(*, learner: bool) -> None:
+            if folder is not None:
+                self._check_finite()
+                if learner:
+                    self.learner(net_spec=net_spec, about=about).save(folder)
+                self.save(folder / CHECKPOINT_FILE)
+
         log = RunLog(iterations, self.iteration, folder=folder, progress=progress)
         try:
             with _stop_signals(enabled=folder is not None) as received:
-                while self.iteration < iterations:
-                    self._iterate(episodes, log, log_every)
-                    last = self.iteration == iterations or bool(received)
-                    improved = None
-                    if validation is not None and (self.iteration % validation.every == 0 or last) and not received:
-                        improved = self._validate(validation, log)
-                    if folder is not None and (last or improved or self.iteration % save_every == 0):
-                        self._check_finite()
-                        keep = improved or validation is None or not validation.keep_best or self.best is None
-                        self._save_all(folder, net_spec, about, learner=keep)
+                while True:
+                    keeps_best = validation is not None and validation.keep_best
+                    improved = False
                     if received:
+                        save(learner=not keeps_best or self.best is None)
                         raise TrainingStopped(received[0], self.iteration)
+                    finished = self.iteration >= iterations
+                    if validation is not None and self._is_due(validation.every, finished=finished):
+                        improved = self._validate(validation, log)
+                    if finished or improved or self.iteration % save_every == 0:
+                        save(learner=improved or not keeps_best or self.best is None)
+                    if finished:
+                        break
+                    self._iterate(episodes, log, log_every)
         except DivergedError as error:
             raise DivergedError(f"{error}; {_last_good(folder)}") from None
         finally:
@@ -237,6 +252,7 @@ class MetaTrainer:
         state = {
             "iteration": self.iteration,
             "best": self.best,
+            "validated": self._validated,
             "meta_params": dict(self.meta_params),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
@@ -270,7 +286,7 @@ class MetaTrainer:
         if self.scheduler is not None and state["scheduler"] is not None:
             self.scheduler.load_state_dict(state["scheduler"])
         self.rule_state = map_nested(lambda t: t.to(self.device), state["rule_state"])
-        self.iteration, self.best = state["iteration"], state["best"]
+        self.iteration, self.best, self._validated = state["iteration"], state["best"], state["validated"]
         self._window = _Window(**state["window"])
         torch.set_rng_state(state["random"]["cpu"])
         if state["random"]["cuda"] is not None and self.device.type == "cuda":
@@ -290,9 +306,14 @@ class MetaTrainer:
                 raise DivergedError(f"the loss became infinite or NaN by iteration {self.iteration}")
             log.train({"iteration": self.iteration, **means, "outer_lr": rate})
 
+    def _is_due(self, every: int, *, finished: bool) -> bool:
+        """Whether to validate now. A run that was stopped between an iteration and its validation makes up for it."""
+        return 0 < self.iteration != self._validated and (finished or self.iteration % every == 0)
+
     def _validate(self, validation: Validation, log: RunLog) -> bool:
         """Validate, and say whether it is the best so far."""
         result = self._evaluate(validation.episodes, validation.tasks, self.norm, Stream.VALIDATION)
+        self._validated = self.iteration
         improved = validation.keep_best and result.better_than(self.best)
         if improved:
             self.best = result.mean
@@ -314,13 +335,6 @@ class MetaTrainer:
             seed=self.seed,
             stream=stream,
         )
-
-    def _save_all(
-        self, folder: Path, net_spec: dict[str, Any] | None, about: dict[str, Any] | None, *, learner: bool = True
-    ) -> None:
-        if learner:
-            self.learner(net_spec=net_spec, about=about).save(folder)
-        self.save(folder / CHECKPOINT_FILE)
 
     def _check_finite(self) -> None:
         if not _all_finite(self.meta_params.values()):

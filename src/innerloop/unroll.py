@@ -15,14 +15,11 @@ from innerloop.adaptation import Adaptation
 from innerloop.episode import Episode
 from innerloop.functional import StatelessModel
 from innerloop.objectives import LossFn
-from innerloop.params import Params, detached, leaves, map_nested
+from innerloop.params import METHOD_PREFIX, Params, detached, leaves, map_nested
 from innerloop.rules.base import RuleState
 from innerloop.selection import partition
 
-__all__ = ["METHOD_PREFIX", "Iterate", "Problem", "Support", "Track", "named_gradients", "unroll"]
-
-METHOD_PREFIX = "method."
-"""Prefix, among the meta-parameters, of what the method learns beside the model's initialisation."""
+__all__ = ["Iterate", "Problem", "Support", "Track", "named_gradients", "unroll"]
 
 
 class Track(Enum):
@@ -140,8 +137,8 @@ def unroll(
     Args:
         problem: the model and its loss.
         adaptation: the start, the rule, the number of steps K.
-        meta_params: the model's meta-learned parameters by name, and under :data:`METHOD_PREFIX` what the rule
-            learns. They may require gradients; nothing is ever written to them.
+        meta_params: the model's meta-learned parameters by name, and under ``method.`` what the rule learns. They
+            may require gradients; nothing is ever written to them.
         support: the support sets.
         track: what stays differentiable.
 
@@ -200,4 +197,5 @@ def named_gradients(
 
 
 def _task(params: Params, index: int) -> Params:
-    return {name: tensor[index] for name, tensor in params.items()}
+    """The parameters of one task; of a single one without indexing, whose derivative would be a copy."""
+    return {name: tensor.squeeze(0) if len(tensor) == 1 else tensor[index] for name, tensor in params.items()}

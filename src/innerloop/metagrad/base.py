@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from innerloop.adaptation import Adaptation
 from innerloop.episode import Episode
-from innerloop.params import Params
+from innerloop.params import Params, map_nested
 from innerloop.rules.base import RuleState
 from innerloop.unroll import Problem, Support
 
-__all__ = ["Info", "MetaGradient"]
+__all__ = ["Info", "MetaGradient", "carried_state", "stack_steps"]
 
 
 @dataclass(frozen=True)
@@ -53,3 +54,13 @@ class MetaGradient(Protocol):
     ) -> tuple[Params, Info]:
         """The sum of the tasks' meta-gradients, and what was observed."""
         ...
+
+
+def stack_steps(losses: list[Tensor], episode: Episode) -> Tensor:
+    """Losses ``[T]`` of each step as ``[T, K]``."""
+    return torch.stack(losses, 1) if losses else torch.zeros(episode.tasks, 0, device=episode.support_x.device)
+
+
+def carried_state(adaptation: Adaptation, state: RuleState) -> RuleState | None:
+    """What is carried on of the rule's final state: its mean over tasks, if anything is."""
+    return map_nested(lambda t: t.detach().mean(0), state) if adaptation.carry_state else None

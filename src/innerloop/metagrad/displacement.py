@@ -9,11 +9,10 @@ from torch import Tensor
 
 from innerloop.adaptation import Adaptation
 from innerloop.episode import Episode
-from innerloop.metagrad.base import Info, MetaGradient
-from innerloop.metagrad.scored import stack_steps
+from innerloop.metagrad.base import Info, MetaGradient, carried_state, stack_steps
 from innerloop.objectives import accuracies
-from innerloop.params import Params, map_nested
-from innerloop.unroll import METHOD_PREFIX, Problem, Support, Track, unroll
+from innerloop.params import METHOD_PREFIX, Params
+from innerloop.unroll import Problem, Support, Track, unroll
 
 __all__ = ["displacement"]
 
@@ -56,7 +55,7 @@ def displacement() -> MetaGradient:
             loss=loss,
             support_losses=stack_steps(support_losses, episode),
             query_accuracy=accuracy,
-            rule_state=map_nested(lambda t: t.mean(0), iterate.state) if adaptation.carry_state else None,
+            rule_state=carried_state(adaptation, iterate.state),
         )
 
     return estimate

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from innerloop.adaptation import Adaptation
 from innerloop.episode import Episode
-from innerloop.metagrad.base import Info, MetaGradient
+from innerloop.metagrad.base import Info, MetaGradient, carried_state, stack_steps
 from innerloop.objectives import accuracies
 from innerloop.params import Params, leaves
 from innerloop.unroll import Problem, Support, Track, named_gradients, unroll
@@ -49,14 +49,15 @@ def _from_query_loss(track: Track) -> MetaGradient:
             raise ValueError("the meta-objective is the loss on the query set, and this episode's query set is empty")
         theta = leaves(meta_params)
         weights = adaptation.objective(adaptation.steps)
+        if len(weights) != adaptation.steps + 1:
+            raise ValueError(
+                f"the objective gives {len(weights)} weights for {adaptation.steps} inner steps; it must give one for "
+                f"each iterate, the start included: {adaptation.steps + 1}"
+            )
         objective = torch.zeros((), device=episode.query_x.device)
         support_losses: list[Tensor] = []
         with torch.enable_grad():
-            for weight, iterate in zip(
-                weights,
-                unroll(problem, adaptation, theta, support, track),
-                strict=True,
-            ):
+            for weight, iterate in zip(weights, unroll(problem, adaptation, theta, support, track), strict=True):
                 if iterate.support_losses is not None:
                     support_losses.append(iterate.support_losses)
                 if weight:
@@ -65,15 +66,14 @@ def _from_query_loss(track: Track) -> MetaGradient:
             grads = named_gradients(
                 objective.sum(), theta, create_graph=False, unused=problem.unused, what="meta-objective"
             )
+        if not weights[-1]:
+            with torch.no_grad():
+                _, outputs = problem.query(iterate.adapted, iterate.fixed, episode)
         return grads, Info(
             loss=objective.detach(),
             support_losses=stack_steps(support_losses, episode),
             query_accuracy=accuracies(outputs.detach(), episode.query_y),
+            rule_state=carried_state(adaptation, iterate.state),
         )
 
     return estimate
-
-
-def stack_steps(losses: list[Tensor], episode: Episode) -> Tensor:
-    """Losses ``[T]`` of each step as ``[T, K]``."""
-    return torch.stack(losses, 1) if losses else torch.zeros(episode.tasks, 0, device=episode.support_x.device)

@@ -64,17 +64,21 @@ class DataSource:
         if config.dataset == "sinusoids":
             return sinusoids().episodes(shots, queries, tasks)
         if config.dataset == "glyphs":
-            return glyphs(split, device=self.device).episodes(config.ways, shots, queries, tasks)
-        classes = omniglot(
-            self.root,
-            split,
-            config.scheme,
-            rotations=None if split == "train" else config.test_rotations,
-            device=self.device,
-            download=self.download,
-            progress=self.progress,
-        )
-        return classes.episodes(config.ways, shots, queries, tasks)
+            classes = glyphs(split, device=self.device)
+        else:
+            classes = omniglot(
+                self.root,
+                split,
+                config.scheme,
+                rotations=None if split == "train" else config.test_rotations,
+                device=self.device,
+                download=self.download,
+                progress=self.progress,
+            )
+        try:
+            return classes.episodes(config.ways, shots, queries, tasks)
+        except ValueError as error:
+            raise ConfigError(f"{split} tasks of {config.dataset}: {error}") from error
 
 
 def net_spec(config: Config) -> dict[str, Any]:

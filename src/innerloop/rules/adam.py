@@ -48,14 +48,15 @@ def adam(
     def init(params: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> RuleState:
         some = next(iter(params.values()))
         zeros = map_params(torch.zeros_like, params)
+        m = zeros if beta1 else {}  # with β1 = 0, m is the gradient and nothing is carried
         dtype = torch.promote_types(some.dtype, torch.float32)
-        return {"count": torch.zeros((), dtype=dtype, device=some.device), "m": zeros, "v": zeros}
+        return {"count": torch.zeros((), dtype=dtype, device=some.device), "m": m, "v": zeros}
 
     def step(params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState) -> tuple[Params, RuleState]:
         if weight_decay:
             grads = map_params(lambda g, p: g + weight_decay * p, grads, params)
         count = state["count"] + 1
-        m = map_params(lambda m, g: beta1 * m + (1 - beta1) * g, state["m"], grads)
+        m = map_params(lambda m, g: beta1 * m + (1 - beta1) * g, state["m"], grads) if beta1 else {}
         v = map_params(lambda v, g: beta2 * v + (1 - beta2) * g * g, state["v"], grads)
         rate = lr / _bias_correction(beta1, count)
         root = _bias_correction(beta2, count).sqrt()
@@ -63,7 +64,7 @@ def adam(
         def update(p: Tensor, m: Tensor, v: Tensor) -> Tensor:
             return p - rate.to(p.dtype) * m / (_sqrt(v) / root.to(p.dtype) + eps)
 
-        return map_params(update, params, m, v), {"count": count, "m": m, "v": v}
+        return map_params(update, params, m or grads, v), {"count": count, "m": m, "v": v}
 
     return InnerRule(init, step)
 
@@ -75,5 +76,7 @@ def _bias_correction(beta: float, count: Tensor) -> Tensor:
 
 def _sqrt(v: Tensor) -> Tensor:
     """The square root, with a derivative of zero at zero."""
+    if not torch.is_grad_enabled():
+        return v.sqrt()
     positive = v > 0
     return torch.where(positive, torch.where(positive, v, torch.ones_like(v)).sqrt(), torch.zeros_like(v))
