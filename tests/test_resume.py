@@ -20,7 +20,7 @@ from innerloop.checkpoint import CheckpointError, load_state, save_state
 from innerloop.trainer import CHECKPOINT_FILE
 
 # Reptile with Adam carries every kind of state: the rule's, the outer schedule's, mini-batches'.
-ITERATIONS = 900
+ITERATIONS = 600
 COMMAND = [
     *[
         sys.executable,
@@ -108,11 +108,11 @@ def test_the_comparison_sees_a_difference(uninterrupted: Path, tmp_path: Path) -
 
 def test_kill_9_twice_and_resume(uninterrupted: Path, tmp_path: Path) -> None:
     folder = tmp_path / "killed"
-    for iteration, extra in ((60, []), (240, ["--resume"])):
+    for iteration, extra in ((60, []), (210, ["--resume"])):
         process = start(folder, *extra)
         wait_for_iteration(folder, iteration, process)
         process.kill()
-        process.wait()
+        process.communicate()
         assert process.returncode == -signal.SIGKILL
     # What a kill in the middle of a write leaves behind does no harm.
     with (folder / "metrics.jsonl").open("a") as file:

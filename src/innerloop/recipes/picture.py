@@ -36,12 +36,12 @@ def draw_predictions(path: Path, episode: Episode, probabilities: Tensor, title:
         axes.axis("off")
     for task, row in enumerate(grid):
         for axes, image, label in zip(row, episode.support_x[task], episode.support_y[task], strict=False):
-            axes.imshow(image[0].cpu(), cmap="gray_r")
+            axes.imshow(image[0].cpu().numpy(), cmap="gray_r")
             axes.set_title(f"class {int(label)}", fontsize=8)
         for axes, query in zip(row[shown + 1 :], first_of_class, strict=True):
             guess = int(probabilities[task, query].argmax())
             right = guess == int(episode.query_y[task, query])
-            axes.imshow(episode.query_x[task, query, 0].cpu(), cmap="gray_r")
+            axes.imshow(episode.query_x[task, query, 0].cpu().numpy(), cmap="gray_r")
             axes.set_title(
                 f"{guess}  ({100 * float(probabilities[task, query, guess]):.0f} %)",
                 fontsize=8,
