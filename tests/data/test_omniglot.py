@@ -5,7 +5,6 @@ import importlib.util
 import io
 import json
 import logging
-import os
 import random
 import re
 import threading
@@ -464,12 +463,10 @@ def test_only_what_is_absent_is_fetched(server: Server, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of links to the data set named by INNERLOOP_DATA, so that its cache is made here."""
-    given = os.environ.get("INNERLOOP_DATA")
-    source = Source.find(Path(given)) if given else None
-    if source is None:
-        pytest.skip("INNERLOOP_DATA is not set to a folder with Omniglot's two archives")
+def real(tmp_path_factory: pytest.TempPathFactory, omniglot_root: Path) -> Path:
+    """A folder of links to the real data set, so that its cache is made here."""
+    source = Source.find(omniglot_root)
+    assert source is not None
     root = tmp_path_factory.mktemp("real")
     for part in PARTS:
         path = source.path(part)
