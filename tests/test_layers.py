@@ -14,8 +14,8 @@ ROOT = Path(innerloop.__file__).parent
 
 # A unit is a module or a package. It may import the units before it in the same layer, and all of lower layers.
 LAYERS: list[list[str]] = [
-    ["episode", "params", "seeds"],
-    ["functional", "rules", "starts", "selection", "objectives"],
+    ["episode", "folders", "params", "seeds"],
+    ["taskwise", "functional", "rules", "starts", "selection", "objectives"],
     ["adaptation", "unroll"],
     ["metagrad", "method", "execute"],
     ["methods"],

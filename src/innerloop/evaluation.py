@@ -114,7 +114,7 @@ def evaluate(
     if tasks < 1:
         raise ValueError(f"tasks is {tasks}; an evaluation needs at least 1")
     engine = Engine(net, loss_fn, norm=norm, execution=execution, unused="ignore", training=False)
-    meta = meta_params_of(engine.model.initial, method, meta_params)
+    meta = engine.packed(meta_params_of(engine.model.initial, method, meta_params))
     generator = generator_at(seed, stream, device=next(iter(engine.model.initial.values())).device)
 
     def score(problem: Problem, chunk: Episode, support: Support) -> tuple[Tensor, Tensor | None]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import queue
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Literal, TypeVar
 
@@ -19,6 +21,7 @@ from innerloop.method import Method
 from innerloop.objectives import LossFn
 from innerloop.params import METHOD_PREFIX, Params, map_nested, map_params, scale, total
 from innerloop.rules.base import RuleState
+from innerloop.taskwise import pack, packable
 from innerloop.unroll import Problem, Support, Track, unroll
 
 __all__ = ["Engine", "Execution", "adapt", "meta_gradient", "meta_params_of"]
@@ -68,6 +71,9 @@ class Engine:
         if unused not in ("error", "ignore"):
             raise ValueError(f"unused is {unused!r}; choose 'error' or 'ignore'")
         self.model = StatelessModel(net, norm, training=training)
+        self._pool = _Threads(lambda: StatelessModel(net, norm, training=training))
+        self._packable = frozenset(packable(net))
+        self._proved = False
         self.loss_fn = loss_fn
         self.execution: Execution = execution
         self.unused: Literal["error", "ignore"] = unused
@@ -82,7 +88,7 @@ class Engine:
         generator: torch.Generator | None = None,
     ) -> tuple[Params, Info]:
         """The mean over tasks of the meta-gradient, see :func:`meta_gradient`."""
-        meta_params = meta_params_of(self.model.initial, method, meta_params)
+        meta_params = self.packed(meta_params_of(self.model.initial, method, meta_params))
         adaptation = method.adaptation
         parts = list(
             self.over_chunks(
@@ -94,7 +100,14 @@ class Engine:
             )
         )
         grads = scale(total(part[0] for part in parts), 1 / episode.tasks)
-        return grads, _joined([info for _, info in parts])
+        return map_params(Tensor.contiguous, grads), _joined([info for _, info in parts])
+
+    def packed(self, meta_params: Mapping[str, Tensor]) -> Params:
+        """The same values, laid out in memory as the CPU's kernels want them."""
+        return {
+            name: pack(tensor.detach()) if name in self._packable and tensor.is_cpu else tensor
+            for name, tensor in meta_params.items()
+        }
 
     def over_chunks(
         self,
@@ -104,17 +117,30 @@ class Engine:
         rule_state: RuleState | None,
         generator: torch.Generator | None,
     ) -> Iterator[T]:
-        """Call ``fn`` on one chunk of tasks after another; mini-batches are drawn for all of them beforehand."""
+        """The results of ``fn`` for one chunk of tasks after another; mini-batches are drawn for all beforehand."""
         support_x = episode.support_x
         batches = draw_batches(adaptation, episode.tasks, support_x.shape[1], generator, support_x.device)
-        first = 0
-        while first < episode.tasks:
-            problem, size = self._plan(adaptation, episode)
-            tasks = slice(first, first + size)
+
+        def run(model: StatelessModel, tasks: slice) -> T:
+            problem = Problem(model, self.loss_fn, batched=self.execution != "serial", unused=self.unused)
             chunk = episode[tasks]
             support = Support(chunk.support_x, chunk.support_y, None if batches is None else batches[tasks], rule_state)
-            yield self._fallen_back(fn, problem, chunk, support)
+            return self._fallen_back(fn, problem, chunk, support)
+
+        first = 0
+        while first < episode.tasks and not self._proved:
+            size = self._chunk(adaptation, episode)
+            before = torch.random.get_rng_state()
+            yield run(self.model, slice(first, first + size))
+            self._proved = True
+            self._pool.draws = not torch.equal(before, torch.random.get_rng_state())
             first += size
+        size = self._chunk(adaptation, episode)
+        starts = range(first, episode.tasks, size)
+        if episode.support_x.is_cpu and self._pool.useful:
+            yield from self._pool.map(run, [slice(start, start + size) for start in starts])
+        else:
+            yield from (run(self.model, slice(start, start + size)) for start in starts)
 
     def _fallen_back(
         self, fn: Callable[[Problem, Episode, Support], T], problem: Problem, chunk: Episode, support: Support
@@ -137,16 +163,13 @@ class Engine:
         )
         return result
 
-    def _plan(self, adaptation: Adaptation, episode: Episode) -> tuple[Problem, int]:
-        """How to run the next chunk, and of how many tasks it is."""
-        batched = self.execution != "serial"
+    def _chunk(self, adaptation: Adaptation, episode: Episode) -> int:
+        """How many tasks run together."""
         if isinstance(self.execution, int):
-            size = self.execution
-        elif self.execution == "auto":
-            size = self._cache_sized(adaptation, episode)
-        else:
-            size = episode.tasks if batched else 1
-        return Problem(self.model, self.loss_fn, batched=batched, unused=self.unused), size
+            return self.execution
+        if self.execution == "auto":
+            return self._cache_sized(adaptation, episode)
+        return episode.tasks if self.execution == "batched" else 1
 
     def _cache_sized(self, adaptation: Adaptation, episode: Episode) -> int:
         if episode.support_x.device.type != "cpu":
@@ -156,7 +179,46 @@ class Engine:
             queries *= support + 1
         examples = min(support, adaptation.batch_size or support) + queries
         elements = examples * max(1, episode.support_x[0, 0].numel())
-        return max(1, min(episode.tasks, round(CACHE_ELEMENTS / elements)))
+        threads = torch.get_num_threads()
+        rounds = max(1, round(episode.tasks * elements / CACHE_ELEMENTS / threads))
+        return -(-episode.tasks // (rounds * threads))
+
+
+class _Threads:
+    """Chunks of tasks side by side on CPU, each thread with one intra-op thread and a model of its own."""
+
+    def __init__(self, make_model: Callable[[], StatelessModel]) -> None:
+        self._make_model = make_model
+        self._models: queue.SimpleQueue[StatelessModel] = queue.SimpleQueue()
+        self._executor: ThreadPoolExecutor | None = None
+        self._size = 0
+        self.draws = False
+        """Whether the model draws random numbers, as dropout does; they must come in the same order each time."""
+
+    @property
+    def useful(self) -> bool:
+        """Whether threads are to be used."""
+        return not self.draws and torch.get_num_threads() > 1 and not torch.is_autocast_enabled("cpu")
+
+    def map(self, run: Callable[[StatelessModel, slice], T], tasks: list[slice]) -> Iterator[T]:
+        """The results in the order of the tasks."""
+        if self._executor is None or self._size != torch.get_num_threads():
+            self._start(torch.get_num_threads())
+        assert self._executor is not None
+
+        def one(tasks: slice) -> T:
+            model = self._models.get()
+            try:
+                return run(model, tasks)
+            finally:
+                self._models.put(model)
+
+        return self._executor.map(one, tasks)
+
+    def _start(self, size: int) -> None:
+        while self._models.qsize() < size:
+            self._models.put(self._make_model())
+        self._executor, self._size = ThreadPoolExecutor(size, "innerloop", torch.set_num_threads, (1,)), size
 
 
 def meta_params_of(

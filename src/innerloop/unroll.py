@@ -18,6 +18,7 @@ from innerloop.objectives import LossFn
 from innerloop.params import METHOD_PREFIX, Params, detached, leaves, map_nested
 from innerloop.rules.base import RuleState
 from innerloop.selection import partition
+from innerloop.taskwise import taskwise
 
 __all__ = ["Iterate", "Problem", "Support", "Track", "named_gradients", "unroll"]
 
@@ -53,7 +54,8 @@ class Problem:
             return self._scalar(self.model({**fixed, **adapted}, x), y)
 
         if self.batched:
-            losses: Tensor = vmap(one, randomness="different")(adapted, x, y)
+            with taskwise(x.device):
+                losses: Tensor = vmap(one, randomness="different")(adapted, x, y)
             return losses
         return torch.stack([one(_task(adapted, i), x[i], y[i]) for i in range(x.shape[0])])
 
@@ -65,9 +67,10 @@ class Problem:
             return self._scalar(outputs, y), outputs
 
         if self.batched:
-            losses, outputs = vmap(one, randomness="different")(
-                adapted, episode.support_x, episode.query_x, episode.query_y
-            )
+            with taskwise(episode.query_x.device):
+                losses, outputs = vmap(one, randomness="different")(
+                    adapted, episode.support_x, episode.query_x, episode.query_y
+                )
             return losses, outputs
         pairs = [
             one(_task(adapted, i), episode.support_x[i], episode.query_x[i], episode.query_y[i])

@@ -20,10 +20,11 @@ from PIL import Image
 
 from innerloop.data import DataError, find_omniglot, omniglot
 from innerloop.data._download import download
-from innerloop.data._omniglot_cache import drawings, user_cache
+from innerloop.data._omniglot_cache import drawings
 from innerloop.data._omniglot_source import PARTS, Layout, Source, omniglot_layout
 from innerloop.data._splits import SCHEMES, pack, split_names, unpack
 from innerloop.data.omniglot import fetch
+from innerloop.folders import user_cache
 
 TINY = Layout({PARTS[0]: ["Latin/character01", "Latin/character02"], PARTS[1]: ["Tengwar/character01"]}, drawings=2)
 Files = dict[str, bytes]

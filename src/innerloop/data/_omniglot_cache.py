@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
 import zipfile
 import zlib
@@ -15,16 +14,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from innerloop.data._omniglot_source import Layout, Source
+from innerloop.folders import user_cache
 
-__all__ = ["drawings", "user_cache"]
+__all__ = ["drawings"]
 
 _log = logging.getLogger(__name__)
 _FORMAT = 1  # raise it when what is stored, or how it is preprocessed, changes
-
-
-def user_cache() -> Path:
-    """Return the user's cache folder for this library."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "innerloop"
 
 
 def drawings(source: Source, layout: Layout, size: int, progress: bool | None = None) -> NDArray[np.uint8]:

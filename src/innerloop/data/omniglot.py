@@ -10,11 +10,12 @@ from typing import Literal
 import torch
 
 from innerloop.data._download import download as download_file
-from innerloop.data._omniglot_cache import drawings, user_cache
+from innerloop.data._omniglot_cache import drawings
 from innerloop.data._omniglot_source import PARTS, Source, omniglot_layout
 from innerloop.data._splits import split_names
 from innerloop.data.errors import DataError
 from innerloop.data.images import ImageClasses, Rotations
+from innerloop.folders import user_cache
 
 __all__ = ["find_omniglot", "omniglot"]
 

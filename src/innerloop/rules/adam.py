@@ -56,13 +56,15 @@ def adam(
         if weight_decay:
             grads = map_params(lambda g, p: g + weight_decay * p, grads, params)
         count = state["count"] + 1
-        m = map_params(lambda m, g: beta1 * m + (1 - beta1) * g, state["m"], grads) if beta1 else {}
-        v = map_params(lambda v, g: beta2 * v + (1 - beta2) * g * g, state["v"], grads)
+        m = map_params(lambda m, g: (beta1 * m).add_(g, alpha=1 - beta1), state["m"], grads) if beta1 else {}
+        v = map_params(lambda v, g: (beta2 * v).add_(g * g, alpha=1 - beta2), state["v"], grads)
         rate = lr / _bias_correction(beta1, count)
         root = _bias_correction(beta2, count).sqrt()
 
         def update(p: Tensor, m: Tensor, v: Tensor) -> Tensor:
-            return p - rate.to(p.dtype) * m / (_sqrt(v) / root.to(p.dtype) + eps)
+            # Written to need little new memory; only what nobody else has seen is changed in place.
+            scaled = m / (_sqrt(v) / root.to(p.dtype)).add_(eps)
+            return (scaled * -rate.to(p.dtype)).add_(p)
 
         return map_params(update, params, m or grads, v), {"count": count, "m": m, "v": v}
 

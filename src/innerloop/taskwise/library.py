@@ -1,0 +1,167 @@
+"""The compiled kernels: built once with the machine's own C compiler, kept in the user's cache folder.
+
+They are an optimisation. Without a compiler, or with ``INNERLOOP_KERNELS=off`` in the environment, everything runs
+on PyTorch alone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from innerloop.folders import user_cache
+
+__all__ = ["Geometry", "KernelError", "call", "kernels", "missing"]
+
+SOURCE = Path(__file__).with_name("kernels.c")
+SWITCH = "INNERLOOP_KERNELS"
+COMMON = ["-O3", "-std=gnu11", "-fno-math-errno", "-ffp-contract=fast", "-shared", "-fPIC"]
+TUNED: tuple[list[str], ...] = (["-march=native"], ["-mcpu=native"], [])
+"""Ways to ask for this machine's instructions, the first that the compiler takes."""
+
+SUFFIX = {torch.float32: "float", torch.float64: "double"}
+
+
+class KernelError(RuntimeError):
+    """A kernel could not get the memory it needs."""
+
+
+class Geometry(ctypes.Structure):
+    """The sizes of a convolution or pooling over tasks; the C code's ``Convolution``."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_int64)
+        for name in (
+            *("tasks", "images", "height", "width", "channels_in", "channels_out"),
+            *("kernel_h", "kernel_w", "stride_h", "stride_w", "pad_h", "pad_w", "dilation_h", "dilation_w"),
+            *("out_height", "out_width", "shared_weights"),
+        )
+    )
+
+
+def call(name: str, dtype: torch.dtype, *arguments: ctypes.Structure | Tensor | int | float | None) -> None:
+    """Call a kernel; tensors are passed by address and must be contiguous in the kernel's layout.
+
+    Raises:
+        KernelError: there was not enough memory.
+    """
+    library = kernels()
+    assert library is not None, "kernels() must be asked first"
+    failed = getattr(library, f"{name}_{SUFFIX[dtype]}")(*map(_passed, arguments))
+    if name in _RETURNING and failed:
+        raise KernelError(f"{name}: not enough memory; use a smaller meta-batch or a smaller number for execution=")
+
+
+_RETURNING = ("convolve", "weight_gradient", "input_gradient")
+
+
+def _passed(argument: ctypes.Structure | Tensor | int | float | None) -> object:
+    if isinstance(argument, Tensor):
+        return ctypes.c_void_p(argument.data_ptr())
+    if isinstance(argument, ctypes.Structure):
+        return ctypes.byref(argument)
+    if isinstance(argument, float):
+        return ctypes.c_double(argument)
+    return argument if argument is None else ctypes.c_int64(argument)
+
+
+def missing() -> str | None:
+    """Why there are no kernels; None if there are."""
+    return None if kernels() is not None else _reason()
+
+
+@functools.cache
+def kernels() -> ctypes.CDLL | None:
+    """The library, built if need be; None where there is none, and the first such call says why in a warning."""
+    if os.environ.get(SWITCH, "").lower() in ("off", "0", "false", "no"):
+        return None
+    try:
+        library = ctypes.CDLL(str(_built()))
+    except (OSError, subprocess.SubprocessError) as error:
+        _failure.append(_first_line(error))
+        warnings.warn(
+            f"convolutions run on PyTorch alone, which is slower on CPU: {_failure[0]} "
+            f"(a C compiler, gcc or clang, is all it takes; {SWITCH}=off silences this)",
+            stacklevel=2,
+        )
+        return None
+    _keep_memory()
+    for name in _RETURNING:
+        for suffix in SUFFIX.values():
+            getattr(library, f"{name}_{suffix}").restype = ctypes.c_int
+    return library
+
+
+def _keep_memory() -> None:
+    """Have the C library keep what tensors free for the next ones.
+
+    Returning it and asking again costs a page fault for every 4 KiB, a fifth of the time of a small model's step.
+    """
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        mallopt(_MMAP_THRESHOLD, 1 << 28)
+        mallopt(_TRIM_THRESHOLD, 1 << 30)
+
+
+_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # glibc's malloc.h
+
+_failure: list[str] = []
+
+
+def _reason() -> str:
+    return _failure[0] if _failure else f"{SWITCH} is {os.environ.get(SWITCH)!r}"
+
+
+def _built() -> Path:
+    """The library's path; its name depends on all that its content depends on."""
+    compiler = _compiler()
+    key = hashlib.sha256()
+    for part in (SOURCE.read_bytes(), compiler.encode(), " ".join(COMMON).encode(), _processor()):
+        key.update(part)
+    folder = user_cache() / "kernels"
+    path = folder / f"{key.hexdigest()[:24]}.so"
+    if path.exists():
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        target = Path(scratch) / path.name
+        for tuned in TUNED:
+            command = [compiler, *COMMON, *tuned, "-o", str(target), str(SOURCE), "-lm"]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+            if done.returncode == 0:
+                break
+        else:
+            raise OSError(f"{compiler} could not compile {SOURCE.name}: {_first_line(done.stderr)}")
+        target.replace(path)  # atomic, so that two processes may do this at once
+    return path
+
+
+def _compiler() -> str:
+    names = [os.environ["CC"]] if os.environ.get("CC") else ["cc", "gcc", "clang"]
+    for name in names:
+        if found := shutil.which(name):
+            return found
+    raise OSError(f"no C compiler found (looked for {', '.join(names)})")
+
+
+def _processor() -> bytes:
+    """What tells machines that share a home folder apart."""
+    try:
+        lines = Path("/proc/cpuinfo").read_bytes().splitlines()
+    except OSError:
+        return repr(platform.uname()).encode()
+    return b"\n".join(sorted({line for line in lines if line.startswith((b"model", b"flags", b"Features", b"CPU"))}))
+
+
+def _first_line(error: object) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
