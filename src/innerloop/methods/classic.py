@@ -1,4 +1,4 @@
-"""The named methods, each a composition of the parts.
+"""MAML, its first-order form, and Reptile.
 
 Every one takes the paper's word for its hyperparameters: the inner learning rate α, the number of inner steps,
 and how many of them to take on new tasks.
