@@ -17,7 +17,7 @@ LAYERS: list[list[str]] = [
     ["episode", "folders", "params", "seeds"],
     ["taskwise", "functional", "rules", "starts", "selection", "objectives"],
     ["adaptation", "unroll"],
-    ["metagrad", "method", "execute"],
+    ["metagrad", "method", "plans", "workers", "execute"],
     ["methods"],
     ["checkpoint", "evaluation", "runlog", "learner", "trainer"],
 ]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import queue
+import contextlib
+import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import replace
 from typing import Literal, TypeVar
 
@@ -20,20 +20,15 @@ from innerloop.metagrad.base import Info
 from innerloop.method import Method
 from innerloop.objectives import LossFn
 from innerloop.params import METHOD_PREFIX, Params, map_nested, map_params, scale, total
+from innerloop.plans import Execution, Plan, candidates, checked, planned
 from innerloop.rules.base import RuleState
 from innerloop.taskwise import pack, packable
 from innerloop.unroll import Problem, Support, Track, unroll
+from innerloop.workers import Workers
 
 __all__ = ["Engine", "Execution", "adapt", "meta_gradient", "meta_params_of"]
 
 T = TypeVar("T")
-
-Execution = Literal["auto", "serial", "batched"] | int
-"""How tasks are run: ``serial`` one by one, ``batched`` all at once, a number in chunks of so many tasks, and
-``auto`` in chunks of a size chosen for the device, or one by one if the model cannot be batched."""
-
-CACHE_ELEMENTS = 250_000
-"""Input elements of a chunk on CPU, beyond which its activations fall out of the cache."""
 
 
 class Engine:
@@ -62,20 +57,16 @@ class Engine:
         unused: Literal["error", "ignore"] = "error",
         training: bool | None = None,
     ) -> None:
-        if isinstance(execution, bool) or (
-            execution < 1 if isinstance(execution, int) else execution not in ("auto", "serial", "batched")
-        ):
-            raise ValueError(
-                f"execution is {execution!r}; choose 'auto', 'serial', 'batched' or a positive number of tasks"
-            )
         if unused not in ("error", "ignore"):
             raise ValueError(f"unused is {unused!r}; choose 'error' or 'ignore'")
         self.model = StatelessModel(net, norm, training=training)
-        self._pool = _Threads(lambda: StatelessModel(net, norm, training=training))
+        self._workers = Workers(lambda: StatelessModel(net, norm, training=training))
         self._packable = frozenset(packable(net))
-        self._proved = False
+        self._proved = False  # that the model runs as planned
+        self._draws = False  # that it draws random numbers, as dropout does
+        self._chosen: dict[tuple[int, ...], Plan] = {}
         self.loss_fn = loss_fn
-        self.execution: Execution = execution
+        self.execution: Execution = checked(execution)
         self.unused: Literal["error", "ignore"] = unused
 
     def meta_gradient(
@@ -102,6 +93,58 @@ class Engine:
         grads = scale(total(part[0] for part in parts), 1 / episode.tasks)
         return map_params(Tensor.contiguous, grads), _joined([info for _, info in parts])
 
+    def calibrate(
+        self,
+        method: Method,
+        episode: Episode,
+        meta_params: Mapping[str, Tensor] | None = None,
+        *,
+        rule_state: RuleState | None = None,
+        rounds: int = 3,
+    ) -> dict[Plan, float]:
+        """Time the ways to run meta-batches of this size, and go on with the fastest; with ``execution="auto"`` only.
+
+        Timings differ from run to run, and another plan means another order of summation: to repeat a run to the
+        bit, give its plan as ``execution``.
+
+        Args:
+            method: as for :meth:`meta_gradient`.
+            episode: as for :meth:`meta_gradient`; what it holds does not matter.
+            meta_params: as for :meth:`meta_gradient`.
+            rule_state: as for :meth:`meta_gradient`.
+            rounds: how often each is timed, in turns; its best time counts.
+
+        Returns:
+            The seconds of each plan, the fastest first.
+        """
+
+        def run(plan: Plan) -> float:
+            self._chosen[key] = plan
+            start = time.perf_counter()
+            self.meta_gradient(method, episode, meta_params, rule_state=rule_state)
+            if not episode.support_x.is_cpu:
+                torch.cuda.synchronize(episode.support_x.device)
+            return time.perf_counter() - start
+
+        key = _sizes(method.adaptation, episode)
+        seconds: dict[Plan, float] = {}
+        with torch.random.fork_rng():
+            self.meta_gradient(method, episode, meta_params, rule_state=rule_state)  # to see whether it can be batched
+            plans = candidates(self.execution, self.model, method.adaptation, episode)
+            for turn in range(rounds + 1 if len(plans) > 1 else 0):
+                for plan in plans:
+                    if turn > 1 and seconds[plan] > 2 * min(seconds.values()):
+                        continue  # it will not come first any more
+                    with contextlib.suppress(torch.OutOfMemoryError):
+                        took = run(plan)
+                        seconds[plan] = took if turn < 2 else min(took, seconds[plan])
+                plans = [plan for plan in plans if plan in seconds]
+        fastest = dict(sorted(seconds.items(), key=lambda item: item[1]))
+        self._chosen.pop(key, None)
+        if fastest:
+            self._chosen[key] = next(iter(fastest))
+        return fastest
+
     def packed(self, meta_params: Mapping[str, Tensor]) -> Params:
         """The same values, laid out in memory as the CPU's kernels want them."""
         return {
@@ -122,25 +165,47 @@ class Engine:
         batches = draw_batches(adaptation, episode.tasks, support_x.shape[1], generator, support_x.device)
 
         def run(model: StatelessModel, tasks: slice) -> T:
-            problem = Problem(model, self.loss_fn, batched=self.execution != "serial", unused=self.unused)
+            batched = self.plan(adaptation, episode).batched
+            problem = Problem(model, self.loss_fn, batched=batched, unused=self.unused)
             chunk = episode[tasks]
             support = Support(chunk.support_x, chunk.support_y, None if batches is None else batches[tasks], rule_state)
             return self._fallen_back(fn, problem, chunk, support)
 
         first = 0
         while first < episode.tasks and not self._proved:
-            size = self._chunk(adaptation, episode)
-            before = torch.random.get_rng_state()
-            yield run(self.model, slice(first, first + size))
-            self._proved = True
-            self._pool.draws = not torch.equal(before, torch.random.get_rng_state())
-            first += size
-        size = self._chunk(adaptation, episode)
-        starts = range(first, episode.tasks, size)
-        if episode.support_x.is_cpu and self._pool.useful:
-            yield from self._pool.map(run, [slice(start, start + size) for start in starts])
+            first += yield from self._prove(run, adaptation, episode, first)
+        plan = self.plan(adaptation, episode)
+        jobs = [slice(start, start + plan.tasks) for start in range(first, episode.tasks, plan.tasks)]
+        if plan.threads > 1 and len(jobs) > 1 and not self._draws:
+            yield from self._workers.map(run, jobs, plan.threads)
         else:
-            yield from (run(self.model, slice(start, start + size)) for start in starts)
+            yield from (run(self.model, job) for job in jobs)
+
+    def plan(self, adaptation: Adaptation, episode: Episode) -> Plan:
+        """How an episode of this size is run."""
+        chosen = self._chosen.get(_sizes(adaptation, episode))
+        return planned(self.execution, self.model, adaptation, episode) if chosen is None else chosen
+
+    def _prove(
+        self, run: Callable[[StatelessModel, slice], T], adaptation: Adaptation, episode: Episode, first: int
+    ) -> Generator[T, None, int]:
+        """Run the first chunk alone, to see whether it runs, fits in memory, and draws random numbers."""
+        plan = self.plan(adaptation, episode)
+        before = torch.random.get_rng_state()
+        try:
+            result = run(self.model, slice(first, first + plan.tasks))
+        except torch.OutOfMemoryError:
+            if self.execution != "auto" or plan.tasks == 1:
+                raise
+            smaller = replace(plan, tasks=-(-plan.tasks // 2))
+            self._chosen[_sizes(adaptation, episode)] = smaller
+            warnings.warn(f"out of memory with {plan}; going on with {smaller}", stacklevel=2)
+            return 0
+        # Random numbers are to come in the same order each time, which threads would not keep to.
+        self._draws = not torch.equal(before, torch.random.get_rng_state())
+        self._proved = True
+        yield result
+        return self.plan(adaptation, episode).tasks
 
     def _fallen_back(
         self, fn: Callable[[Problem, Episode, Support], T], problem: Problem, chunk: Episode, support: Support
@@ -157,68 +222,17 @@ class Engine:
         # Outside the handler, so that an error of the loop is not shown as a consequence of the first one.
         result = fn(replace(problem, batched=False), chunk, support)
         self.execution = "serial"
+        self._chosen.clear()
         warnings.warn(
             f"this model cannot be run on several tasks at once, so tasks run one by one: {_first_line(reason)}",
             stacklevel=2,
         )
         return result
 
-    def _chunk(self, adaptation: Adaptation, episode: Episode) -> int:
-        """How many tasks run together."""
-        if isinstance(self.execution, int):
-            return self.execution
-        if self.execution == "auto":
-            return self._cache_sized(adaptation, episode)
-        return episode.tasks if self.execution == "batched" else 1
 
-    def _cache_sized(self, adaptation: Adaptation, episode: Episode) -> int:
-        if episode.support_x.device.type != "cpu":
-            return episode.tasks
-        support, queries = episode.support_x.shape[1], episode.query_x.shape[1]
-        if self.model.norm == "inductive" and self.model.mixes_examples:
-            queries *= support + 1
-        examples = min(support, adaptation.batch_size or support) + queries
-        elements = examples * max(1, episode.support_x[0, 0].numel())
-        threads = torch.get_num_threads()
-        rounds = max(1, round(episode.tasks * elements / CACHE_ELEMENTS / threads))
-        return -(-episode.tasks // (rounds * threads))
-
-
-class _Threads:
-    """Chunks of tasks side by side on CPU, each thread with one intra-op thread and a model of its own."""
-
-    def __init__(self, make_model: Callable[[], StatelessModel]) -> None:
-        self._make_model = make_model
-        self._models: queue.SimpleQueue[StatelessModel] = queue.SimpleQueue()
-        self._executor: ThreadPoolExecutor | None = None
-        self._size = 0
-        self.draws = False
-        """Whether the model draws random numbers, as dropout does; they must come in the same order each time."""
-
-    @property
-    def useful(self) -> bool:
-        """Whether threads are to be used."""
-        return not self.draws and torch.get_num_threads() > 1 and not torch.is_autocast_enabled("cpu")
-
-    def map(self, run: Callable[[StatelessModel, slice], T], tasks: list[slice]) -> Iterator[T]:
-        """The results in the order of the tasks."""
-        if self._executor is None or self._size != torch.get_num_threads():
-            self._start(torch.get_num_threads())
-        assert self._executor is not None
-
-        def one(tasks: slice) -> T:
-            model = self._models.get()
-            try:
-                return run(model, tasks)
-            finally:
-                self._models.put(model)
-
-        return self._executor.map(one, tasks)
-
-    def _start(self, size: int) -> None:
-        while self._models.qsize() < size:
-            self._models.put(self._make_model())
-        self._executor, self._size = ThreadPoolExecutor(size, "innerloop", torch.set_num_threads, (1,)), size
+def _sizes(adaptation: Adaptation, episode: Episode) -> tuple[int, ...]:
+    """What a plan is made for."""
+    return (adaptation.steps, adaptation.batch_size or 0, *episode.support_x.shape, episode.query_x.shape[1])
 
 
 def meta_params_of(

@@ -10,6 +10,7 @@ which gives derivatives of every order.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
@@ -18,7 +19,7 @@ from typing import Any
 from torch import Tensor
 from torch.autograd import Function
 
-from innerloop.taskwise.layout import channels_last, new_channels_last, own_axes, packed
+from innerloop.taskwise.layout import apply, channels_last, new_channels_last, new_packed, own_axes, packed
 from innerloop.taskwise.library import Geometry, call
 
 __all__ = ["Window", "convolve"]
@@ -41,6 +42,7 @@ class Window:
         )
         return height, width
 
+    @functools.lru_cache(maxsize=1024)  # noqa: B019 - a window is a few numbers
     def geometry(self, tasks: int, images: int, size: Sequence[int], channels: Sequence[int], shared: bool) -> Geometry:
         """The kernels' description of this window over a stack of images."""
         sizes = (*self.kernel, *self.stride, *self.padding, *self.dilation, *self.output(size))
@@ -52,7 +54,7 @@ def convolve(x: Tensor, w: Tensor, window: Window) -> Tensor:
 
     The leading axes are tasks; those of the weights may be 1.
     """
-    output: Tensor = _Output.apply(x, w, window)
+    output: Tensor = apply(_Output, x, w, window)
     return output
 
 
@@ -73,8 +75,8 @@ class _Output(Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         x, w = ctx.saved_tensors
-        gx = _InputGradient.apply(g, w, ctx.window, x.shape[-2:]) if ctx.needs_input_grad[0] else None
-        gw = _WeightGradient.apply(x, g, ctx.window, w.shape[:-4]) if ctx.needs_input_grad[1] else None
+        gx = apply(_InputGradient, g, w, ctx.window, x.shape[-2:]) if ctx.needs_input_grad[0] else None
+        gw = apply(_WeightGradient, x, g, ctx.window, w.shape[:-4]) if ctx.needs_input_grad[1] else None
         return gx, gw, None
 
 
@@ -95,8 +97,8 @@ class _InputGradient(Function):
     @staticmethod
     def backward(ctx: Any, u: Tensor) -> tuple[Tensor | None, ...]:
         g, w = ctx.saved_tensors
-        gg = _Output.apply(u, w, ctx.window) if ctx.needs_input_grad[0] else None
-        gw = _WeightGradient.apply(u, g, ctx.window, w.shape[:-4]) if ctx.needs_input_grad[1] else None
+        gg = apply(_Output, u, w, ctx.window) if ctx.needs_input_grad[0] else None
+        gw = apply(_WeightGradient, u, g, ctx.window, w.shape[:-4]) if ctx.needs_input_grad[1] else None
         return gg, gw, None, None
 
 
@@ -109,16 +111,15 @@ class _WeightGradient(Function):
         ctx.window = window
         n, own = len(tasks_of_w), own_axes(tasks_of_w)
         stack = (*x.shape[:own], *(1,) * (n - own))
-        w = x.new_empty((*stack, *window.kernel, x.shape[-3], g.shape[-3]))
+        w = new_packed(x, stack, (g.shape[-3], x.shape[-3], *window.kernel))
         images = prod(x.shape[:-3]) // prod(stack)
         geometry = window.geometry(prod(stack), images, x.shape[-2:], (x.shape[-3], g.shape[-3]), False)
         call("weight_gradient", x.dtype, geometry, channels_last(x), channels_last(g), w)
-        w = w.permute(*range(n), n + 3, n + 2, n, n + 1)
         return w if stack == tuple(tasks_of_w) else w.sum_to_size((*tasks_of_w, *w.shape[n:]))
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
         x, g = ctx.saved_tensors
-        gx = _InputGradient.apply(g, v, ctx.window, x.shape[-2:]) if ctx.needs_input_grad[0] else None
-        gg = _Output.apply(x, v, ctx.window) if ctx.needs_input_grad[1] else None
+        gx = apply(_InputGradient, g, v, ctx.window, x.shape[-2:]) if ctx.needs_input_grad[0] else None
+        gg = apply(_Output, x, v, ctx.window) if ctx.needs_input_grad[1] else None
         return gx, gg, None, None

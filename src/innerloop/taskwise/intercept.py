@@ -26,7 +26,9 @@ __all__ = ["taskwise"]
 
 def taskwise(device: torch.device) -> contextlib.AbstractContextManager[object]:
     """The context; nothing happens in it on a device that has no kernels."""
-    usable = device.type == "cpu" and tasks.available and not torch.is_autocast_enabled("cpu") and kernels() is not None
+    usable = (
+        device.type == "cpu" and tasks.available() and not torch.is_autocast_enabled("cpu") and kernels() is not None
+    )
     return _Mode() if usable else contextlib.nullcontext()
 
 
@@ -113,8 +115,9 @@ class _Mode(TorchFunctionMode):
         padding: Any = 0,
         dilation: Any = 1,
         ceil_mode: bool = False,
+        return_indices: bool = False,
     ) -> Tensor | None:
-        if not _usable(input) or input.ndim != 4 or ceil_mode:
+        if not _usable(input) or input.ndim != 4 or ceil_mode or return_indices:
             return None
         stride = kernel_size if stride is None or (isinstance(stride, list | tuple) and not stride) else stride
         window = Window(*(_pair(value) for value in (kernel_size, stride, padding, dilation)))
@@ -134,6 +137,7 @@ _REPLACEMENTS: dict[Callable[..., Any], Callable[..., Tensor | None]] = {
     F.relu: _Mode.relu,
     torch.relu: _Mode.relu,
     Tensor.relu: _Mode.relu,
+    F.max_pool2d: _Mode.pooling,
     torch.max_pool2d: _Mode.pooling,
 }
 

@@ -495,21 +495,23 @@ void NAME(pool)(const Convolution *s, const REAL *x, REAL *y, uint8_t *chosen) {
         for (int64_t oy = 0; oy < s->out_height; oy++)
             for (int64_t ox = 0; ox < s->out_width; ox++) {
                 const int64_t to = ((n * s->out_height + oy) * s->out_width + ox) * s->in;
-                for (int64_t c = 0; c < s->in; c++) y[to + c] = -(REAL)INFINITY, chosen[to + c] = 0;
+                REAL *best = y + to;
+                uint8_t *which = chosen + to;
+                int first = 1;
                 for (int64_t ky = 0, tap = 0; ky < s->kernel_h; ky++)
                     for (int64_t kx = 0; kx < s->kernel_w; kx++, tap++) {
                         const int64_t row = oy * s->stride_h + ky * s->dilation_h - s->pad_h;
                         const int64_t column = ox * s->stride_w + kx * s->dilation_w - s->pad_w;
                         if (row < 0 || row >= s->height || column < 0 || column >= s->width) continue;
                         const REAL *from = x + ((n * s->height + row) * s->width + column) * s->in;
-                        REAL *best = y + to;
-                        uint8_t *which = chosen + to;
 #pragma GCC ivdep
                         for (int64_t c = 0; c < s->in; c++) {
-                            const int better = !(from[c] <= best[c]); /* also of what is not a number */
+                            /* What is not a number wins, and stays. */
+                            const int better = first | (from[c] > best[c]) | (from[c] != from[c]);
                             best[c] = better ? from[c] : best[c];
                             which[c] = better ? (uint8_t)tap : which[c];
                         }
+                        first = 0;
                     }
             }
 }

@@ -4,10 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from math import prod
+from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.autograd import Function
 
-__all__ = ["channels_last", "new_channels_last", "own_axes", "pack", "packable", "packed"]
+__all__ = ["apply", "channels_last", "new_channels_last", "own_axes", "pack", "packable", "packed"]
+
+
+def apply(function: type[Function], *arguments: Any) -> Any:
+    """``function.apply``, or its forward pass alone where no graph is wanted, which costs less to call."""
+    if torch.is_grad_enabled():
+        return function.apply(*arguments)
+    return function.forward(_NoGraph(), *arguments)
+
+
+class _NoGraph:
+    """Stands for autograd's context."""
+
+    def save_for_backward(self, *_: Tensor | None) -> None:
+        """Nothing will be asked for."""
+
+    def mark_non_differentiable(self, *_: Tensor) -> None:
+        """Nothing is differentiated."""
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -15,10 +35,29 @@ def channels_last(x: Tensor) -> Tensor:
     return x.movedim(-3, -1).contiguous()
 
 
-def new_channels_last(like: Tensor, shape: Sequence[int]) -> Tensor:
-    """Uninitialised images ``[..., C, H, W]`` that lie in memory as ``[..., H, W, C]``."""
-    *stack, channels, height, width = shape
-    return like.new_empty((*stack, height, width, channels)).movedim(-1, -3)
+def new_channels_last(like: Tensor, shape: Sequence[int], spatial: int = 2) -> Tensor:
+    """Uninitialised ``[..., C, *]`` that lies in memory as ``[..., *, C]``; ``spatial`` counts the axes after C.
+
+    It is no view: autograd forbids changing in place the views that a function of ours returns.
+    """
+    *stack, channels = shape[: len(shape) - spatial]
+    strides = _contiguous((*stack, *shape[len(shape) - spatial :], channels))
+    outer = len(stack)
+    return like.new_empty_strided(tuple(shape), (*strides[:outer], 1, *strides[outer:-1]))
+
+
+def new_packed(like: Tensor, stack: Sequence[int], shape: Sequence[int]) -> Tensor:
+    """Uninitialised weights ``[..., O, I, kh, kw]`` that lie in memory as ``[..., kh, kw, I, O]``."""
+    out, inside, height, width = shape
+    *outer, of_height, of_width, of_inside, of_out = _contiguous((*stack, height, width, inside, out))
+    return like.new_empty_strided((*stack, *shape), (*outer, of_out, of_inside, of_height, of_width))
+
+
+def _contiguous(shape: Sequence[int]) -> list[int]:
+    strides = [1]
+    for size in shape[:0:-1]:
+        strides.append(strides[-1] * size)
+    return strides[::-1]
 
 
 def own_axes(tasks_of_w: Sequence[int]) -> int:

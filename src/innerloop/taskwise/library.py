@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -50,30 +51,29 @@ class Geometry(ctypes.Structure):
     )
 
 
-def call(name: str, dtype: torch.dtype, *arguments: ctypes.Structure | Tensor | int | float | None) -> None:
+def call(name: str, dtype: torch.dtype, *arguments: Geometry | Tensor | int | float | None) -> None:
     """Call a kernel; tensors are passed by address and must be contiguous in the kernel's layout.
 
     Raises:
         KernelError: there was not enough memory.
     """
-    library = kernels()
-    assert library is not None, "kernels() must be asked first"
-    failed = getattr(library, f"{name}_{SUFFIX[dtype]}")(*map(_passed, arguments))
-    if name in _RETURNING and failed:
+    failed = _functions[name, dtype](*[a.data_ptr() if isinstance(a, Tensor) else a for a in arguments])
+    if failed:
         raise KernelError(f"{name}: not enough memory; use a smaller meta-batch or a smaller number for execution=")
 
 
-_RETURNING = ("convolve", "weight_gradient", "input_gradient")
-
-
-def _passed(argument: ctypes.Structure | Tensor | int | float | None) -> object:
-    if isinstance(argument, Tensor):
-        return ctypes.c_void_p(argument.data_ptr())
-    if isinstance(argument, ctypes.Structure):
-        return ctypes.byref(argument)
-    if isinstance(argument, float):
-        return ctypes.c_double(argument)
-    return argument if argument is None else ctypes.c_int64(argument)
+_SIZES, _POINTER, _NUMBER = ctypes.POINTER(Geometry), ctypes.c_void_p, ctypes.c_int64
+_SIGNATURES: dict[str, tuple[type[ctypes.c_int] | None, list[type]]] = {
+    "convolve": (ctypes.c_int, [_SIZES] + [_POINTER] * 3),
+    "weight_gradient": (ctypes.c_int, [_SIZES] + [_POINTER] * 3),
+    "input_gradient": (ctypes.c_int, [_SIZES] + [_POINTER] * 3),
+    "normalise": (None, [_NUMBER] * 4 + [ctypes.c_double] + [_POINTER] * 6),
+    "normalise_back": (None, [_NUMBER] * 4 + [ctypes.c_int] + [_POINTER] * 9),
+    "normalise_twice": (None, [_NUMBER] * 4 + [ctypes.c_int] + [_POINTER] * 12),
+    "pool": (None, [_SIZES] + [_POINTER] * 3),
+    "pool_linear": (None, [_SIZES, ctypes.c_int, *[_POINTER] * 3]),
+}
+_functions: dict[tuple[str, torch.dtype], Callable[..., int | None]] = {}
 
 
 def missing() -> str | None:
@@ -97,9 +97,11 @@ def kernels() -> ctypes.CDLL | None:
         )
         return None
     _keep_memory()
-    for name in _RETURNING:
-        for suffix in SUFFIX.values():
-            getattr(library, f"{name}_{suffix}").restype = ctypes.c_int
+    for name, (result, arguments) in _SIGNATURES.items():
+        for dtype, suffix in SUFFIX.items():
+            function = getattr(library, f"{name}_{suffix}")
+            function.restype, function.argtypes = result, arguments
+            _functions[name, dtype] = function
     return library
 
 

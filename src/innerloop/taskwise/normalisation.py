@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from innerloop.taskwise.layout import own_axes
+from innerloop.taskwise.layout import apply, new_channels_last, own_axes
 from innerloop.taskwise.library import call
 
 __all__ = ["batch_norm", "with_relu"]
@@ -29,7 +29,7 @@ def batch_norm(
     Returns:
         The output, and the mean and the inverse standard deviation of each group, ``[..., C]``.
     """
-    outputs: tuple[Tensor, Tensor, Tensor] = _Output.apply(x, scale, shift, epsilon, spatial)
+    outputs: tuple[Tensor, Tensor, Tensor] = apply(_Output, x, scale, shift, epsilon, spatial)
     return outputs
 
 
@@ -43,7 +43,7 @@ def with_relu(
 ) -> Tensor:
     """ReLU of what :func:`batch_norm` gave, differentiated together with it in fewer passes over memory."""
     y, mean, inverse = normalised
-    output: Tensor = _WithReLU.apply(x, scale, shift, epsilon, spatial, y.detach(), mean, inverse)
+    output: Tensor = apply(_WithReLU, x, scale, shift, epsilon, spatial, y.detach(), mean, inverse)
     return output
 
 
@@ -53,14 +53,14 @@ class _Output(Function):
         ctx: Any, x: Tensor, scale: Tensor | None, shift: Tensor | None, epsilon: float, spatial: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         rows = _rows(x, spatial)
-        y, stack = torch.empty_like(rows), x.shape[: -2 - spatial]
+        y, stack = new_channels_last(x, x.shape, spatial), x.shape[: -2 - spatial]
         mean, inverse = (x.new_empty((*stack, rows.shape[-1])) for _ in range(2))
         sets = _sets((scale, shift), stack)
         call("normalise", x.dtype, *_sizes(rows, stack, sets), epsilon, rows, *sets, mean, inverse, y)
         ctx.save_for_backward(x, scale, shift, mean, inverse)
         ctx.mark_non_differentiable(mean, inverse)
         ctx.options = epsilon, False, spatial
-        return y.movedim(-1, -1 - spatial), mean, inverse
+        return y, mean, inverse
 
     @staticmethod
     def backward(ctx: Any, g: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
@@ -92,7 +92,7 @@ class _WithReLU(Function):
 def _gradients(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     """The gradients of x, scale and shift."""
     x, scale, shift, mean, inverse = ctx.saved_tensors
-    gx, g_scale, g_shift = _Gradient.apply(g, x, scale, shift, mean, inverse, *ctx.options)
+    gx, g_scale, g_shift = apply(_Gradient, g, x, scale, shift, mean, inverse, *ctx.options)
     return (
         gx,
         None if scale is None else g_scale.sum_to_size(scale.shape),
@@ -119,12 +119,12 @@ class _Gradient(Function):
         ctx.save_for_backward(g, x, scale, shift, mean, inverse)
         ctx.options = epsilon, relu, spatial
         rows, stack = _rows(x, spatial), x.shape[: -2 - spatial]
-        gx, g_scale, g_shift = torch.empty_like(rows), torch.empty_like(mean), torch.empty_like(mean)
+        gx, g_scale, g_shift = new_channels_last(x, x.shape, spatial), torch.empty_like(mean), torch.empty_like(mean)
         sets = _sets((scale, shift), stack)
         numbers = (*_sizes(rows, stack, sets), int(relu))
         inputs = (_rows(g, spatial), rows, *sets, mean, inverse)
         call("normalise_back", x.dtype, *numbers, *inputs, gx, g_scale, g_shift)
-        return gx.movedim(-1, -1 - spatial), g_scale, g_shift
+        return gx, g_scale, g_shift
 
     @staticmethod
     def backward(ctx: Any, u: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor | None, ...]:
@@ -133,12 +133,12 @@ class _Gradient(Function):
         if torch.is_grad_enabled():
             return _differentiable(ctx.needs_input_grad, (g, x, scale, shift), ctx.options, (u, a, b))
         rows, stack = _rows(x, spatial), x.shape[: -2 - spatial]
-        gg, gx, g_scale = torch.empty_like(rows), torch.empty_like(rows), torch.empty_like(mean)
+        gg, gx = (new_channels_last(x, x.shape, spatial) for _ in range(2))
+        g_scale = torch.empty_like(mean)
         sets = _sets((scale, shift), stack)
         numbers = (*_sizes(rows, stack, sets), int(relu))
         inputs = (_rows(u, spatial), a.contiguous(), b.contiguous(), _rows(g, spatial), rows, *sets)
         call("normalise_twice", x.dtype, *numbers, *inputs, mean, inverse, gg, gx, g_scale)
-        gg, gx = (t.movedim(-1, -1 - spatial) for t in (gg, gx))
         return gg, gx, None if scale is None else g_scale.sum_to_size(scale.shape), *(None,) * 6
 
 
@@ -146,7 +146,8 @@ def _differentiable(
     needed: Sequence[bool], inputs: tuple[Tensor | None, ...], options: tuple[Any, ...], cotangents: tuple[Tensor, ...]
 ) -> tuple[Tensor | None, ...]:
     """The gradients of g, x and scale once more, with a graph of their own."""
-    g, x, scale, shift = inputs
+    # New names for the same values, so that what g owes to x is not counted here too.
+    g, x, scale, shift = (None if t is None else t.view_as(t) for t in inputs)
     assert g is not None
     assert x is not None
     outputs = _gradient_formula(g, x, scale, shift, *options)

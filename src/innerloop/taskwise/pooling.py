@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from innerloop.taskwise.convolution import Window
-from innerloop.taskwise.layout import channels_last, new_channels_last
+from innerloop.taskwise.layout import apply, channels_last, new_channels_last
 from innerloop.taskwise.library import Geometry, call
 
 __all__ = ["max_pool"]
@@ -23,7 +23,7 @@ __all__ = ["max_pool"]
 
 def max_pool(x: Tensor, window: Window) -> Tensor:
     """The largest value of each window of images ``[..., C, H, W]``."""
-    output: Tensor = _Output.apply(x, window)
+    output: Tensor = apply(_Output, x, window)
     return output
 
 
@@ -39,7 +39,7 @@ class _Output(Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        return _Spread.apply(g, *ctx.saved_tensors, ctx.window, ctx.size), None
+        return apply(_Spread, g, *ctx.saved_tensors, ctx.window, ctx.size), None
 
 
 class _Spread(Function):
@@ -55,7 +55,7 @@ class _Spread(Function):
 
     @staticmethod
     def backward(ctx: Any, u: Tensor) -> tuple[Tensor | None, ...]:
-        return _Taken.apply(u, *ctx.saved_tensors, ctx.window), None, None, None
+        return apply(_Taken, u, *ctx.saved_tensors, ctx.window), None, None, None
 
 
 class _Taken(Function):
@@ -71,7 +71,7 @@ class _Taken(Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        return _Spread.apply(g, *ctx.saved_tensors, ctx.window, ctx.size), None, None
+        return apply(_Spread, g, *ctx.saved_tensors, ctx.window, ctx.size), None, None
 
 
 def _geometry(window: Window, shape: Sequence[int]) -> Geometry:

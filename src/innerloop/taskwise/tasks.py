@@ -27,11 +27,16 @@ try:
     )
     from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
-    available = True
-except ImportError:  # pragma: no cover
-    available = False
+    _missing = None
+except ImportError as error:  # pragma: no cover
+    _missing = str(error)
 
 __all__ = ["Stack", "available", "mapped", "outside", "stacked"]
+
+
+def available() -> bool:
+    """Whether this release of PyTorch has all that is read here."""
+    return _missing is None
 
 
 def mapped() -> bool:
