@@ -13,9 +13,11 @@ from typing import Annotated, Literal, TypeVar
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
+from innerloop.bench import Options
 from innerloop.recipes import Config
+from innerloop.recipes.build import Running
 
-__all__ = ["EvaluateArguments", "QuickstartArguments", "TrainArguments", "UsageError", "parse"]
+__all__ = ["BenchArguments", "EvaluateArguments", "QuickstartArguments", "TrainArguments", "UsageError", "parse"]
 
 T = TypeVar("T")
 
@@ -58,6 +60,7 @@ class TrainArguments:
 
     run: OmitArgPrefixes[RunArguments] = field(default_factory=RunArguments)
     data: OmitArgPrefixes[DataArguments] = field(default_factory=DataArguments)
+    running: OmitArgPrefixes[Running] = field(default_factory=Running)
     config: OmitArgPrefixes[Config] = field(default_factory=Config)
 
 
@@ -94,6 +97,21 @@ class QuickstartArguments:
     """Folder of the two runs and the picture; what an earlier quickstart left there is replaced."""
 
 
+@dataclass(frozen=True)
+class BenchArguments:
+    """Time and memory of one meta-gradient beside every peer installed, once all are seen to agree.
+
+    The rows are four of Omniglot's network (1 to 4), two of the same with max-pooling (5, 6), and two of
+    mini-ImageNet's (7, 8). The peers are installed with: pip install 'innerloop[peers]'.
+    """
+
+    options: OmitArgPrefixes[Options] = field(default_factory=Options)
+    plot: Path | None = None
+    """PNG file to draw."""
+    json: bool = False
+    """End standard output with one JSON object."""
+
+
 def parse(kind: type[T], command: str, argv: Sequence[str], default: T | None = None) -> T:
     """Read arguments into a dataclass.
 
@@ -127,5 +145,5 @@ def _one_line(box: str, command: str) -> str:
             said.append(row)
         elif said:
             break
-    text = " ".join(said).removeprefix("Error parsing config: ").rstrip(".")
+    text = re.sub(r"^Error parsing (config|options): ", "", " ".join(said)).rstrip(".")
     return f"{text}; see 'innerloop {command} --help'"

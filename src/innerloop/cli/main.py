@@ -34,6 +34,8 @@ usage: innerloop COMMAND ...
                               evaluate a run on new tasks, by its recipe's protocol
   innerloop recipes           list the recipes
   innerloop quickstart        train and evaluate MAML and Reptile within minutes
+  innerloop bench [--rows N ...] [--what maml|fomaml|reptile] [--sweep steps] [--throughput] [--plot FILE] [--json] ...
+                              time and memory beside other libraries, once all are seen to agree
   innerloop --version
 """
 
@@ -77,6 +79,7 @@ def train(argv: Sequence[str]) -> int:
             arguments.config,
             folder,
             source,
+            running=arguments.running,
             resume=arguments.run.resume,
             progress=False if arguments.run.quiet else None,
         )
@@ -121,7 +124,7 @@ def recipes(argv: Sequence[str]) -> int:
         raise UsageError(f"innerloop recipes takes no arguments; {argv[0]!r} was given")
     for name, config in RECIPES.items():
         task = "" if config.regression else f"{config.ways}-way {config.shots}-shot, "
-        print(f"{name:24} {config.method} on {config.dataset}, {task}{config.iterations} iterations")
+        print(f"{name:30} {config.method} on {config.dataset}, {task}{config.iterations} iterations")
     return 0
 
 
@@ -134,11 +137,19 @@ def quickstart(argv: Sequence[str]) -> int:
     return 0
 
 
+def bench(argv: Sequence[str]) -> int:
+    """``innerloop bench``."""
+    from innerloop.cli.bench import bench
+
+    return bench(argv)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
     "evaluate": evaluate,
     "recipes": recipes,
     "quickstart": quickstart,
+    "bench": bench,
 }
 
 

@@ -1,0 +1,72 @@
+"""Who takes part: innerloop, in one way to run or several, and every peer that is there."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+from torch import nn
+
+from innerloop.bench.peers import PEERS, MetaGradientFn, Spec, Unavailable
+from innerloop.execute import Engine
+from innerloop.method import Method
+from innerloop.methods import fomaml, maml, reptile
+from innerloop.plans import Execution
+
+__all__ = ["OURS", "contender", "contenders_of", "method_of", "missing_peers", "names_of", "ours"]
+
+OURS = "innerloop"
+"""The name that innerloop has beside its peers."""
+
+
+def ours(net: nn.Module, spec: Spec, execution: Execution = "auto") -> MetaGradientFn:
+    """The meta-gradient by innerloop, its engine built once as :class:`innerloop.MetaTrainer` does."""
+    engine, method = Engine(net, execution=execution), method_of(spec)
+    return lambda episode: engine.meta_gradient(method, episode)[0]
+
+
+def method_of(spec: Spec) -> Method:
+    """The method as innerloop has it. Reptile's inner optimizer is gradient descent here, which every peer has."""
+    if spec.what == "reptile":
+        return reptile(spec.inner_lr, spec.steps, inner_batch=None, inner_optimizer="sgd")
+    return (maml if spec.what == "maml" else fomaml)(spec.inner_lr, spec.steps)
+
+
+def names_of(executions: Sequence[Execution]) -> list[str]:
+    """Every contender, whether or not it is installed: innerloop, the peers, innerloop's further ways to run."""
+    return [OURS, *PEERS, *(f"{OURS} {execution}" for execution in executions)]
+
+
+def contender(name: str, net: nn.Module, spec: Spec) -> MetaGradientFn:
+    """One contender, with its own copy of the network.
+
+    Raises:
+        ImportError: it is not installed.
+        Unavailable: it has no means to compute this.
+    """
+    net = copy.deepcopy(net)
+    if name in PEERS:
+        return PEERS[name](net, spec)
+    way = name.removeprefix(OURS).strip() or "auto"
+    if way.isdecimal():
+        return ours(net, spec, int(way))
+    return ours(net, spec, "serial" if way == "serial" else "batched" if way == "batched" else "auto")
+
+
+def contenders_of(
+    net: nn.Module, spec: Spec, executions: Sequence[Execution] = ()
+) -> tuple[dict[str, MetaGradientFn], dict[str, str]]:
+    """Every contender by name, innerloop first, each with its own copy of the network; and why others are missing."""
+    contenders, missing = {}, {}
+    for name in names_of(executions):
+        try:
+            contenders[name] = contender(name, net, spec)
+        except (ImportError, Unavailable) as error:
+            missing[name] = " ".join(str(error).split())
+    return contenders, missing
+
+
+def missing_peers(spec: Spec) -> dict[str, str]:
+    """The peers that cannot take part, and why."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(1, 2))
+    return contenders_of(net, spec)[1]

@@ -1,0 +1,120 @@
+"""One row: check that all agree, time them in turns, and measure the memory of each alone."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from innerloop.bench.agreement import agreement, tolerance
+from innerloop.bench.contenders import OURS, contenders_of
+from innerloop.bench.memory import peak_memory
+from innerloop.bench.options import Options
+from innerloop.bench.peers import PEERS, MetaGradientFn, Spec
+from innerloop.bench.rows import Row, episode_of, make_network, spec_of
+from innerloop.bench.timing import interleaved, paired_ratio
+from innerloop.bench.work import forward_flops, matmul_rate, meta_gradient_flops
+from innerloop.episode import Episode
+
+__all__ = ["compared", "measure"]
+
+
+def measure(row: Row, options: Options) -> dict[str, Any]:
+    """Check and time one row; the result is what ``--json`` prints of it.
+
+    Raises:
+        DisagreementError: the contenders do not compute the same gradient.
+    """
+    spec = spec_of(options.what, row.sizes, options.inner_lr)
+    net, episode = make_network(row, options.seed), episode_of(row, options.seed)
+    contenders, _ = contenders_of(net, spec, options.executions)
+    exact, _ = contenders_of(copy.deepcopy(net).double(), spec, options.executions)
+    failed = _failing(exact, _double(episode[:1]))
+    for name in failed:
+        del contenders[name], exact[name]
+    differences = {
+        "float64": agreement(exact, [_double(episode)], tolerance(torch.float64, spec.steps)),
+        "float32": agreement(contenders, _single_tasks(row, options.seed), tolerance(torch.float32, spec.steps)),
+    }
+    del exact
+    calls = {name: functools.partial(fn, episode) for name, fn in contenders.items()}
+    interleaved(calls, rounds=1)  # to warm up
+    rate = matmul_rate()
+    samples = interleaved(calls, options.rounds)
+    rate = max(rate, matmul_rate())
+    flops = meta_gradient_flops(options.what, row.sizes, forward_flops(net, episode.support_x[0, :2]))
+    return {
+        "network": row.network,
+        "sizes": asdict(row.sizes),
+        "inner_lr": spec.inner_lr,
+        **compared(samples, flops, rate),
+        "peak_memory": _memory(contenders, row, spec, options) if options.memory else {},
+        "relative_difference": differences,
+        "left_out": failed,
+        "samples": samples,
+    }
+
+
+def compared(samples: Mapping[str, Sequence[float]], flops: int, matmul_rate: float) -> dict[str, Any]:
+    """What follows from the seconds of every contender in each round.
+
+    Args:
+        samples: seconds by contender, one for each round.
+        flops: operations of the meta-gradient.
+        matmul_rate: operations a second of the machine's matrix product.
+
+    Example:
+        >>> result = compared({"innerloop": [2.0, 2.0], "higher": [5.0, 5.0], "torchopt": [4.0, 4.0]}, 100, 200.0)
+        >>> result["fastest_peer"], result["ratio_to_fastest_peer"], result["times_fastest_peer"]
+        ('torchopt', 0.5, 2.0)
+        >>> result["fraction_of_matmul_rate"]
+        0.25
+    """
+    seconds = {name: median(times) for name, times in samples.items()}
+    fastest = min((name for name in seconds if name in PEERS), key=seconds.__getitem__, default=None)
+    return {
+        "seconds": seconds,
+        "ratio_to_innerloop": {name: paired_ratio(times, samples[OURS]) for name, times in samples.items()},
+        "fastest_peer": fastest,
+        "ratio_to_fastest_peer": None if fastest is None else paired_ratio(samples[OURS], samples[fastest]),
+        "times_fastest_peer": None if fastest is None else paired_ratio(samples[fastest], samples[OURS]),
+        "flops": flops,
+        "matmul_rate": matmul_rate,
+        "fraction_of_matmul_rate": flops / seconds[OURS] / matmul_rate,
+    }
+
+
+def _failing(contenders: Mapping[str, MetaGradientFn], episode: Episode) -> dict[str, str]:
+    """The peers that cannot run this network at all, and what they say. A failure of innerloop is raised."""
+    failed = {}
+    for name, fn in contenders.items():
+        try:
+            fn(episode)
+        except Exception as error:
+            if name not in PEERS:
+                raise
+            failed[name] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return failed
+
+
+def _memory(names: Mapping[str, object], row: Row, spec: Spec, options: Options) -> dict[str, int | None]:
+    threads = torch.get_num_threads()
+    return {name: peak_memory(name, row, spec, threads=threads, seed=options.seed) for name in names}
+
+
+def _single_tasks(row: Row, seed: int) -> list[Episode]:
+    """Some tasks of a row, each an episode of its own; enough that one or two do not move the median."""
+    return list(episode_of(replace(row, sizes=replace(row.sizes, tasks=9)), seed).chunks(1))
+
+
+def _double(episode: Episode) -> Episode:
+    def convert(tensor: Tensor) -> Tensor:
+        return tensor.double() if tensor.is_floating_point() else tensor
+
+    return episode.map(convert)

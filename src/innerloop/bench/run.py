@@ -1,0 +1,61 @@
+"""The benchmark from its settings to its report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from innerloop.bench.contenders import missing_peers
+from innerloop.bench.measure import measure
+from innerloop.bench.options import Options
+from innerloop.bench.peers import Spec
+from innerloop.bench.plot import draw
+from innerloop.bench.report import heading, machine, table, throughput_lines, versions
+from innerloop.bench.throughput import throughput
+
+__all__ = ["run_benchmark"]
+
+
+def run_benchmark(options: Options, say: Callable[[str], None], plot: Path | None = None) -> dict[str, Any]:
+    """Measure what is asked, say it line by line, and return it all.
+
+    Args:
+        options: what is measured.
+        say: takes one line of text.
+        plot: a PNG file to draw; it is drawn anew after each row.
+
+    Returns:
+        What ``--json`` prints: ``rows``, each with ``sizes``, the median ``seconds`` and the ``peak_memory`` in bytes
+        of every contender (None where it is unknown), ``ratio_to_fastest_peer`` (innerloop's time over that of the
+        fastest peer, below 1 where innerloop is faster), ``times_fastest_peer`` (the other way round),
+        ``fraction_of_matmul_rate`` and more; and what ran on what.
+
+    Raises:
+        DisagreementError: contenders do not compute the same gradient.
+    """
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    used, where, missing = versions(), machine(), missing_peers(Spec(options.what, 0.1, 1))
+    report: dict[str, Any] = {"what": options.what, "versions": used, "machine": where, "threads": where["threads"]}
+    if options.throughput:
+        for line in heading(used, where, {}):
+            say(line)
+        report["throughput"] = throughput(options)
+        for line in throughput_lines(report["throughput"]):
+            say(line)
+        return report
+    for line in heading(used, where, missing):
+        say(line)
+    rows: list[dict[str, Any]] = []
+    report |= {"rounds": options.rounds, "sweep": options.sweep, "missing": missing, "rows": rows}
+    for row in options.chosen():
+        rows.append(measure(row, options))
+        for line in table(rows[-1]):
+            say(line)
+        if plot is not None:
+            title = f"one meta-gradient ({options.what}), {where['threads']} threads, {where['cpu']}"
+            draw(plot, rows, title, options.sweep)
+    return report
