@@ -22,7 +22,8 @@ import innerloop as il
 
 OUT = Path(__file__).parents[1] / "tests" / "golden" / "sinusoid.json"
 ITERATIONS = 5
-ARGUMENTS = {"inner_lr": 0.02, "inner_steps": 3, "inner_batch": 4, "test_steps": 4}
+ARGUMENTS = {"inner_lr": 0.02, "inner_steps": 3, "inner_batch": 4, "test_steps": 4, "context": "@last"}
+CLASSIFICATION = {"protomaml"}  # refuse regression, and learn the sign instead
 
 
 def run(name: str) -> dict[str, list[float]]:
@@ -30,13 +31,19 @@ def run(name: str) -> dict[str, list[float]]:
     make = il.METHODS[name]
     method = make(**{key: value for key, value in ARGUMENTS.items() if key in inspect.signature(make).parameters})
     torch.manual_seed(0)
-    net = il.nets.mlp(hidden=(16, 16)).double()
+    signs = name in CLASSIFICATION
+    net = il.nets.mlp(outputs=2 if signs else 1, hidden=(16, 16)).double()
     sampler = il.data.sinusoids().episodes(shots=6, queries=8, tasks=4)
 
     def double(generator: torch.Generator) -> il.Episode:
-        return sampler(generator).map(Tensor.double)
+        episode = sampler(generator).map(Tensor.double)
+        if not signs:
+            return episode
+        classes = ((y[..., 0] > 0).long() for y in (episode.support_y, episode.query_y))
+        return il.Episode(episode.support_x, next(classes), episode.query_x, next(classes))
 
-    trainer = il.MetaTrainer(net, method, lambda params: torch.optim.Adam(params, 0.01), loss_fn=F.mse_loss)
+    loss_fn = F.cross_entropy if signs else F.mse_loss
+    trainer = il.MetaTrainer(net, method, lambda params: torch.optim.Adam(params, 0.01), loss_fn=loss_fn)
     query, support = [], []
     for iteration in range(ITERATIONS):
         generator = torch.Generator().manual_seed(iteration)

@@ -20,10 +20,18 @@ def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+CLASSIFICATION = {"protomaml"}
+"""The methods that refuse regression, as test_contract.py sees."""
+
+
 def build(name: str, **wanted: Any) -> il.Method:
-    """The registered method, with those of the wanted arguments that it takes."""
+    """The registered method, with those of the wanted arguments that it takes.
+
+    Networks without a context of their own lend their last layer to methods that adapt one.
+    """
     make = il.METHODS[name]
     taken = inspect.signature(make).parameters
+    wanted = {"context": "@last", **wanted}
     return make(**{key: value for key, value in wanted.items() if key in taken})
 
 

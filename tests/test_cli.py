@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from innerloop import Learner
 from innerloop.cli.main import main
+from innerloop.data import glyphs, sinusoids
+from innerloop.nets import NETS
 from innerloop.recipes import RECIPES, Config, ConfigError, recipe
+from innerloop.recipes.build import make_trainer, net_spec
 
 SINUSOID = ["train", "sinusoid-maml", "--iterations", "40", "--val-every", "20", "--val-tasks", "20"]
 
@@ -95,7 +102,9 @@ def test_every_promised_recipe_is_there() -> None:
     cells = [f"{ways}w{shots}s" for ways in (5, 20) for shots in (1, 5)]
     methods = ["maml", "fomaml", "reptile"]
     promised = {f"omniglot-{cell}-{method}" for cell in cells for method in methods}
-    promised |= {f"sinusoid-{method}" for method in methods}
+    family = ["anil", "boil", "meta-sgd", "maml-plus-plus", "protomaml", "cavia", "imaml", "meta-curvature"]
+    promised |= {f"omniglot-{ways}w1s-{method}" for ways in (5, 20) for method in family}
+    promised |= {f"sinusoid-{method}" for method in [*methods, "meta-sgd", "cavia"]}
     promised |= {f"glyphs-{ways}w1s-{method}" for ways in (5, 20) for method in ("maml", "reptile")}
     assert promised == set(RECIPES)
 
@@ -103,11 +112,32 @@ def test_every_promised_recipe_is_there() -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_agrees_with_its_name(name: str) -> None:
     config = recipe(name)
-    data, *rest = name.split("-")
+    data, rest = name.split("-", 1)
     assert config.dataset.startswith(data)
-    assert config.method == rest[-1]
-    if len(rest) == 2:
-        assert f"{config.ways}w{config.shots}s" == rest[0]
+    assert rest.endswith(config.method.replace("_", "-"))
+    if not config.regression:
+        assert rest == f"{config.ways}w{config.shots}s-{config.method.replace('_', '-')}"
+
+
+drawn_glyphs = functools.cache(glyphs)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_trains_and_its_learner_is_read_back(name: str, tmp_path: Path) -> None:
+    config = replace(recipe(name), filters=4, tasks=2, ways=min(5, recipe(name).ways), test_steps=2)
+    spec = net_spec(config)
+    trainer = make_trainer(config, NETS[spec["name"]](**spec["arguments"]))
+    assert trainer.method.name == config.method
+    shots, queries = config.train_shots or config.shots, config.queries
+    sampler = sinusoids() if config.regression else drawn_glyphs("train")
+    ways = () if config.regression else (config.ways,)
+    generator = torch.Generator().manual_seed(0)
+    trainer.step(sampler.episodes(*ways, shots, queries, config.tasks)(generator), generator)
+    trainer.learner(net_spec=spec).save(tmp_path)
+    learner = Learner.load(tmp_path)
+    assert learner.method.arguments == trainer.method.arguments
+    for parameter, value in trainer.meta_params.items():
+        assert torch.equal(learner._meta_params[parameter], value)
 
 
 def test_help_lists_the_settings(capsys: pytest.CaptureFixture[str]) -> None:

@@ -40,6 +40,45 @@ def hand_adam(lr: float, beta1: float, beta2: float, eps: float, decay: float = 
     return step
 
 
+def hand_adamw(lr: float, beta1: float, beta2: float, eps: float, decay: float):
+    adam = hand_adam(lr, beta1, beta2, eps)
+    return lambda params, grads, state, k: adam({n: p - lr * decay * p for n, p in params.items()}, grads, state, k)
+
+
+def hand_rmsprop(lr: float, rho: float, eps: float, momentum: float, centered: bool):
+    def step(params, grads, state, k):
+        new, moments = {}, {}
+        for name, p in params.items():
+            g = grads[name]
+            v, mean, b = (torch.zeros_like(p),) * 3 if state is None else state[name]
+            v, mean = rho * v + (1 - rho) * g**2, rho * mean + (1 - rho) * g
+            spread = v - mean**2 if centered else v
+            b = momentum * b + g / (spread.sqrt() + eps)
+            moments[name] = (v, mean, b)
+            new[name] = p - lr * b
+        return new, moments
+
+    return step
+
+
+def hand_adagrad(lr: float, lr_decay: float, eps: float):
+    def step(params, grads, state, k):
+        sums = {n: grads[n] ** 2 + (0 if state is None else state[n]) for n in params}
+        rate = lr / (1 + (k - 1) * lr_decay)
+        return {n: p - rate * grads[n] / (sums[n].sqrt() + eps) for n, p in params.items()}, sums
+
+    return step
+
+
+def hand_clipped(lr: float, max_norm: float):
+    def step(params, grads, state, k):
+        norm = torch.cat([g.flatten() for g in grads.values()]).norm()
+        factor = max_norm / (norm + 1e-6) if norm > max_norm else 1.0
+        return {n: p - lr * factor * grads[n] for n, p in params.items()}, None
+
+    return step
+
+
 def learned_rates() -> il.rules.InnerRule:
     """One learned rate a parameter, and one learned decay, all under ``method.``."""
     return il.rules.InnerRule(
@@ -64,6 +103,21 @@ RULES: dict[str, tuple[il.rules.InnerRule, Any]] = {
     "adam": (il.rules.adam(0.1, eps=1e-3), hand_adam(0.1, 0.9, 0.999, 1e-3)),
     "adam beta1=0": (il.rules.adam(0.1, betas=(0.0, 0.99), eps=1e-2), hand_adam(0.1, 0.0, 0.99, 1e-2)),
     "adam decay": (il.rules.adam(0.1, eps=1e-2, weight_decay=0.3), hand_adam(0.1, 0.9, 0.999, 1e-2, 0.3)),
+    "adamw": (il.rules.adamw(0.1, eps=1e-2, weight_decay=0.3), hand_adamw(0.1, 0.9, 0.999, 1e-2, 0.3)),
+    "rmsprop": (
+        il.rules.rmsprop(0.1, alpha=0.9, eps=1e-2, momentum=0.5),
+        hand_rmsprop(0.1, 0.9, 1e-2, 0.5, centered=False),
+    ),
+    "rmsprop centered": (
+        il.rules.rmsprop(0.1, alpha=0.9, eps=1e-2, centered=True),
+        hand_rmsprop(0.1, 0.9, 1e-2, 0.0, centered=True),
+    ),
+    "adagrad": (il.rules.adagrad(0.2, lr_decay=0.5, eps=1e-2), hand_adagrad(0.2, 0.5, 1e-2)),
+    "clipped": (il.rules.clipped(il.rules.sgd(0.3), max_norm=0.2), hand_clipped(0.3, 0.2)),
+    "scheduled": (
+        il.rules.scheduled(il.rules.sgd(0.3), lambda k: 1 / (1 + k)),
+        lambda params, grads, state, k: ({n: p - 0.3 / k * grads[n] for n, p in params.items()}, None),
+    ),
 }
 
 
@@ -181,18 +235,37 @@ def test_first_order_is_the_query_gradient_at_the_adapted_parameters(steps: int)
         assert_same(grads, exact_grads, rtol=1e-3)
 
 
-@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.0, 0.999)])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        il.rules.adam(0.01),
+        il.rules.adam(0.01, betas=(0.0, 0.999)),
+        il.rules.adamw(0.01),
+        il.rules.rmsprop(0.01, momentum=0.9),
+        il.rules.rmsprop(0.01, centered=True),
+        il.rules.adagrad(0.01),
+        il.rules.clipped(il.rules.sgd(0.01), max_norm=1e-3),
+    ],
+)
 @pytest.mark.parametrize("estimator", [il.unrolled, il.first_order])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_adam_has_a_finite_meta_gradient_where_a_gradient_is_zero(betas, estimator, dtype) -> None:
+def test_the_meta_gradient_is_finite_where_a_gradient_is_zero(rule, estimator, dtype) -> None:
     """A dead input has a gradient of exactly zero, where the derivative of Adam's square root is infinite."""
     net, episode = nn.Linear(3, 2).to(dtype), vector_episode(2, features=3, ways=2).map(Tensor.clone)
     episode.support_x[..., 0] = 0.0
     episode = il.Episode(episode.support_x.to(dtype), episode.support_y, episode.query_x.to(dtype), episode.query_y)
-    method = il.Method(il.Adaptation(il.rules.adam(0.01, betas=betas), 2), estimator())
+    method = il.Method(il.Adaptation(rule, 2), estimator())
     grads, _ = il.meta_gradient(net, method, episode)
     assert all(bool(g.isfinite().all()) for g in grads.values())
     assert float(grads["weight"][:, 0].abs().min()) > 0
+
+
+def test_clipping_survives_a_gradient_that_is_zero_everywhere() -> None:
+    net, x, y = nn.Linear(3, 1).double(), torch.zeros(1, 4, 3).double(), torch.zeros(1, 4, 1).double()
+    nn.init.zeros_(net.bias)
+    method = il.Method(il.Adaptation(il.rules.clipped(il.rules.sgd(0.1), max_norm=1.0), 2), il.unrolled())
+    grads, _ = il.meta_gradient(net, method, il.Episode(x, y, x + 1, y), F.mse_loss)
+    assert all(bool(g.isfinite().all()) for g in grads.values())
 
 
 def test_adam_does_not_move_where_gradients_are_zero() -> None:

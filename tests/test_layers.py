@@ -17,12 +17,12 @@ LAYERS: list[list[str]] = [
     ["episode", "folders", "params", "seeds"],
     ["taskwise", "functional", "rules", "starts", "selection", "objectives"],
     ["adaptation", "unroll"],
-    ["metagrad", "method", "plans", "workers", "execute"],
+    ["metagrad", "method", "plans", "workers", "precision", "compiled", "execute"],
     ["methods"],
     ["checkpoint", "evaluation", "runlog", "learner", "trainer"],
 ]
 LEAVES = {"nets", "data"}  # may import layer 0; only layer 5 and the outside may import them
-OUTSIDE = {"recipes", "cli", "serve", "export", "__main__"}  # may import everything
+OUTSIDE = {"recipes", "bench", "cli", "serve", "export", "__main__"}  # may import everything
 THIRD_PARTY = {
     "core": {"torch", "numpy"},
     "nets": {"torch"},

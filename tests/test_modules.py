@@ -89,10 +89,10 @@ class Spare(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.used, self.spare = nn.Linear(4, 3), nn.Linear(4, 3)
+        self.used, self.spare, self.head = nn.Linear(4, 5), nn.Linear(4, 3), nn.Linear(5, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.used(x)
+        return self.head(torch.tanh(self.used(x)))
 
 
 def by_hand(net: nn.Module, episode: il.Episode, steps: int = 2) -> dict[str, Tensor]:

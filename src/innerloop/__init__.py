@@ -7,9 +7,21 @@ from innerloop.episode import Episode
 from innerloop.evaluation import Evaluation, evaluate
 from innerloop.execute import adapt, meta_gradient
 from innerloop.learner import Learner, Predictor
-from innerloop.metagrad import displacement, first_order, unrolled
+from innerloop.metagrad import checkpointed, displacement, first_order, implicit, mixed_mode, unrolled
 from innerloop.method import METHODS, Method
-from innerloop.methods import fomaml, maml, reptile
+from innerloop.methods import (
+    anil,
+    boil,
+    cavia,
+    fomaml,
+    imaml,
+    maml,
+    maml_plus_plus,
+    meta_curvature,
+    meta_sgd,
+    protomaml,
+    reptile,
+)
 from innerloop.trainer import DivergedError, MetaTrainer, TrainingStopped, Validation
 
 __all__ = [
@@ -26,14 +38,25 @@ __all__ = [
     "TrainingStopped",
     "Validation",
     "adapt",
+    "anil",
+    "boil",
+    "cavia",
+    "checkpointed",
     "data",
     "displacement",
     "evaluate",
     "first_order",
     "fomaml",
+    "imaml",
+    "implicit",
     "maml",
+    "maml_plus_plus",
+    "meta_curvature",
     "meta_gradient",
+    "meta_sgd",
+    "mixed_mode",
     "nets",
+    "protomaml",
     "reptile",
     "rules",
     "unrolled",

@@ -92,6 +92,26 @@ class StatelessModel:
         output: Tensor = functional_call(self._module, {**params, **scratch}, (x,))
         return output
 
+    def inputs_of(self, layer: str, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """What a submodule is given when the module is called for a batch.
+
+        Raises:
+            ValueError: there is no such submodule, or it is not called exactly once.
+        """
+        given: list[Tensor] = []
+        try:
+            module = self._module.get_submodule(layer)
+        except AttributeError as error:
+            raise ValueError(f"the module has no layer {layer!r}; named_modules() lists them") from error
+        hook = module.register_forward_pre_hook(lambda module, inputs: given.append(inputs[0]))
+        try:
+            self(params, x)
+        finally:
+            hook.remove()
+        if len(given) != 1:
+            raise ValueError(f"the layer {layer!r} is called {len(given)} times in a forward pass; it must be once")
+        return given[0]
+
     def predict(self, params: Mapping[str, Tensor], query_x: Tensor, support_x: Tensor, *, looped: bool) -> Tensor:
         """Outputs ``[Q, ...]`` for the query set of one task, normalised as :attr:`norm` says.
 

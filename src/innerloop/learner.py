@@ -165,7 +165,8 @@ class Learner:
             rule_state=self._rule_state,
             generator=generator_at(0, Stream.ADAPTING, device=device),
         )
-        return Predictor(params, classes, self._model, x)
+        # Copies, since what is not adapted would otherwise be the start itself.
+        return Predictor(map_params(Tensor.clone, params), classes, self._model, x)
 
     def evaluate(
         self, episodes: EpisodeSampler, *, tasks: int = 600, norm: Norm | None = None, seed: int = 0

@@ -24,6 +24,8 @@ class Method:
         adaptation: the inner loop of meta-training.
         meta_gradient: the estimator of the meta-gradient.
         test_adaptation: the inner loop on new tasks; papers often take more steps there. The same by default.
+        anneal: ``(method, iteration) -> method``, for a method that changes over meta-training: what it is at an
+            iteration of the outer loop, counted from 0. It must go on learning the same quantities.
 
     Attributes:
         name: the name it is registered under; empty for a composition of your own, also for one that
@@ -43,6 +45,7 @@ class Method:
     adaptation: Adaptation
     meta_gradient: MetaGradient
     test_adaptation: Adaptation | None = None
+    anneal: Callable[[Method, int], Method] | None = None
     name: str = field(default="", init=False)
     arguments: Mapping[str, Any] = field(default_factory=dict, init=False)
 
@@ -50,6 +53,13 @@ class Method:
     def test(self) -> Adaptation:
         """The inner loop on new tasks."""
         return self.test_adaptation or self.adaptation
+
+    def at(self, iteration: int) -> Method:
+        """The method as it is at an iteration of the outer loop, which :class:`innerloop.MetaTrainer` asks for.
+
+        A function of the iteration's number only, so that a resumed run goes on as it would have.
+        """
+        return self if self.anneal is None else self.anneal(self, iteration)
 
 
 METHODS: dict[str, Callable[..., Method]] = {}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["LOSSES", "LossFn", "Objective", "accuracies", "last_step"]
+__all__ = ["LOSSES", "LossFn", "Objective", "accuracies", "last_step", "multi_step"]
 
 LossFn = Callable[[Tensor, Tensor], Tensor]
 """``(outputs [N, ...], targets [N, ...]) -> scalar``, the mean over the examples of one task."""
@@ -27,6 +28,40 @@ def last_step(steps: int) -> tuple[float, ...]:
         (0.0, 0.0, 1.0)
     """
     return (0.0,) * steps + (1.0,)
+
+
+@functools.cache  # so that a method that asks for the same weights again is the same method
+def multi_step(progress: float) -> Objective:
+    r"""The query losses after every inner step, with weights that move towards the last one (MAML++).
+
+    .. math:: w_k = \max\left(\frac{1 - p}{K}, \frac{0.03}{K}\right) \text{ for } k < K, \qquad
+              w_K = 1 - \sum_{k < K} w_k
+
+    Args:
+        progress: p, from 0 (all steps alike) to 1, where only the last step counts.
+
+    Raises:
+        ValueError: a negative progress.
+
+    Example:
+        >>> multi_step(0.0)(4), multi_step(0.5)(4), multi_step(1.0)(4)
+        ((0.0, 0.25, 0.25, 0.25, 0.25), (0.0, 0.125, 0.125, 0.125, 0.625), (0.0, 0.0, 0.0, 0.0, 1.0))
+
+    References:
+        Antoniou, Edwards, Storkey: How to train your MAML. ICLR 2019, section 4 (MSL).
+    """
+    if not progress >= 0:
+        raise ValueError(f"progress is {progress}; it must be 0 or more")
+    if progress >= 1:
+        return last_step
+
+    def weights(steps: int) -> tuple[float, ...]:
+        if steps == 0:
+            return (1.0,)
+        early = max(1 - progress, 0.03) / steps
+        return (0.0, *[early] * (steps - 1), 1 - early * (steps - 1))
+
+    return weights
 
 
 def accuracies(outputs: Tensor, targets: Tensor) -> Tensor | None:

@@ -13,6 +13,7 @@ __all__ = [
     "Params",
     "detached",
     "expand_tasks",
+    "leaf",
     "leaves",
     "map_params",
     "scale",
@@ -54,7 +55,12 @@ def detached(a: Mapping[str, Tensor]) -> Params:
 
 def leaves(a: Mapping[str, Tensor]) -> Params:
     """The same values as new leaves of a graph, to be differentiated with respect to."""
-    return map_params(lambda t: t.detach().requires_grad_(t.is_floating_point()), a)
+    return map_params(leaf, a)
+
+
+def leaf(a: Tensor) -> Tensor:
+    """The same values as a new leaf of a graph, to be differentiated with respect to if they can be."""
+    return a.detach().requires_grad_(a.is_floating_point())
 
 
 def expand_tasks(a: Mapping[str, Tensor], tasks: int) -> Params:

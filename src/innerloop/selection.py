@@ -9,7 +9,7 @@ from torch import Tensor
 
 from innerloop.params import Params
 
-__all__ = ["partition"]
+__all__ = ["complement", "partition"]
 
 
 def partition(params: Mapping[str, Tensor], patterns: str) -> tuple[Params, Params]:
@@ -19,7 +19,8 @@ def partition(params: Mapping[str, Tensor], patterns: str) -> tuple[Params, Para
         params: the model's meta-learned parameters by name.
         patterns: shell-style name patterns separated by spaces, read from left to right; one that begins with
             ``!`` takes its matches out again. ``"*"`` adapts all, ``"head.*"`` a head only,
-            ``"* !*.norm.*"`` everything but normalisation layers.
+            ``"* !*.norm.*"`` everything but normalisation layers. ``@last`` stands for the parameters of the last
+            layer, which in most networks is the head.
 
     Returns:
         The adapted parameters and the others.
@@ -35,7 +36,7 @@ def partition(params: Mapping[str, Tensor], patterns: str) -> tuple[Params, Para
     """
     chosen: set[str] = set()
     for pattern in patterns.split():
-        matches = {name for name in params if fnmatchcase(name, pattern.removeprefix("!"))}
+        matches = _matches(list(params), pattern.removeprefix("!"))
         if not matches:
             raise ValueError(f"the pattern {pattern!r} matches none of the parameters {', '.join(params)}")
         chosen = chosen - matches if pattern.startswith("!") else chosen | matches
@@ -43,3 +44,21 @@ def partition(params: Mapping[str, Tensor], patterns: str) -> tuple[Params, Para
         raise ValueError(f"the patterns {patterns!r} leave no parameter to adapt; '*' adapts all of them")
     adapted = {name: tensor for name, tensor in params.items() if name in chosen}
     return adapted, {name: tensor for name, tensor in params.items() if name not in chosen}
+
+
+def complement(patterns: str) -> str:
+    """The patterns of all other parameters.
+
+    Example:
+        >>> complement("head.* !*.bias")
+        '* !head.* *.bias'
+    """
+    turned = [p.removeprefix("!") if p.startswith("!") else f"!{p}" for p in patterns.split()]
+    return " ".join(["*", *turned])
+
+
+def _matches(names: list[str], pattern: str) -> set[str]:
+    if pattern == "@last":
+        layer = names[-1].rpartition(".")[0]
+        return {name for name in names if name.rpartition(".")[0] == layer}
+    return {name for name in names if fnmatchcase(name, pattern)}

@@ -3,17 +3,89 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
+import torch.nn.functional as F
 from torch import Tensor
 
-from innerloop.params import Params, expand_tasks
+from innerloop.params import Params, expand_tasks, map_params
 
-__all__ = ["Start", "initialisation"]
-
-Start = Callable[[Mapping[str, Tensor], int], Params]
-"""``(meta-parameters to be adapted, tasks T) -> starting values [T, ...]``."""
+__all__ = ["Start", "Tasks", "initialisation", "prototypes", "zero"]
 
 
-def initialisation(adapted: Mapping[str, Tensor], tasks: int) -> Params:
+@dataclass(frozen=True)
+class Tasks:
+    """What a start may look at beside the meta-parameters: the support sets of ``T`` tasks.
+
+    Attributes:
+        support_x: ``[T, S, ...]``.
+        support_y: ``[T, S, ...]``.
+        inputs_of: from the name of a layer to what it is given for the support sets by the network as it is
+            meta-learned, ``[T, S, ...]``.
+    """
+
+    support_x: Tensor
+    support_y: Tensor
+    inputs_of: Callable[[str], Tensor]
+
+    @property
+    def count(self) -> int:
+        """T."""
+        return len(self.support_x)
+
+
+Start = Callable[[Mapping[str, Tensor], Tasks], Params]
+"""``(meta-parameters to be adapted, tasks) -> starting values [T, ...]``."""
+
+
+def initialisation(adapted: Mapping[str, Tensor], tasks: Tasks) -> Params:
     """Every task starts from the meta-learned initialisation θ (MAML, Reptile)."""
-    return expand_tasks(adapted, tasks)
+    return expand_tasks(adapted, tasks.count)
+
+
+def zero(adapted: Mapping[str, Tensor], tasks: Tasks) -> Params:
+    """Every task starts from zero (CAVIA's context); what the meta-parameters hold has no effect."""
+    # By a product, so that they have a gradient, of zero, and are not taken for parameters that nothing uses.
+    return expand_tasks(map_params(lambda p: p * 0, adapted), tasks.count)
+
+
+def prototypes(head: str = "@last") -> Start:
+    r"""A linear head that begins as the classifier of prototypical networks, the rest at the initialisation.
+
+    .. math:: \mu_c = \mathrm{mean}_{y_j = c} f_\theta(x_j), \qquad w_c = 2 \mu_c, \qquad b_c = -\lVert\mu_c\rVert^2
+
+    so that the logits are :math:`-\lVert f(x) - \mu_c \rVert^2` up to what all classes share. What the
+    meta-parameters hold for the head has no effect. The prototype of a class without support examples is zero.
+
+    Args:
+        head: the name of the linear layer; ``@last`` for the last one.
+
+    Raises:
+        ValueError: when it is used: the head is not adapted or not a linear layer with a bias, or the targets are
+            not class indices.
+
+    References:
+        Snell, Swersky, Zemel: Prototypical Networks for Few-shot Learning. NeurIPS 2017, section 2.4. Triantafillou et
+        al.: Meta-Dataset. ICLR 2020, section 3.
+    """
+
+    def start(adapted: Mapping[str, Tensor], tasks: Tasks) -> Params:
+        layer = list(adapted)[-1].rpartition(".")[0] if head == "@last" else head
+        weight, bias = (f"{layer}.{part}".removeprefix(".") for part in ("weight", "bias"))
+        if weight not in adapted or bias not in adapted or adapted[weight].ndim != 2:
+            raise ValueError(
+                f"a prototype head needs a linear layer {layer!r} with a weight and a bias that are adapted; those "
+                f"adapted are {', '.join(adapted)}: name the head, and leave it in adapt="
+            )
+        if tasks.support_y.is_floating_point():
+            raise ValueError("prototypes are of classes, and these targets are not class indices; use another start")
+        features = tasks.inputs_of(layer)
+        member = F.one_hot(tasks.support_y, len(adapted[weight])).to(features.dtype)
+        means = member.mT @ features / member.sum(1).clamp(min=1)[..., None]
+        rest = {name: p for name, p in adapted.items() if name not in (weight, bias)}
+        unused = zero({weight: adapted[weight], bias: adapted[bias]}, tasks)
+        made = {weight: 2 * means + unused[weight], bias: unused[bias] - (means * means).sum(-1)}
+        begun = {**initialisation(rest, tasks), **made}
+        return {name: begun[name] for name in adapted}
+
+    return start

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import Literal
 
 import torch
@@ -15,12 +16,23 @@ from innerloop.adaptation import Adaptation
 from innerloop.episode import Episode
 from innerloop.functional import StatelessModel
 from innerloop.objectives import LossFn
-from innerloop.params import METHOD_PREFIX, Params, detached, leaves, map_nested
+from innerloop.params import METHOD_PREFIX, Params, detached, leaf, map_nested
 from innerloop.rules.base import RuleState
 from innerloop.selection import partition
+from innerloop.starts import Tasks
 from innerloop.taskwise import taskwise
 
-__all__ = ["Iterate", "Problem", "Support", "Track", "named_gradients", "unroll"]
+__all__ = [
+    "Iterate",
+    "Problem",
+    "Support",
+    "Track",
+    "begin",
+    "named_gradients",
+    "step",
+    "unroll",
+    "without_gaps",
+]
 
 
 class Track(Enum):
@@ -58,6 +70,15 @@ class Problem:
                 losses: Tensor = vmap(one, randomness="different")(adapted, x, y)
             return losses
         return torch.stack([one(_task(adapted, i), x[i], y[i]) for i in range(x.shape[0])])
+
+    def inputs_of(self, layer: str, params: Params, x: Tensor) -> Tensor:
+        """What a layer is given for the batches ``x`` of ``T`` tasks at shared parameters, ``[T, N, ...]``."""
+        one = partial(self.model.inputs_of, layer, params)
+        if self.batched:
+            with taskwise(x.device):
+                inputs: Tensor = vmap(one, randomness="different")(x)
+            return inputs
+        return torch.stack([one(batch) for batch in x])
 
     def query(self, adapted: Params, fixed: Params, episode: Episode) -> tuple[Tensor, Tensor]:
         """The query losses ``[T]`` and outputs ``[T, Q, ...]``."""
@@ -148,6 +169,17 @@ def unroll(
     Raises:
         ValueError: the support loss does not depend on one of the adapted parameters.
     """
+    iterate = begin(problem, adaptation, meta_params, support, track)
+    yield iterate
+    for k in range(adaptation.steps):
+        iterate = step(problem, adaptation, iterate, support, k, track=track)
+        yield iterate
+
+
+def begin(
+    problem: Problem, adaptation: Adaptation, meta_params: Mapping[str, Tensor], support: Support, track: Track
+) -> Iterate:
+    """The start θ_0 of the inner loop; arguments as for :func:`unroll`."""
     keep = track is not Track.NOTHING
     with torch.set_grad_enabled(keep):
         source = meta_params if keep else detached(meta_params)
@@ -155,48 +187,62 @@ def unroll(
         learned = {n.removeprefix(METHOD_PREFIX): p for n, p in source.items() if n.startswith(METHOD_PREFIX)}
         chosen, fixed = partition(model_params, adaptation.adapt)
         tasks = support.x.shape[0]
-        adapted = adaptation.start(chosen, tasks)
+        features = partial(problem.inputs_of, params=model_params, x=support.x)
+        adapted = adaptation.start(chosen, Tasks(support.x, support.y, features))
         if support.state is None:
             state = vmap(adaptation.rule.init, in_dims=(0, None))(adapted, learned)
         else:
             state = map_nested(lambda t: t.expand(tasks, *t.shape), support.state)
-    yield Iterate(adapted, fixed, state)
+    return Iterate(adapted, fixed, state)
 
-    # Inside the inner loop the parameters that it leaves alone are constants, except to the second order.
-    still = fixed if track is Track.EVERYTHING else detached(fixed)
-    for k in range(adaptation.steps):
-        x, y = support.at_step(k)
-        with torch.enable_grad():
-            at = adapted if track is Track.EVERYTHING else leaves(adapted)
-            losses = problem.support_losses(at, still, x, y)
-            grads = named_gradients(
-                losses.sum(),
-                at,
-                create_graph=track is Track.EVERYTHING,
-                unused=problem.unused,
-                what="support loss",
-            )
-        with torch.set_grad_enabled(keep):
-            adapted, state = vmap(adaptation.rule.step)(adapted, grads, state)
-        yield Iterate(adapted, fixed, state, losses.detach())
+
+def step(
+    problem: Problem, adaptation: Adaptation, iterate: Iterate, support: Support, k: int, *, track: Track
+) -> Iterate:
+    """The iterate θ_{k+1} after θ_k, ``iterate``; other arguments as for :func:`unroll`."""
+    second_order = track is Track.EVERYTHING
+    x, y = support.at_step(k)
+    with torch.enable_grad():
+        # Inside the inner loop the parameters that it leaves alone are constants, except to the second order.
+        fixed = iterate.fixed if second_order else detached(iterate.fixed)
+        at = {name: t if second_order and t.requires_grad else leaf(t) for name, t in iterate.adapted.items()}
+        losses = problem.support_losses(at, fixed, x, y)
+        grads = named_gradients(losses.sum(), at, create_graph=second_order, unused=problem.unused, what="support loss")
+    with torch.set_grad_enabled(track is not Track.NOTHING):
+        adapted, state = vmap(adaptation.rule.step)(iterate.adapted, grads, iterate.state)
+    return Iterate(adapted, iterate.fixed, state, losses.detach())
 
 
 def named_gradients(
     loss: Tensor, params: Params, *, create_graph: bool, unused: Literal["error", "ignore"], what: str
 ) -> Params:
     """The gradient of a scalar by name; a parameter that it does not depend on is named in an error."""
-    if not loss.requires_grad:
+    grads: Sequence[Tensor | None] = [None] * len(params)
+    if loss.requires_grad:
+        grads = torch.autograd.grad(loss, list(params.values()), create_graph=create_graph, allow_unused=True)
+    return without_gaps(params, grads, unused=unused, what=what)
+
+
+def without_gaps(
+    params: Mapping[str, Tensor],
+    grads: Sequence[Tensor | None],
+    *,
+    unused: Literal["error", "ignore"],
+    what: str,
+) -> Params:
+    """Gradients by name; a parameter without one is named in an error, or gets zeros."""
+    named = dict(zip(params, grads, strict=True))
+    idle = [name for name, grad in named.items() if grad is None]
+    if len(idle) == len(named):
         raise ValueError(f"the {what} does not depend on any of the parameters {', '.join(params)}")
-    grads = torch.autograd.grad(loss, list(params.values()), create_graph=create_graph, allow_unused=True)
-    idle = [name for name, grad in zip(params, grads, strict=True) if grad is None]
+    # What a rule learns may be of no use to an episode, as is the rate of a step that is not taken.
+    idle = [name for name in idle if not name.startswith(METHOD_PREFIX)]
     if idle and unused == "error":
         raise ValueError(
             f"the {what} does not depend on {', '.join(idle)}: freeze with requires_grad_(False), leave out of "
             f"adapt=, or pass unused='ignore' to give a gradient of zero"
         )
-    return {
-        name: torch.zeros_like(params[name]) if grad is None else grad for name, grad in zip(params, grads, strict=True)
-    }
+    return {name: torch.zeros_like(params[name]) if grad is None else grad for name, grad in named.items()}
 
 
 def _task(params: Params, index: int) -> Params:

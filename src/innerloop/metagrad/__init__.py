@@ -1,7 +1,10 @@
 """How to differentiate the outer objective with respect to the meta-parameters."""
 
 from innerloop.metagrad.base import Info, MetaGradient
+from innerloop.metagrad.checkpointed import checkpointed
 from innerloop.metagrad.displacement import displacement
+from innerloop.metagrad.implicit import implicit
+from innerloop.metagrad.mixed_mode import mixed_mode
 from innerloop.metagrad.scored import first_order, unrolled
 
-__all__ = ["Info", "MetaGradient", "displacement", "first_order", "unrolled"]
+__all__ = ["Info", "MetaGradient", "checkpointed", "displacement", "first_order", "implicit", "mixed_mode", "unrolled"]

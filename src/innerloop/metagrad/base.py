@@ -1,4 +1,4 @@
-"""What a meta-gradient estimator is given and returns."""
+"""What a meta-gradient estimator is given and returns, and what several of them share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from innerloop.params import Params, map_nested
 from innerloop.rules.base import RuleState
 from innerloop.unroll import Problem, Support
 
-__all__ = ["Info", "MetaGradient", "carried_state", "stack_steps"]
+__all__ = ["Info", "MetaGradient", "carried_state", "scored_iterates", "stack_steps"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,23 @@ class MetaGradient(Protocol):
     ) -> tuple[Params, Info]:
         """The sum of the tasks' meta-gradients, and what was observed."""
         ...
+
+
+def scored_iterates(adaptation: Adaptation, episode: Episode) -> tuple[float, ...]:
+    """The weights ``[K + 1]`` of the query losses at the iterates.
+
+    Raises:
+        ValueError: there are no queries, or the objective gives another number of weights.
+    """
+    if episode.query_x.shape[1] == 0:
+        raise ValueError("the meta-objective is the loss on the query set, and this episode's query set is empty")
+    weights = adaptation.objective(adaptation.steps)
+    if len(weights) != adaptation.steps + 1:
+        raise ValueError(
+            f"the objective gives {len(weights)} weights for {adaptation.steps} inner steps; it must give one for "
+            f"each iterate, the start included: {adaptation.steps + 1}"
+        )
+    return weights
 
 
 def stack_steps(losses: list[Tensor], episode: Episode) -> Tensor:

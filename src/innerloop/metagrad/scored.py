@@ -9,7 +9,7 @@ from torch import Tensor
 
 from innerloop.adaptation import Adaptation
 from innerloop.episode import Episode
-from innerloop.metagrad.base import Info, MetaGradient, carried_state, stack_steps
+from innerloop.metagrad.base import Info, MetaGradient, carried_state, scored_iterates, stack_steps
 from innerloop.objectives import accuracies
 from innerloop.params import Params, leaves
 from innerloop.unroll import Problem, Support, Track, named_gradients, unroll
@@ -22,9 +22,34 @@ def unrolled() -> MetaGradient:
 
     .. math:: \nabla_\theta \sum_i L_i^{\mathrm{query}}(\theta_i'(\theta))
 
-    Memory grows with the number of inner steps, whose graphs are all kept.
+    Memory grows with the number of inner steps, whose graphs are all kept; :func:`innerloop.checkpointed` and
+    :func:`innerloop.mixed_mode` give the same gradient in less.
+
+    Raises:
+        torch.OutOfMemoryError: there is not enough memory; the message says what needs less. On a CPU, MemoryError or
+            RuntimeError.
     """
-    return _from_query_loss(Track.EVERYTHING)
+    estimate = _from_query_loss(Track.EVERYTHING)
+
+    def advised(
+        problem: Problem,
+        adaptation: Adaptation,
+        meta_params: Mapping[str, Tensor],
+        episode: Episode,
+        support: Support,
+    ) -> tuple[Params, Info]:
+        try:
+            return estimate(problem, adaptation, meta_params, episode, support)
+        except (MemoryError, RuntimeError) as error:
+            if (same := _of_memory(error)) is None:
+                raise
+            raise same(
+                f"{str(error) or 'out of memory'}\nThe graphs of {adaptation.steps} inner steps of {episode.tasks} "
+                "tasks did not fit. To need less, run fewer tasks at a time with execution=N, or take another exact "
+                "estimator: meta_gradient=il.checkpointed() or meta_gradient=il.mixed_mode()"
+            ) from error
+
+    return advised
 
 
 def first_order() -> MetaGradient:
@@ -45,15 +70,8 @@ def _from_query_loss(track: Track) -> MetaGradient:
         episode: Episode,
         support: Support,
     ) -> tuple[Params, Info]:
-        if episode.query_x.shape[1] == 0:
-            raise ValueError("the meta-objective is the loss on the query set, and this episode's query set is empty")
+        weights = scored_iterates(adaptation, episode)
         theta = leaves(meta_params)
-        weights = adaptation.objective(adaptation.steps)
-        if len(weights) != adaptation.steps + 1:
-            raise ValueError(
-                f"the objective gives {len(weights)} weights for {adaptation.steps} inner steps; it must give one for "
-                f"each iterate, the start included: {adaptation.steps + 1}"
-            )
         objective = torch.zeros((), device=episode.query_x.device)
         support_losses: list[Tensor] = []
         with torch.enable_grad():
@@ -77,3 +95,13 @@ def _from_query_loss(track: Track) -> MetaGradient:
         )
 
     return estimate
+
+
+def _of_memory(error: MemoryError | RuntimeError) -> type[Exception] | None:
+    """The type of an error that says that memory ran out; None of any other."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return torch.OutOfMemoryError
+    if isinstance(error, MemoryError):
+        return MemoryError
+    # What PyTorch's allocator for CPUs raises has no type of its own.
+    return RuntimeError if "can't allocate memory" in str(error) else None

@@ -1,5 +1,24 @@
 """The named methods, each a composition of the parts."""
 
+from innerloop.methods.cavia import cavia
 from innerloop.methods.classic import fomaml, maml, reptile
+from innerloop.methods.imaml import imaml
+from innerloop.methods.maml_plus_plus import maml_plus_plus
+from innerloop.methods.meta_curvature import meta_curvature
+from innerloop.methods.meta_sgd import meta_sgd
+from innerloop.methods.partial import anil, boil
+from innerloop.methods.protomaml import protomaml
 
-__all__ = ["fomaml", "maml", "reptile"]
+__all__ = [
+    "anil",
+    "boil",
+    "cavia",
+    "fomaml",
+    "imaml",
+    "maml",
+    "maml_plus_plus",
+    "meta_curvature",
+    "meta_sgd",
+    "protomaml",
+    "reptile",
+]

@@ -12,6 +12,7 @@ from typing import Literal
 from innerloop.adaptation import Adaptation
 from innerloop.metagrad import MetaGradient, displacement, first_order, unrolled
 from innerloop.method import Method, registered
+from innerloop.methods._steps import with_steps
 from innerloop.rules import adam, sgd
 
 __all__ = ["fomaml", "maml", "reptile"]
@@ -55,7 +56,7 @@ def maml(
         algorithm 2.
     """
     adaptation = Adaptation(sgd(inner_lr), inner_steps, adapt=adapt)
-    return Method(adaptation, meta_gradient or unrolled(), _with_steps(adaptation, test_steps))
+    return Method(adaptation, meta_gradient or unrolled(), with_steps(adaptation, test_steps))
 
 
 @registered
@@ -132,9 +133,5 @@ def reptile(
     uses_adam = inner_optimizer == "adam"
     rule = adam(inner_lr, betas=(0.0, 0.999)) if uses_adam else sgd(inner_lr)
     adaptation = Adaptation(rule, inner_steps, inner_batch, adapt=adapt, carry_state=uses_adam)
-    test = replace(_with_steps(adaptation, test_steps), batch_size=test_batch)
+    test = replace(with_steps(adaptation, test_steps), batch_size=test_batch)
     return Method(adaptation, displacement(), test)
-
-
-def _with_steps(adaptation: Adaptation, steps: int | None) -> Adaptation:
-    return adaptation if steps is None else replace(adaptation, steps=steps)

@@ -4,10 +4,16 @@ from collections.abc import Callable
 
 from torch import nn
 
+from innerloop.nets.context import conv4_with_context, mlp_with_context, with_context
 from innerloop.nets.conv4 import conv4
 from innerloop.nets.mlp import mlp
 
-__all__ = ["NETS", "conv4", "mlp"]
+__all__ = ["NETS", "conv4", "conv4_with_context", "mlp", "mlp_with_context", "with_context"]
 
-NETS: dict[str, Callable[..., nn.Module]] = {"conv4": conv4, "mlp": mlp}
+NETS: dict[str, Callable[..., nn.Module]] = {
+    "conv4": conv4,
+    "conv4_with_context": conv4_with_context,
+    "mlp": mlp,
+    "mlp_with_context": mlp_with_context,
+}
 """The functions that make a network, by the name under which a recipe or a saved learner knows them."""

@@ -18,6 +18,7 @@ from innerloop.data import glyphs, omniglot, sinusoids
 from innerloop.episode import EpisodeSampler
 from innerloop.method import METHODS, Method
 from innerloop.objectives import LOSSES
+from innerloop.precision import Precision
 from innerloop.recipes.config import Config, ConfigError
 from innerloop.recipes.schedules import SCHEDULES
 from innerloop.trainer import MetaTrainer, Validation
@@ -83,10 +84,15 @@ class DataSource:
 
 def net_spec(config: Config) -> dict[str, Any]:
     """The network as one of :data:`innerloop.nets.NETS` and its arguments."""
+    arguments: dict[str, Any]
     if config.regression:
-        return {"name": "mlp", "arguments": {"hidden": list(config.hidden), "activation": config.activation}}
-    arguments = {"ways": config.ways, "filters": config.filters, "pool": config.pool, "head_std": config.head_std}
-    return {"name": "conv4", "arguments": arguments}
+        name, arguments = "mlp", {"hidden": list(config.hidden), "activation": config.activation}
+    else:
+        name = "conv4"
+        arguments = {"ways": config.ways, "filters": config.filters, "pool": config.pool, "head_std": config.head_std}
+    if config.method == "cavia":
+        return {"name": f"{name}_with_context", "arguments": {"size": config.context_size, **arguments}}
+    return {"name": name, "arguments": arguments}
 
 
 def make_method(config: Config) -> Method:
@@ -96,7 +102,19 @@ def make_method(config: Config) -> Method:
     return make(**arguments)
 
 
-def make_trainer(config: Config, net: nn.Module) -> MetaTrainer:
+@dataclass(frozen=True)
+class Running:
+    """How a run is computed, which changes its speed and its rounding, and nothing that the configuration says."""
+
+    execution: Literal["auto", "serial", "batched"] | int = "auto"
+    """How tasks run: serial, batched, or a number of tasks at a time; auto times the ways before a long run."""
+    precision: Precision = "full"
+    """full, tf32 (products of NVIDIA GPUs), or bf16 (forward pass)."""
+    compile: bool = False
+    """Compile meta-gradients; it takes minutes, and is for GPUs and small networks."""
+
+
+def make_trainer(config: Config, net: nn.Module, running: Running = Running()) -> MetaTrainer:
     """The trainer of a run.
 
     Raises:
@@ -118,6 +136,9 @@ def make_trainer(config: Config, net: nn.Module) -> MetaTrainer:
             scheduler=scheduler,
             loss_fn=LOSSES["mse" if config.regression else "cross_entropy"],
             norm=config.norm,
+            execution=running.execution,
+            precision=running.precision,
+            compile=running.compile,
             seed=config.seed,
         )
     except ValueError as error:

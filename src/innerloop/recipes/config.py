@@ -48,7 +48,19 @@ class Config:
     """Regression: activation function."""
 
     # Method: the inner loop
-    method: Literal["maml", "fomaml", "reptile"] = "maml"
+    method: Literal[
+        "maml",
+        "fomaml",
+        "reptile",
+        "anil",
+        "boil",
+        "meta_sgd",
+        "maml_plus_plus",
+        "protomaml",
+        "cavia",
+        "imaml",
+        "meta_curvature",
+    ] = "maml"
     """Meta-learning method."""
     inner_lr: float = 0.4
     """Inner learning rate, alpha."""
@@ -64,6 +76,24 @@ class Config:
     """Reptile: support examples of each inner step in validation and test; all of them if not given."""
     adapt: str = "*"
     """Name patterns of the parameters that the inner loop adapts; "* !*.norm.*" leaves out batch norm."""
+    head: str = "@last"
+    """ANIL, BOIL: name patterns of the head's parameters. ProtoMAML: the name of its layer. @last is the last layer."""
+    multi_step_iterations: int = 5000
+    """MAML++: iterations until only the last inner step is scored."""
+    first_order_iterations: int = 0
+    """MAML++: iterations of first-order gradients at the beginning."""
+    per_step: str = ""
+    """MAML++: name patterns of the parameters with a learned value for each inner step; "*.norm.*" is batch norm."""
+    context_size: int = 5
+    """CAVIA: context parameters; further inputs in regression, a modulation of the third block in classification."""
+    strength: float = 2.0
+    """iMAML: pull back to the initialisation, lambda."""
+    solver: Literal["cg", "neumann"] = "cg"
+    """iMAML: how the linear system is solved."""
+    solver_iterations: int = 5
+    """iMAML: iterations of the solver."""
+    damping: float = 1.0
+    """iMAML: what is added to lambda in the linear system."""
     norm: Literal["transductive", "inductive"] = "transductive"
     """Batch-norm statistics: of the whole query set, or of each query with the support set."""
 
@@ -90,14 +120,19 @@ class Config:
     """Seed of the initial weights and of all tasks."""
 
     def __post_init__(self) -> None:
-        for name in ("shots", "queries", "test_queries", "filters", "tasks", "val_tasks", "val_every", "test_tasks"):
+        for name in (
+            *("shots", "queries", "test_queries", "filters", "tasks", "val_tasks", "val_every", "test_tasks"),
+            *("context_size", "solver_iterations"),
+        ):
             least = 0 if name == "queries" and self.method == "reptile" else 1
             self._check(name, getattr(self, name) >= least, f"a whole number of at least {least}")
-        for name in ("iterations", "inner_steps", "test_steps", "seed"):
+        counts = ("iterations", "inner_steps", "test_steps", "multi_step_iterations", "first_order_iterations", "seed")
+        for name in counts:
             self._check(name, getattr(self, name) >= 0, "a whole number of at least 0")
         for name in ("train_shots", "inner_batch", "test_batch"):
             self._check(name, getattr(self, name) is None or getattr(self, name) >= 1, "a whole number of at least 1")
-        for name in ("inner_lr", "outer_lr"):
+        self._check("damping", 0 <= self.damping < math.inf, "a number of at least 0")
+        for name in ("inner_lr", "outer_lr", "strength"):
             value = getattr(self, name)
             self._check(name, math.isfinite(value) and value > 0, "a positive number")
         self._check("head_std", self.head_std is None or 0 <= self.head_std < math.inf, "a number of at least 0")

@@ -1,12 +1,14 @@
 """The named recipes: the papers' hyperparameters and protocols.
 
 Sources: Finn et al., 2017 (MAML), section 5 and appendix A, and its published code; Nichol et al., 2018 (Reptile),
-appendix A, and its published code. See ``docs/recipes.md`` for where a recipe departs from them.
+appendix A, and its published code; for the rest of the family, ``docs/methods.md``. There and in ``docs/recipes.md`` is
+where a recipe departs from them.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from innerloop.recipes.config import Config, ConfigError
 
@@ -57,6 +59,29 @@ _SINUSOID = Config(
 # Glyphs are this project's own; the schedules are short enough for a laptop.
 _GLYPHS = Config(dataset="glyphs", queries=5, test_queries=5, tasks=16, iterations=1500, outer_schedule="cosine")
 
+_FAMILY: dict[str, dict[str, Any]] = {
+    "anil": {"method": "anil"},
+    "boil": {"method": "boil", "inner_lr": 0.5, "inner_steps": 1, "test_steps": 1},
+    "meta-sgd": {"method": "meta_sgd", "inner_lr": 0.05, "inner_steps": 1, "test_steps": 1},
+    # 100 epochs of 500 iterations; batch norm's weights have a value for each step, and do not follow the gradient.
+    "maml-plus-plus": {
+        "method": "maml_plus_plus",
+        "inner_lr": 0.1,
+        "inner_steps": 5,
+        "test_steps": 5,
+        "adapt": "*",
+        "per_step": "*.norm.*",
+        "tasks": 8,
+        "iterations": 50_000,
+        "outer_schedule": "cosine",
+    },
+    "protomaml": {"method": "protomaml"},
+    "cavia": {"method": "cavia", "inner_lr": 1.0, "inner_steps": 2, "test_steps": 2, "context_size": 100},
+    "imaml": {"method": "imaml", "inner_lr": 0.1, "inner_steps": 16, "test_steps": 16, "iterations": 20_000},
+    "meta-curvature": {"method": "meta_curvature"},
+}
+_FAMILY_20W: dict[str, dict[str, Any]] = {"imaml": {"inner_steps": 25, "test_steps": 25}}
+
 
 def _omniglot() -> dict[str, Config]:
     cells: dict[str, Config] = {}
@@ -67,6 +92,10 @@ def _omniglot() -> dict[str, Config]:
             cells[f"{cell}-maml"] = replace(maml, shots=shots, queries=shots, test_queries=shots)
             cells[f"{cell}-fomaml"] = replace(cells[f"{cell}-maml"], method="fomaml")
             cells[f"{cell}-reptile"] = replace(reptile, shots=shots)
+        # The rest of the family, where it says nothing else, has MAML's settings.
+        for name, settings in _FAMILY.items():
+            more = _FAMILY_20W.get(name, {}) if ways == 20 else {}
+            cells[f"omniglot-{ways}w1s-{name}"] = replace(maml, **{**settings, **more})
     return cells
 
 
@@ -74,6 +103,8 @@ RECIPES: dict[str, Config] = {
     **_omniglot(),
     "sinusoid-maml": _SINUSOID,
     "sinusoid-fomaml": replace(_SINUSOID, method="fomaml"),
+    "sinusoid-meta-sgd": replace(_SINUSOID, method="meta_sgd", inner_lr=0.05, test_steps=1),
+    "sinusoid-cavia": replace(_SINUSOID, method="cavia", inner_lr=1.0, test_steps=1, iterations=50_000),
     # The settings of the sinusoid experiment published with Reptile: its network, and one task at a time.
     "sinusoid-reptile": replace(
         _SINUSOID,

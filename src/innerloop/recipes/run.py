@@ -19,7 +19,7 @@ from innerloop.evaluation import Evaluation
 from innerloop.functional import Norm
 from innerloop.learner import Learner
 from innerloop.nets import NETS
-from innerloop.recipes.build import DataSource, make_trainer, net_spec
+from innerloop.recipes.build import DataSource, Running, make_trainer, net_spec
 from innerloop.recipes.config import Config, ConfigError
 from innerloop.recipes.curves import draw_curves
 
@@ -70,7 +70,14 @@ class RunResult:
 
 
 def train_run(
-    recipe: str, config: Config, folder: Path, source: DataSource, *, resume: bool = False, progress: bool | None = None
+    recipe: str,
+    config: Config,
+    folder: Path,
+    source: DataSource,
+    *,
+    running: Running = Running(),  # noqa: B008 - frozen
+    resume: bool = False,
+    progress: bool | None = None,
 ) -> Run:
     """Train by a configuration, into a folder.
 
@@ -79,6 +86,7 @@ def train_run(
         config: the configuration.
         folder: the run's folder.
         source: where the data is.
+        running: how tasks are run.
         resume: go on with the run that the folder holds, if any.
         progress: whether to show a progress bar; None shows it on a terminal.
 
@@ -99,7 +107,7 @@ def train_run(
     torch.manual_seed(config.seed)
     spec = net_spec(config)
     net = NETS[spec["name"]](**spec["arguments"]).to(source.device)
-    trainer = make_trainer(config, net)
+    trainer = make_trainer(config, net, running)
     folder.mkdir(parents=True, exist_ok=True)
     description = {"format": FORMAT, "recipe": recipe, "torch": torch.__version__, "config": asdict(config)}
     write_atomically(folder / CONFIG_FILE, (json.dumps(description, indent=2) + "\n").encode())

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from innerloop.params import Params, map_params
+from innerloop.params import Params, map_params, scale
 from innerloop.rules._checks import check_at_least, check_below
+from innerloop.rules._numeric import counter, safe_sqrt
 from innerloop.rules.base import InnerRule, RuleState
 
-__all__ = ["adam"]
+__all__ = ["adam", "adamw"]
 
 
 def adam(
@@ -49,8 +50,7 @@ def adam(
         some = next(iter(params.values()))
         zeros = map_params(torch.zeros_like, params)
         m = zeros if beta1 else {}  # with β1 = 0, m is the gradient and nothing is carried
-        dtype = torch.promote_types(some.dtype, torch.float32)
-        return {"count": torch.zeros((), dtype=dtype, device=some.device), "m": m, "v": zeros}
+        return {"count": counter(some), "m": m, "v": zeros}
 
     def step(params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState) -> tuple[Params, RuleState]:
         if weight_decay:
@@ -63,7 +63,7 @@ def adam(
 
         def update(p: Tensor, m: Tensor, v: Tensor) -> Tensor:
             # Written to need little new memory; only what nobody else has seen is changed in place.
-            scaled = m / (_sqrt(v) / root.to(p.dtype)).add_(eps)
+            scaled = m / (safe_sqrt(v) / root.to(p.dtype)).add_(eps)
             return (scaled * -rate.to(p.dtype)).add_(p)
 
         return map_params(update, params, m or grads, v), {"count": count, "m": m, "v": v}
@@ -71,14 +71,39 @@ def adam(
     return InnerRule(init, step)
 
 
+def adamw(
+    lr: float, *, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.01
+) -> InnerRule:
+    r"""Adam with decoupled weight decay, differentiable, step for step equal to ``torch.optim.AdamW``.
+
+    .. math:: \theta \leftarrow \mathrm{Adam}((1 - \alpha\lambda)\,\theta)
+
+    Args:
+        lr: the inner learning rate α.
+        betas: β1 and β2, as for :func:`adam`.
+        eps: ε, as for :func:`adam`.
+        weight_decay: λ, which shrinks the parameters instead of joining the gradient.
+
+    Raises:
+        ValueError: a negative number, or a β of 1 or more.
+
+    Example:
+        >>> rule, params = adamw(0.1, weight_decay=0.5), {"w": torch.tensor(1.0)}
+        >>> rule.step(params, {"w": torch.tensor(7.0)}, rule.init(params, {}))[0]
+        {'w': tensor(0.8500)}
+
+    References:
+        Loshchilov, Hutter: Decoupled Weight Decay Regularization. ICLR 2019, algorithm 2.
+    """
+    check_at_least(0.0, weight_decay=weight_decay)
+    inner = adam(lr, betas=betas, eps=eps)
+
+    def step(params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState) -> tuple[Params, RuleState]:
+        return inner.step(scale(params, 1 - lr * weight_decay), grads, state)
+
+    return inner._replace(step=step)
+
+
 def _bias_correction(beta: float, count: Tensor) -> Tensor:
     """``1 - beta**count``, without the cancellation that costs float32 four digits at the first steps."""
     return torch.ones_like(count) if beta == 0 else -torch.expm1(count * math.log(beta))
-
-
-def _sqrt(v: Tensor) -> Tensor:
-    """The square root, with a derivative of zero at zero."""
-    if not torch.is_grad_enabled():
-        return v.sqrt()
-    positive = v > 0
-    return torch.where(positive, torch.where(positive, v, torch.ones_like(v)).sqrt(), torch.zeros_like(v))

@@ -1,0 +1,186 @@
+"""iMAML's meta-gradient: by the implicit function theorem, from where the inner loop ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from innerloop.adaptation import Adaptation
+from innerloop.episode import Episode
+from innerloop.metagrad.base import Info, MetaGradient, carried_state, scored_iterates, stack_steps
+from innerloop.objectives import accuracies
+from innerloop.params import METHOD_PREFIX, Params, leaves, map_params, scale
+from innerloop.unroll import Iterate, Problem, Support, Track, begin, named_gradients, unroll, without_gaps
+
+__all__ = ["implicit"]
+
+Product = Callable[[Params], Params]
+"""The product of a symmetric matrix for each task with vectors, all ``[T, ...]``."""
+
+
+def implicit(
+    strength: float, *, iterations: int = 5, solver: Literal["cg", "neumann"] = "cg", damping: float = 0.0
+) -> MetaGradient:
+    r"""The meta-gradient at the solution of the inner problem, whatever led there (iMAML).
+
+    Where the inner loop has minimised :math:`L_i(\phi) + \frac{\lambda}{2} \lVert \phi - \theta \rVert^2`, the
+    implicit function theorem gives
+
+    .. math:: \nabla_\theta \sum_i L_i^{\mathrm{query}}(\phi_i) =
+              \sum_i \lambda \, (\nabla^2 L_i(\phi_i) + \lambda I)^{-1} \, \nabla L_i^{\mathrm{query}}(\phi_i)
+
+    so that neither time nor memory goes into the path. Only products with the Hessian are taken. Parameters that the
+    inner loop leaves alone get the gradient that goes through the solution, too. How good it is depends on how near
+    the inner loop comes to the solution. Without inner steps the solution is the start, and so is its gradient.
+
+    Args:
+        strength: λ, that of :func:`innerloop.rules.proximal`.
+        iterations: iterations of the solver.
+        solver: ``cg`` for conjugate gradients; ``neumann`` for so many more terms of
+            :math:`\sum_j (-\nabla^2 L / \lambda)^j / \lambda`, which needs a Hessian smaller than λ.
+        damping: added to λ in the matrix that is inverted. The original code has 1; 0 is exact.
+
+    Raises:
+        ValueError: a strength that is not positive, fewer than one iteration, an unknown solver, negative damping; when
+            used, a rule that learns something, or an objective that scores other iterates than the last.
+
+    Example:
+        >>> import innerloop as il
+        >>> rule = il.rules.proximal(il.rules.sgd(0.1), strength=2.0)
+        >>> method = il.Method(il.Adaptation(rule, steps=16), implicit(strength=2.0))
+
+    References:
+        Rajeswaran, Finn, Kakade, Levine: Meta-Learning with Implicit Gradients. NeurIPS 2019, eq. 6 and algorithm 2.
+        Lorraine, Vicol, Duvenaud: Optimizing Millions of Hyperparameters by Implicit Differentiation. AISTATS 2020
+        (Neumann series).
+    """
+    if not strength > 0 or iterations < 1 or not damping >= 0:
+        raise ValueError(
+            f"strength is {strength}, iterations is {iterations} and damping is {damping}; the strength must be "
+            "positive, the iterations at least 1, the damping at least 0"
+        )
+    if solver not in ("cg", "neumann"):
+        raise ValueError(f"solver is {solver!r}; choose 'cg' or 'neumann'")
+
+    def solve(hessian: Product, b: Params) -> Params:
+        if solver == "neumann":
+            return _neumann(hessian, b, strength + damping, iterations)
+        return _conjugate_gradients(
+            lambda v: map_params(lambda h, t: h + (strength + damping) * t, hessian(v), v), b, iterations
+        )
+
+    def estimate(
+        problem: Problem,
+        adaptation: Adaptation,
+        meta_params: Mapping[str, Tensor],
+        episode: Episode,
+        support: Support,
+    ) -> tuple[Params, Info]:
+        weights = scored_iterates(adaptation, episode)
+        if learned := [name for name in meta_params if name.startswith(METHOD_PREFIX)]:
+            raise ValueError(f"the implicit gradient says nothing about {', '.join(learned)}; use unrolled")
+        if any(weights[:-1]):
+            raise ValueError("the implicit gradient is that of the last iterate; use the objective last_step")
+        support_losses: list[Tensor] = []
+        for iterate in unroll(problem, adaptation, meta_params, support, Track.NOTHING):
+            if iterate.support_losses is not None:
+                support_losses.append(iterate.support_losses)
+        with torch.enable_grad():
+            theta = leaves(meta_params)
+            at = Iterate(leaves(iterate.adapted), {name: theta[name] for name in iterate.fixed}, iterate.state)
+            losses, outputs = problem.query(at.adapted, at.fixed, episode)
+            slopes = _gradients([losses], [torch.full_like(losses, weights[-1])], {**at.adapted, **at.fixed})
+            found = {name: slopes[name] for name in at.fixed if name in slopes}
+            solution = {name: slopes[name] for name in at.adapted if name in slopes}
+            if adaptation.steps:
+                solution, through = _through_solution(problem, at, support, slopes, solve)
+                solution = scale(solution, strength)
+                found |= {name: found[name] - part if name in found else -part for name, part in through.items()}
+            first = begin(problem, adaptation, theta, support, Track.UPDATES).adapted
+            through = _gradients([first[name] for name in solution], list(solution.values()), theta)
+            found |= {name: found[name] + part if name in found else part for name, part in through.items()}
+        grads = without_gaps(theta, [found.get(n) for n in theta], unused=problem.unused, what="meta-objective")
+        return grads, Info(
+            loss=weights[-1] * losses.detach(),
+            support_losses=stack_steps(support_losses, episode),
+            query_accuracy=accuracies(outputs.detach(), episode.query_y),
+            rule_state=carried_state(adaptation, iterate.state),
+        )
+
+    return estimate
+
+
+def _through_solution(
+    problem: Problem,
+    at: Iterate,
+    support: Support,
+    slopes: Mapping[str, Tensor],
+    solve: Callable[[Product, Params], Params],
+) -> tuple[Params, Params]:
+    """``v = (H + λI)^-1 g``, and what v gives by the second derivatives in the parameters that are not adapted."""
+    losses = problem.support_losses(at.adapted, at.fixed, support.x, support.y)
+    grads = named_gradients(losses.sum(), at.adapted, create_graph=True, unused=problem.unused, what="support loss")
+
+    def second(v: Params, params: Params) -> Params:
+        return _gradients(list(grads.values()), list(v.values()), params)
+
+    def hessian(v: Params) -> Params:
+        products = second(v, at.adapted)
+        return {name: products[name] if name in products else torch.zeros_like(t) for name, t in v.items()}
+
+    g = {name: slopes[name] if name in slopes else torch.zeros_like(t) for name, t in at.adapted.items()}
+    v = solve(hessian, g)
+    return v, second(v, at.fixed)
+
+
+def _conjugate_gradients(matrix: Product, b: Params, iterations: int) -> Params:
+    """An approximate solution x of ``matrix(x) = b`` for each task, from zero."""
+    x = map_params(torch.zeros_like, b)
+    residual = direction = b
+    square = _dot(residual, residual)
+    for _ in range(iterations):
+        product = matrix(direction)
+        length = _ratio(square, _dot(direction, product))
+        x = _plus(x, length, direction)
+        residual = _plus(residual, -length, product)
+        square, before = _dot(residual, residual), square
+        direction = _plus(residual, _ratio(square, before), direction)
+    return x
+
+
+def _neumann(hessian: Product, b: Params, strength: float, terms: int) -> Params:
+    """``(H + λI)^-1 b`` as the series of which the first term is ``b / λ``."""
+    term = total = scale(b, 1 / strength)
+    for _ in range(terms):
+        term = scale(hessian(term), -1 / strength)
+        total = map_params(torch.add, total, term)
+    return total
+
+
+def _dot(a: Params, b: Params) -> Tensor:
+    """The inner product of each task, ``[T]``."""
+    return torch.stack([(t * b[name]).flatten(1).sum(1) for name, t in a.items()]).sum(0)
+
+
+def _ratio(a: Tensor, b: Tensor) -> Tensor:
+    """The quotient, and zero where there is nothing left to divide: the solution is found."""
+    return torch.where(b == 0, torch.zeros_like(a), a / torch.where(b == 0, torch.ones_like(b), b))
+
+
+def _plus(a: Params, factor: Tensor, b: Params) -> Params:
+    """``a + factor * b`` with a factor for each task."""
+    return map_params(lambda s, t: s + factor.view(-1, *[1] * (t.ndim - 1)) * t, a, b)
+
+
+def _gradients(outputs: list[Tensor], cotangents: list[Tensor], params: Mapping[str, Tensor]) -> Params:
+    """Vector-Jacobian products by name, for the parameters that the outputs depend on; the graph is kept."""
+    pairs = [(t, c) for t, c in zip(outputs, cotangents, strict=True) if t.requires_grad]
+    if not pairs or not params:
+        return {}
+    found = torch.autograd.grad(
+        [t for t, _ in pairs], list(params.values()), [c for _, c in pairs], retain_graph=True, allow_unused=True
+    )
+    return {name: grad for name, grad in zip(params, found, strict=True) if grad is not None}

@@ -1,0 +1,53 @@
+"""CAVIA: a few context parameters are adapted, from zero."""
+
+from __future__ import annotations
+
+from innerloop.adaptation import Adaptation
+from innerloop.metagrad import MetaGradient, unrolled
+from innerloop.method import Method, registered
+from innerloop.methods._steps import with_steps
+from innerloop.rules import sgd
+from innerloop.starts import zero
+
+__all__ = ["cavia"]
+
+
+@registered
+def cavia(
+    inner_lr: float = 1.0,
+    inner_steps: int = 1,
+    *,
+    test_steps: int | None = None,
+    context: str = "context*",
+    meta_gradient: MetaGradient | None = None,
+) -> Method:
+    r"""CAVIA: the network is meta-learned and shared; each task has context parameters φ, which start at zero.
+
+    .. math:: \phi_i = -\alpha \nabla_\phi L_i^{\mathrm{support}}(\phi = 0, \theta), \qquad
+              \theta \leftarrow \theta - \beta \nabla_\theta \textstyle\sum_i L_i^{\mathrm{query}}(\phi_i, \theta)
+
+    :func:`innerloop.nets.with_context` gives any network a context, as further inputs or by modulating features.
+
+    Args:
+        inner_lr: α.
+        inner_steps: inner steps in meta-training.
+        test_steps: inner steps on new tasks; ``inner_steps`` by default.
+        context: name patterns of the context parameters, see :func:`innerloop.selection.partition`. They start at
+            zero whatever the module holds.
+        meta_gradient: another exact estimator than :func:`innerloop.unrolled`.
+
+    Raises:
+        ValueError: a negative rate or number of steps.
+
+    Example:
+        >>> import torch, innerloop as il
+        >>> net = il.nets.with_context(il.nets.mlp(inputs=1 + 5), size=5)
+        >>> adapted = il.adapt(net, il.cavia(), torch.randn(10, 1), torch.randn(10, 1), torch.nn.functional.mse_loss)
+        >>> [name for name, p in net.named_parameters() if not torch.equal(adapted[name], p)]
+        ['context']
+
+    References:
+        Zintgraf, Shiarlis, Kurin, Hofmann, Whiteson: Fast Context Adaptation via Meta-Learning. ICML 2019, section 3.
+    """
+    adaptation = Adaptation(sgd(inner_lr), inner_steps, adapt=context, start=zero)
+    return Method(adaptation, meta_gradient or unrolled(), with_steps(adaptation, test_steps))

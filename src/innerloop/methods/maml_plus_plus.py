@@ -1,0 +1,91 @@
+"""MAML++: MAML with a multi-step loss, learned rates, and a first-order beginning."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+from innerloop.adaptation import Adaptation
+from innerloop.metagrad import MetaGradient, first_order, unrolled
+from innerloop.method import Method, registered
+from innerloop.methods._steps import with_steps
+from innerloop.objectives import multi_step
+from innerloop.rules import by_step, learned_sgd, sgd
+
+__all__ = ["maml_plus_plus"]
+
+STAGES = 10
+"""Stages in which the weights of the multi-step loss change."""
+
+
+@registered
+def maml_plus_plus(
+    inner_lr: float = 0.1,
+    inner_steps: int = 5,
+    *,
+    test_steps: int | None = None,
+    adapt: str = "*",
+    learn_rates: bool = True,
+    multi_step_iterations: int = 5000,
+    first_order_iterations: int = 0,
+    per_step: str = "",
+    meta_gradient: MetaGradient | None = None,
+) -> Method:
+    r"""MAML++: what makes MAML stable and better, each part with its own switch.
+
+    .. math:: \theta_{k+1} = \theta_k - \alpha_k^{l} \nabla L_i^{\mathrm{support}}(\theta_k), \qquad
+              \min_{\theta, \alpha} \textstyle\sum_i \sum_k w_k L_i^{\mathrm{query}}(\theta_{i,k})
+
+    - **Multi-step loss**: at first the queries are scored after every inner step, and the weights w move towards the
+      last one over ``multi_step_iterations``, in ten stages (:func:`innerloop.objectives.multi_step`). On Omniglot
+      these are the ten epochs of the original code.
+    - **Learned rates** for each layer (each named tensor) and inner step, under ``method.lr``.
+    - **Derivative-order annealing**: first order for ``first_order_iterations``, then exact. The paper's 50 epochs are
+      25,000 iterations; the published configurations leave it off, as is the default here.
+    - **Batch norm's weights for each step**: ``per_step="*.norm.*"``, see :func:`innerloop.rules.by_step`.
+    - The cosine schedule of the outer rate belongs to the outer loop; the recipes have it.
+
+    The method itself is that of the end of training; the trainer asks :meth:`innerloop.Method.at` for what it is at an
+    iteration, and so can a loop of your own.
+
+    Args:
+        inner_lr: what every rate begins with.
+        inner_steps: inner steps in meta-training.
+        test_steps: inner steps on new tasks; ``inner_steps`` by default. Further steps reuse the last rates.
+        adapt: name patterns of the parameters to adapt, see :func:`innerloop.selection.partition`.
+        learn_rates: whether the rates are meta-learned.
+        multi_step_iterations: iterations until only the last step is scored; 0 scores it alone from the beginning.
+        first_order_iterations: iterations of first-order gradients at the beginning.
+        per_step: name patterns of the parameters with a meta-learned value for each step, among those adapted.
+        meta_gradient: another exact estimator than :func:`innerloop.unrolled`.
+
+    Raises:
+        ValueError: a negative rate, or a negative number of steps or iterations.
+
+    Example:
+        >>> import innerloop as il
+        >>> method = il.maml_plus_plus(inner_steps=2, multi_step_iterations=100)
+        >>> [method.at(i).adaptation.objective(2) for i in (0, 50, 100)]
+        [(0.0, 0.5, 0.5), (0.0, 0.25, 0.75), (0.0, 0.0, 1.0)]
+
+    References:
+        Antoniou, Edwards, Storkey: How to train your MAML. ICLR 2019, section 4.
+    """
+    if multi_step_iterations < 0 or first_order_iterations < 0:
+        raise ValueError(
+            f"multi_step_iterations is {multi_step_iterations} and first_order_iterations is {first_order_iterations}; "
+            "they must be 0 or more"
+        )
+    rule = learned_sgd(inner_lr, per="layer_and_step", steps=max(0, inner_steps)) if learn_rates else sgd(inner_lr)
+    adaptation = Adaptation(by_step(rule, per_step, inner_steps) if per_step else rule, inner_steps, adapt=adapt)
+    ends = (multi_step_iterations, first_order_iterations)
+    anneal = partial(_annealed, ends=ends, early=first_order())
+    return Method(adaptation, meta_gradient or unrolled(), with_steps(adaptation, test_steps), anneal)
+
+
+def _annealed(method: Method, iteration: int, *, ends: tuple[int, int], early: MetaGradient) -> Method:
+    multi_step_end, early_end = ends
+    if iteration < multi_step_end:
+        objective = multi_step(STAGES * iteration // multi_step_end / STAGES)
+        method = replace(method, adaptation=replace(method.adaptation, objective=objective))
+    return replace(method, meta_gradient=early) if iteration < early_end else method

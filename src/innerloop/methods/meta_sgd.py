@@ -1,0 +1,53 @@
+"""Meta-SGD: MAML with a learned rate for each weight."""
+
+from __future__ import annotations
+
+from innerloop.adaptation import Adaptation
+from innerloop.metagrad import MetaGradient, unrolled
+from innerloop.method import Method, registered
+from innerloop.methods._steps import with_steps
+from innerloop.rules import learned_sgd
+
+__all__ = ["meta_sgd"]
+
+
+@registered
+def meta_sgd(
+    inner_lr: float = 0.05,
+    inner_steps: int = 1,
+    *,
+    test_steps: int | None = None,
+    adapt: str = "*",
+    meta_gradient: MetaGradient | None = None,
+) -> Method:
+    r"""Meta-SGD: the initialisation and a rate for each weight are meta-learned together.
+
+    .. math:: \theta_i' = \theta - \alpha \odot \nabla L_i^{\mathrm{support}}(\theta), \qquad
+              (\theta, \alpha) \leftarrow (\theta, \alpha) -
+              \beta \nabla_{(\theta, \alpha)} \textstyle\sum_i L_i^{\mathrm{query}}(\theta_i')
+
+    The rates are meta-parameters under ``method.lr``. The paper begins with all of them at one value that is drawn
+    from 0.005 to 0.1, and takes one inner step.
+
+    Args:
+        inner_lr: what every rate α begins with.
+        inner_steps: inner steps in meta-training.
+        test_steps: inner steps on new tasks; ``inner_steps`` by default.
+        adapt: name patterns of the parameters to adapt, see :func:`innerloop.selection.partition`.
+        meta_gradient: another exact estimator than :func:`innerloop.unrolled`.
+
+    Raises:
+        ValueError: a negative rate or number of steps.
+
+    Example:
+        >>> import torch, innerloop as il
+        >>> net, x, y = torch.nn.Linear(3, 2), torch.randn(4, 6, 3), torch.randint(2, (4, 6))
+        >>> grads, _ = il.meta_gradient(net, il.meta_sgd(), il.Episode(x, y, x, y))
+        >>> {name: list(grad.shape) for name, grad in grads.items()}
+        {'weight': [2, 3], 'bias': [2], 'method.lr.weight': [2, 3], 'method.lr.bias': [2]}
+
+    References:
+        Li, Zhou, Chen, Li: Meta-SGD: Learning to Learn Quickly for Few-Shot Learning. 2017, algorithm 1.
+    """
+    adaptation = Adaptation(learned_sgd(inner_lr, per="weight"), inner_steps, adapt=adapt)
+    return Method(adaptation, meta_gradient or unrolled(), with_steps(adaptation, test_steps))

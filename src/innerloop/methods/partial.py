@@ -1,0 +1,84 @@
+"""Methods that adapt a part of the network: ANIL its head, BOIL its body."""
+
+from __future__ import annotations
+
+from innerloop.metagrad import MetaGradient
+from innerloop.method import Method, registered
+from innerloop.methods.classic import maml
+from innerloop.selection import complement
+
+__all__ = ["anil", "boil"]
+
+
+@registered
+def anil(
+    inner_lr: float = 0.1,
+    inner_steps: int = 5,
+    *,
+    test_steps: int | None = None,
+    head: str = "@last",
+    meta_gradient: MetaGradient | None = None,
+) -> Method:
+    """ANIL, almost no inner loop: MAML that adapts the head only, in meta-training and on new tasks.
+
+    The body is meta-learned, through the head's adaptation.
+
+    Args:
+        inner_lr: α.
+        inner_steps: inner steps in meta-training.
+        test_steps: inner steps on new tasks; ``inner_steps`` by default.
+        head: name patterns of the head's parameters, such as ``"classifier.*"``; the last layer by default. See
+            :func:`innerloop.selection.partition`, which also names a pattern that matches nothing.
+        meta_gradient: another exact estimator than :func:`innerloop.unrolled`.
+
+    Raises:
+        ValueError: a negative rate or number of steps.
+
+    Example:
+        >>> import torch, innerloop as il
+        >>> net, x, y = il.nets.mlp(3, 2, (4,)), torch.randn(6, 3), torch.randint(2, (6,))
+        >>> adapted = il.adapt(net, il.anil(inner_lr=0.1), x, y)
+        >>> [name for name, p in net.named_parameters() if not torch.equal(adapted[name], p)]
+        ['2.weight', '2.bias']
+
+    References:
+        Raghu, Raghu, Bengio, Vinyals: Rapid Learning or Feature Reuse? Towards Understanding the Effectiveness of
+        MAML. ICLR 2020, section 4.
+    """
+    return maml(inner_lr, inner_steps, test_steps=test_steps, adapt=head, meta_gradient=meta_gradient)
+
+
+@registered
+def boil(
+    inner_lr: float = 0.5,
+    inner_steps: int = 1,
+    *,
+    test_steps: int | None = None,
+    head: str = "@last",
+    meta_gradient: MetaGradient | None = None,
+) -> Method:
+    """BOIL, body only update in inner loop: MAML that adapts everything but the head.
+
+    The head is meta-learned and the same for every task, so that the features must change.
+
+    Args:
+        inner_lr: α.
+        inner_steps: inner steps in meta-training.
+        test_steps: inner steps on new tasks; ``inner_steps`` by default.
+        head: name patterns of the head's parameters, as for :func:`anil`.
+        meta_gradient: another exact estimator than :func:`innerloop.unrolled`.
+
+    Raises:
+        ValueError: a negative rate or number of steps.
+
+    Example:
+        >>> import torch, innerloop as il
+        >>> net, x, y = il.nets.mlp(3, 2, (4,)), torch.randn(6, 3), torch.randint(2, (6,))
+        >>> adapted = il.adapt(net, il.boil(inner_lr=0.5), x, y)
+        >>> [name for name, p in net.named_parameters() if not torch.equal(adapted[name], p)]
+        ['0.weight', '0.bias']
+
+    References:
+        Oh, Yoo, Kim, Yun: BOIL: Towards Representation Change for Few-shot Learning. ICLR 2021, section 3.
+    """
+    return maml(inner_lr, inner_steps, test_steps=test_steps, adapt=complement(head), meta_gradient=meta_gradient)

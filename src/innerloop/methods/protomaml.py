@@ -1,0 +1,59 @@
+"""ProtoMAML: MAML whose head begins as a prototype classifier."""
+
+from __future__ import annotations
+
+from innerloop.adaptation import Adaptation
+from innerloop.metagrad import MetaGradient, unrolled
+from innerloop.method import Method, registered
+from innerloop.methods._steps import with_steps
+from innerloop.rules import sgd
+from innerloop.starts import prototypes
+
+__all__ = ["protomaml"]
+
+
+@registered
+def protomaml(
+    inner_lr: float = 0.1,
+    inner_steps: int = 5,
+    *,
+    test_steps: int | None = None,
+    adapt: str = "*",
+    head: str = "@last",
+    meta_gradient: MetaGradient | None = None,
+) -> Method:
+    r"""ProtoMAML: MAML that starts each task with the head of a prototypical network, and learns through it.
+
+    .. math:: w_c = 2 \mu_c, \quad b_c = -\lVert \mu_c \rVert^2, \quad
+              \mu_c = \mathrm{mean}_{y_j = c} f_\theta(x_j), \quad \text{then}\quad
+              \theta_{k+1} = \theta_k - \alpha \nabla L_i^{\mathrm{support}}(\theta_k)
+
+    The meta-gradient goes through the prototypes into the body. The head's own meta-parameters have no effect, and a
+    gradient of zero. With no inner steps this is a prototypical network. For classification only.
+
+    Args:
+        inner_lr: α; the paper searches for it.
+        inner_steps: inner steps in meta-training.
+        test_steps: inner steps on new tasks; ``inner_steps`` by default.
+        adapt: name patterns of the parameters to adapt, the head among them; see
+            :func:`innerloop.selection.partition`.
+        head: the name of the linear layer that is the head; the last layer by default.
+        meta_gradient: another exact estimator than :func:`innerloop.unrolled`.
+
+    Raises:
+        ValueError: a negative rate or number of steps.
+
+    Example:
+        >>> import torch, innerloop as il
+        >>> net, x, y = il.nets.mlp(3, 2, (4,)), torch.randn(6, 3), torch.arange(6) % 2
+        >>> start = il.adapt(net, il.protomaml(test_steps=0), x, y)
+        >>> features = net[:2](x)
+        >>> torch.allclose(start["2.weight"][1], 2 * features[y == 1].mean(0))
+        True
+
+    References:
+        Triantafillou et al.: Meta-Dataset: A Dataset of Datasets for Learning to Learn from Few Examples. ICLR 2020,
+        section 3.
+    """
+    adaptation = Adaptation(sgd(inner_lr), inner_steps, adapt=adapt, start=prototypes(head))
+    return Method(adaptation, meta_gradient or unrolled(), with_steps(adaptation, test_steps))

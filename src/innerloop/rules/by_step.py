@@ -1,0 +1,78 @@
+"""Parameters that have a meta-learned value at each inner step instead of following the gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor
+
+from innerloop.params import Params
+from innerloop.rules.base import InnerRule, RuleState
+
+__all__ = ["by_step"]
+
+
+def by_step(rule: InnerRule, names: str, steps: int) -> InnerRule:
+    r"""Give some parameters a meta-learned value for each inner step, and leave the others to a rule.
+
+    .. math:: \gamma_k = \gamma_0 + \delta_k, \qquad \delta_k = 0 \text{ at first}
+
+    with γ_0 the initialisation and :math:`\delta_1, \dots, \delta_K` meta-learned, under ``method.offset``. For
+    batch norm's weights these are the per-step weights of MAML++. Steps beyond K keep the last value.
+
+    Args:
+        rule: the rule of all other parameters.
+        names: shell-style name patterns separated by spaces; the inner loop must adapt these parameters.
+        steps: K.
+
+    Raises:
+        ValueError: a negative number of steps, or, when the network is known, names that it does not have.
+
+    Example:
+        >>> from innerloop.rules import sgd
+        >>> rule, params = by_step(sgd(0.5), "scale", steps=2), {"w": torch.zeros(1), "scale": torch.ones(1)}
+        >>> rule.learned(params)
+        {'offset.scale': tensor([[0.],
+                [0.]])}
+        >>> state = rule.init(params, {"offset.scale": torch.tensor([[1.0], [5.0]])})
+        >>> rule.step(params, {"w": torch.ones(1), "scale": torch.ones(1)}, state)[0]
+        {'w': tensor([-0.5000]), 'scale': tensor([2.])}
+
+    References:
+        Antoniou, Edwards, Storkey: How to train your MAML. ICLR 2019, section 4 (BNWB).
+    """
+    if steps < 0:
+        raise ValueError(f"steps is {steps}; it must be 0 or more")
+    patterns = names.split()
+
+    def split(params: Mapping[str, Tensor]) -> tuple[Params, Params]:
+        mine = {n: p for n, p in params.items() if any(fnmatchcase(n, pattern) for pattern in patterns)}
+        return mine, {n: p for n, p in params.items() if n not in mine}
+
+    def learned(params: Mapping[str, Tensor]) -> Params:
+        mine, others = split(params)
+        if not mine:
+            raise ValueError(f"the patterns {names!r} match none of the parameters {', '.join(params)}")
+        offsets = {f"offset.{n}": p.new_zeros(steps, *p.shape) for n, p in mine.items()} if steps else {}
+        return {**(rule.learned(others) if others else {}), **offsets}
+
+    def init(params: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> RuleState:
+        mine, others = split(params)
+        rows = {n: [torch.zeros_like(p)[None]] + ([learned[f"offset.{n}"]] if steps else []) for n, p in mine.items()}
+        offsets = {n: torch.cat(parts) for n, parts in rows.items()}
+        return {"inner": rule.init(others, learned) if others else {}, "offsets": offsets}
+
+    def step(params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState) -> tuple[Params, RuleState]:
+        mine, others = split(params)
+        inner, offsets = state["inner"], state["offsets"]
+        if others:
+            others, inner = rule.step(others, {n: grads[n] for n in others}, inner)
+        # The first row is the offset that is in force; it is dropped, and at the end it stays.
+        mine = {n: p if len(offsets[n]) == 1 else p + (offsets[n][1] - offsets[n][0]) for n, p in mine.items()}
+        offsets = {n: rows if len(rows) == 1 else rows[1:] for n, rows in offsets.items()}
+        moved = {**mine, **others}
+        return {n: moved[n] for n in params}, {"inner": inner, "offsets": offsets}
+
+    return InnerRule(init, step, learned)

@@ -1,0 +1,79 @@
+"""The rule that a torch.optim optimizer stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from innerloop.rules.adagrad import adagrad
+from innerloop.rules.adam import adam, adamw
+from innerloop.rules.base import InnerRule
+from innerloop.rules.rmsprop import rmsprop
+from innerloop.rules.sgd import sgd
+
+__all__ = ["from_torch"]
+
+# For each optimizer, the rule and the settings that it has the same names for.
+_RULES: dict[type[Optimizer], tuple[Callable[..., InnerRule], tuple[str, ...]]] = {
+    torch.optim.SGD: (sgd, ("momentum", "nesterov", "weight_decay")),
+    torch.optim.Adam: (adam, ("betas", "eps", "weight_decay")),
+    torch.optim.AdamW: (adamw, ("betas", "eps", "weight_decay")),
+    torch.optim.RMSprop: (rmsprop, ("alpha", "eps", "weight_decay", "momentum", "centered")),
+    torch.optim.Adagrad: (adagrad, ("lr_decay", "weight_decay", "initial_accumulator_value", "eps")),
+}
+# How an optimizer is run changes nothing in what it computes.
+_IMMATERIAL = {"params", "param_names", "foreach", "fused", "capturable", "differentiable"}
+# Other settings, with the value at which they change nothing.
+_NEUTRAL = {"maximize": False, "amsgrad": False, "dampening": 0}
+
+
+def from_torch(optimizer: Optimizer) -> InnerRule:
+    """The inner rule with the settings of a ``torch.optim`` optimizer.
+
+    Its settings are read, not its state: the inner loop begins with fresh moments, and the optimizer is not used.
+
+    Args:
+        optimizer: an ``SGD``, ``Adam``, ``AdamW``, ``RMSprop`` or ``Adagrad``, with the same settings for all
+            parameters.
+
+    Raises:
+        ValueError: another optimizer, groups of parameters with different settings, or a setting that no rule has
+            (``maximize``, ``amsgrad``, ``dampening``).
+
+    Example:
+        >>> net = torch.nn.Linear(2, 1)
+        >>> rule = from_torch(torch.optim.SGD(net.parameters(), lr=0.5))
+        >>> rule.step({"w": torch.tensor(1.0)}, {"w": torch.tensor(1.0)}, rule.init({"w": torch.tensor(1.0)}, {}))[0]
+        {'w': tensor(0.5000)}
+    """
+    kind = type(optimizer)
+    if kind not in _RULES:
+        known = ", ".join(known.__name__ for known in _RULES)
+        raise ValueError(f"there is no inner rule for {kind.__name__}; use one of {known}, or write your own rule")
+    groups = [{n: _plain(v) for n, v in g.items() if n not in _IMMATERIAL} for g in optimizer.param_groups]
+    settings = groups[0]
+    for group in groups[1:]:
+        if differing := [f"{n} ({settings[n]} and {group[n]})" for n in settings if settings[n] != group[n]]:
+            raise ValueError(
+                f"the parameter groups differ in {', '.join(differing)}, and an inner rule treats all parameters "
+                "alike; give them the same settings, or learn a rate for each layer with rules.learned_rates"
+            )
+    make, names = _RULES[kind]
+    neutral = {**_NEUTRAL, "decoupled_weight_decay": kind is torch.optim.AdamW}
+    for name, value in neutral.items():
+        if settings.get(name, value) != value:
+            raise ValueError(
+                f"{kind.__name__} has {name}={settings[name]}, which no inner rule has; use {name}={value}"
+            )
+    return make(settings["lr"], **{name: settings[name] for name in names})
+
+
+def _plain(value: Any) -> Any:
+    """Settings may be tensors, such as a rate that is captured in a graph."""
+    if isinstance(value, tuple):
+        return tuple(map(_plain, value))
+    return value.item() if isinstance(value, Tensor) else value

@@ -1,0 +1,74 @@
+"""Gradients transformed by meta-learned matrices, one for each axis of a parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from innerloop.params import Params
+from innerloop.rules.base import InnerRule, RuleState
+
+__all__ = ["kronecker"]
+
+
+def kronecker(rule: InnerRule) -> InnerRule:
+    r"""Transform the gradient by a meta-learned Kronecker product before a rule sees it (Meta-Curvature).
+
+    .. math:: g \leftarrow (M_{\mathrm{o}} \otimes M_{\mathrm{i}} \otimes M_{\mathrm{f}}) \, g
+
+    A convolution's gradient ``[out, in, height, width]`` is taken as a tensor of the axes out, in and filter (height
+    times width), a linear layer's as one of out and in, a bias as one of out; each axis has a square matrix, which
+    begins as the identity. They are meta-parameters under ``method.curvature``.
+
+    Args:
+        rule: the rule that takes the step.
+
+    Example:
+        >>> from innerloop.rules import sgd
+        >>> rule, params = kronecker(sgd(1.0)), {"w": torch.zeros(2, 1)}
+        >>> {name: list(matrix.shape) for name, matrix in rule.learned(params).items()}
+        {'curvature.w.0': [2, 2], 'curvature.w.1': [1, 1]}
+        >>> turn = {"curvature.w.0": torch.tensor([[0.0, 1.0], [1.0, 0.0]]), "curvature.w.1": torch.eye(1)}
+        >>> rule.step(params, {"w": torch.tensor([[1.0], [2.0]])}, rule.init(params, turn))[0]
+        {'w': tensor([[-2.],
+                [-1.]])}
+
+    References:
+        Park, Oliva: Meta-Curvature. NeurIPS 2019, section 3.
+    """
+
+    def learned(params: Mapping[str, Tensor]) -> Params:
+        matrices = {
+            f"curvature.{name}.{axis}": torch.eye(size, dtype=p.dtype, device=p.device)
+            for name, p in params.items()
+            for axis, size in enumerate(_axes(p))
+        }
+        return {**rule.learned(params), **matrices}
+
+    def init(params: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> RuleState:
+        matrices = {
+            name: {str(axis): learned[f"curvature.{name}.{axis}"] for axis in range(len(_axes(p)))}
+            for name, p in params.items()
+        }
+        return {"inner": rule.init(params, learned), "matrices": matrices}
+
+    def step(params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState) -> tuple[Params, RuleState]:
+        turned = {name: _transformed(g, state["matrices"][name].values()) for name, g in grads.items()}
+        moved, inner = rule.step(params, turned, state["inner"])
+        return moved, {"inner": inner, "matrices": state["matrices"]}
+
+    return InnerRule(init, step, learned)
+
+
+def _axes(p: Tensor) -> tuple[int, ...]:
+    """The axes that have a matrix: up to two, and all others as one."""
+    return tuple(p.flatten(2).shape) if p.ndim > 2 else tuple(p.shape)
+
+
+def _transformed(g: Tensor, matrices: Iterable[Tensor]) -> Tensor:
+    result = g.reshape(_axes(g))
+    for axis, matrix in enumerate(matrices):
+        result = (result.movedim(axis, -1) @ matrix.mT).movedim(-1, axis)
+    return result.reshape(g.shape)

@@ -1,0 +1,125 @@
+"""Learning rates that are themselves meta-learned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from innerloop.params import Params, map_params
+from innerloop.rules._checks import check_at_least
+from innerloop.rules.base import InnerRule, RuleState
+from innerloop.rules.sgd import sgd
+
+__all__ = ["Per", "learned_rates", "learned_sgd"]
+
+Per = Literal["scalar", "layer", "layer_and_step", "weight"]
+"""What has a learned rate of its own: nothing (one rate for all), each named tensor of the network, each named
+tensor at each inner step, or each single weight."""
+
+
+def learned_rates(rule: InnerRule, lr: float, *, per: Per = "layer", steps: int | None = None) -> InnerRule:
+    r"""Any rule, with its learning rate meta-learned.
+
+    .. math:: \theta \leftarrow \theta + \alpha \odot (\mathrm{rule}(\theta) - \theta)
+
+    With a rule made for a rate of 1, α is the rate itself. It may become negative if that is what is learned.
+
+    Args:
+        rule: the rule, with ``lr=1``.
+        lr: the initial value of every rate α.
+        per: ``scalar`` for one rate; ``layer`` for one for each named tensor, a layer's weight and bias having one
+            each; ``layer_and_step`` for one for each of these and each inner step; ``weight`` for one for each
+            single weight. They are meta-parameters under ``method.lr``.
+        steps: for ``layer_and_step``, how many steps have a rate; further ones reuse the last.
+
+    Raises:
+        ValueError: a negative initial rate, an unknown ``per``, or ``steps`` where it has no meaning.
+
+    Example:
+        >>> rule, params = learned_rates(sgd(1.0, momentum=0.9), 0.5, per="scalar"), {"w": torch.tensor(1.0)}
+        >>> rule.learned(params)
+        {'lr': tensor(0.5000)}
+        >>> rule.step(params, {"w": torch.tensor(1.0)}, rule.init(params, rule.learned(params)))[0]
+        {'w': tensor(0.5000)}
+
+    References:
+        Li, Zhou, Chen, Li: Meta-SGD. 2017, eq. 3 (per weight). Antoniou, Edwards, Storkey: How to train your MAML.
+        ICLR 2019, section 4 (per layer and step).
+    """
+    check_at_least(0.0, lr=lr)
+    if per not in get_args(Per):
+        raise ValueError(f"per is {per!r}; choose one of {', '.join(map(repr, get_args(Per)))}")
+    if (steps is None) is (per == "layer_and_step") or (steps is not None and steps < 0):
+        raise ValueError(
+            f"steps is {steps} and per is {per!r}; give the number of inner steps with per='layer_and_step', and only "
+            "with it"
+        )
+
+    def learned(params: Mapping[str, Tensor]) -> Params:
+        if per == "scalar":
+            rates = {"lr": next(iter(params.values())).new_full((), lr)}
+        elif per == "weight":
+            rates = {f"lr.{name}": torch.full_like(p, lr, requires_grad=False) for name, p in params.items()}
+        elif per == "layer":
+            rates = {f"lr.{name}": p.new_full((), lr) for name, p in params.items()}
+        else:
+            rates = {f"lr.{name}": p.new_full((steps or 0,), lr) for name, p in params.items() if steps}
+        inner = rule.learned(params)
+        if both := sorted(rates.keys() & inner.keys()):
+            raise ValueError(f"the rule already learns {', '.join(both)}; use learned_rates once")
+        return {**inner, **rates}
+
+    def init(params: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> RuleState:
+        one = learned.get("lr")
+        # Without any step there are no rates per step, and none is needed.
+        rates = {name: learned[f"lr.{name}"] if one is None else one for name in params} if learned else {}
+        return {"inner": rule.init(params, learned), "lr": rates}
+
+    def step(params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState) -> tuple[Params, RuleState]:
+        target, inner = rule.step(params, grads, state["inner"])
+        rates = state["lr"]
+        now = rates
+        if per == "layer_and_step":
+            now = map_params(lambda r: r[0], rates)
+            # What is carried on are the rates of the steps to come; the last one stays.
+            rates = map_params(lambda r: r[1:] if len(r) > 1 else r, rates)
+        moved = map_params(lambda p, t, r: p + r * (t - p), params, target, now)
+        return moved, {"inner": inner, "lr": rates}
+
+    return InnerRule(init, step, learned)
+
+
+def learned_sgd(
+    lr: float,
+    *,
+    per: Per = "layer",
+    steps: int | None = None,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+) -> InnerRule:
+    r"""Gradient descent whose learning rate is meta-learned.
+
+    .. math:: \theta \leftarrow \theta - \alpha \odot \nabla L(\theta)
+
+    Args:
+        lr: the initial value of every rate α.
+        per: what has a rate of its own, as for :func:`learned_rates`.
+        steps: as for :func:`learned_rates`.
+        momentum: as for :func:`innerloop.rules.sgd`.
+        nesterov: as for :func:`innerloop.rules.sgd`.
+        weight_decay: as for :func:`innerloop.rules.sgd`.
+
+    Raises:
+        ValueError: as for :func:`learned_rates` and :func:`innerloop.rules.sgd`.
+
+    Example:
+        >>> rule = learned_sgd(0.1, per="layer_and_step", steps=3)
+        >>> rule.learned({"weight": torch.zeros(2, 2), "bias": torch.zeros(2)})["lr.bias"]
+        tensor([0.1000, 0.1000, 0.1000])
+    """
+    plain = sgd(1.0, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay)
+    return learned_rates(plain, lr, per=per, steps=steps)

@@ -1,0 +1,87 @@
+"""Rules made of other rules: gradients clipped before a step, steps scheduled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from innerloop.params import Params, map_params
+from innerloop.rules._numeric import counter, safe_sqrt
+from innerloop.rules.base import InnerRule, RuleState
+
+__all__ = ["clipped", "scheduled"]
+
+
+def clipped(rule: InnerRule, *, max_norm: float | None = None, max_value: float | None = None) -> InnerRule:
+    r"""Clip the gradient before a rule sees it; differentiable.
+
+    .. math:: g \leftarrow g \cdot \min\left(1, \frac{c}{\lVert g \rVert + 10^{-6}}\right)
+              \qquad\text{or}\qquad g \leftarrow \max(-c, \min(g, c))
+
+    as ``torch.nn.utils.clip_grad_norm_`` and ``clip_grad_value_`` do. The norm is that of all adapted parameters of
+    one task together.
+
+    Args:
+        rule: the rule that takes the step.
+        max_norm: c of the first form.
+        max_value: c of the second form.
+
+    Raises:
+        ValueError: both bounds are given or none, or one is not positive.
+
+    Example:
+        >>> from innerloop.rules import sgd
+        >>> rule, params = clipped(sgd(1.0), max_value=0.25), {"w": torch.tensor(1.0)}
+        >>> rule.step(params, {"w": torch.tensor(7.0)}, rule.init(params, {}))[0]
+        {'w': tensor(0.7500)}
+    """
+    bounds = [bound for bound in (max_norm, max_value) if bound is not None]
+    if len(bounds) != 1 or not bounds[0] > 0:
+        raise ValueError(f"max_norm is {max_norm} and max_value is {max_value}; give one of them, a positive number")
+
+    bound = bounds[0]
+
+    def clip(grads: Mapping[str, Tensor]) -> Params:
+        if max_norm is None:
+            return map_params(lambda g: g.clamp(-bound, bound), grads)
+        norm = safe_sqrt(torch.stack([(g * g).sum() for g in grads.values()]).sum())
+        factor = (bound / (norm + 1e-6)).clamp(max=1.0)
+        return map_params(lambda g: g * factor.to(g.dtype), grads)
+
+    def step(params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState) -> tuple[Params, RuleState]:
+        return rule.step(params, clip(grads), state)
+
+    return rule._replace(step=step)
+
+
+def scheduled(rule: InnerRule, factor: Callable[[Tensor], Tensor | float]) -> InnerRule:
+    r"""Multiply a rule's steps by a function of the inner step: a schedule of its learning rate.
+
+    .. math:: \theta_{k+1} = \theta_k + f(k) \, (\mathrm{rule}(\theta_k) - \theta_k)
+
+    Args:
+        rule: the rule that takes the step.
+        factor: f; it is given k, counted from 0, as a scalar tensor, and returns a number or a scalar tensor.
+
+    Example:
+        >>> from innerloop.rules import sgd
+        >>> rule, params = scheduled(sgd(1.0), lambda k: 0.5**k), {"w": torch.tensor(0.0)}
+        >>> state = rule.init(params, {})
+        >>> for _ in range(3):
+        ...     params, state = rule.step(params, {"w": torch.tensor(-1.0)}, state)
+        >>> params
+        {'w': tensor(1.7500)}
+    """
+
+    def init(params: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> RuleState:
+        return {"inner": rule.init(params, learned), "count": counter(next(iter(params.values())))}
+
+    def step(params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState) -> tuple[Params, RuleState]:
+        target, inner = rule.step(params, grads, state["inner"])
+        f = torch.as_tensor(factor(state["count"]), device=state["count"].device)
+        moved = map_params(lambda p, t: p + f.to(p.dtype) * (t - p), params, target)
+        return moved, {"inner": inner, "count": state["count"] + 1}
+
+    return rule._replace(init=init, step=step)
