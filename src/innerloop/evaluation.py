@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from innerloop.episode import Episode, EpisodeSampler
-from innerloop.execute import Engine, Execution, meta_params_of
+from innerloop.execute import Engine, meta_params_of
 from innerloop.functional import Norm
 from innerloop.method import Method
 from innerloop.objectives import LossFn, accuracies
+from innerloop.plans import Execution
 from innerloop.rules.base import RuleState
 from innerloop.seeds import Stream, generator_at
 from innerloop.unroll import Problem, Support, Track, unroll

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from innerloop.adaptation import Adaptation, draw_batches
+from innerloop.compiled import CompiledEstimates
 from innerloop.episode import Episode
 from innerloop.functional import Norm, StatelessModel
 from innerloop.metagrad.base import Info
@@ -21,12 +22,13 @@ from innerloop.method import Method
 from innerloop.objectives import LossFn
 from innerloop.params import METHOD_PREFIX, Params, map_nested, map_params, scale, total
 from innerloop.plans import Execution, Plan, candidates, checked, planned
+from innerloop.precision import Precision, computing_in
 from innerloop.rules.base import RuleState
 from innerloop.taskwise import pack, packable
 from innerloop.unroll import Problem, Support, Track, unroll
 from innerloop.workers import Workers
 
-__all__ = ["Engine", "Execution", "adapt", "meta_gradient", "meta_params_of"]
+__all__ = ["Engine", "adapt", "meta_gradient", "meta_params_of"]
 
 T = TypeVar("T")
 
@@ -39,6 +41,9 @@ class Engine:
         loss_fn: ``(outputs, targets) -> scalar``, a mean over the examples of one task.
         norm: the normalisation mode, see :mod:`innerloop.functional`.
         execution: how tasks are run.
+        precision: see :data:`innerloop.precision.Precision`.
+        compile: whether meta-gradients are compiled, each size of episode once. On a GPU this takes the host out of
+            the loop; on a CPU the kernels of :mod:`innerloop.taskwise`, which it replaces, are mostly faster.
         unused: whether a parameter that a loss does not use is an error or has a gradient of zero.
         training: whether dropout and the like are active; as they are in ``net`` by default.
 
@@ -54,12 +59,17 @@ class Engine:
         *,
         norm: Norm = "transductive",
         execution: Execution = "auto",
+        precision: Precision = "full",
+        compile: bool = False,  # noqa: A002 - torch's word
         unused: Literal["error", "ignore"] = "error",
         training: bool | None = None,
     ) -> None:
         if unused not in ("error", "ignore"):
             raise ValueError(f"unused is {unused!r}; choose 'error' or 'ignore'")
         self.model = StatelessModel(net, norm, training=training)
+        with computing_in(precision, torch.device("cpu")):
+            self._precision: Precision = precision
+        self._compiled = CompiledEstimates() if compile else None
         self._workers = Workers(lambda: StatelessModel(net, norm, training=training))
         self._packable = frozenset(packable(net))
         self._proved = False  # that the model runs as planned
@@ -81,15 +91,13 @@ class Engine:
         """The mean over tasks of the meta-gradient, see :func:`meta_gradient`."""
         meta_params = self.packed(meta_params_of(self.model.initial, method, meta_params))
         adaptation = method.adaptation
-        parts = list(
-            self.over_chunks(
-                lambda problem, chunk, support: method.meta_gradient(problem, adaptation, meta_params, chunk, support),
-                adaptation,
-                episode,
-                rule_state,
-                generator,
-            )
-        )
+
+        def estimate(problem: Problem, chunk: Episode, support: Support) -> tuple[Params, Info]:
+            if self._compiled is not None and self._proved and not self._draws:
+                return self._compiled(method, problem, meta_params, chunk, support)
+            return method.meta_gradient(problem, adaptation, meta_params, chunk, support)
+
+        parts = list(self.over_chunks(estimate, adaptation, episode, rule_state, generator))
         grads = scale(total(part[0] for part in parts), 1 / episode.tasks)
         return map_params(Tensor.contiguous, grads), _joined([info for _, info in parts])
 
@@ -139,10 +147,10 @@ class Engine:
                         took = run(plan)
                         seconds[plan] = took if turn < 2 else min(took, seconds[plan])
                 plans = [plan for plan in plans if plan in seconds]
-        fastest = dict(sorted(seconds.items(), key=lambda item: item[1]))
         self._chosen.pop(key, None)
+        fastest = dict(sorted(seconds.items(), key=lambda item: item[1]))
         if fastest:
-            self._chosen[key] = next(iter(fastest))
+            self.execution = next(iter(fastest)).execution
         return fastest
 
     def packed(self, meta_params: Mapping[str, Tensor]) -> Params:
@@ -169,14 +177,16 @@ class Engine:
             problem = Problem(model, self.loss_fn, batched=batched, unused=self.unused)
             chunk = episode[tasks]
             support = Support(chunk.support_x, chunk.support_y, None if batches is None else batches[tasks], rule_state)
-            return self._fallen_back(fn, problem, chunk, support)
+            with computing_in(self._precision, support_x.device):
+                return self._fallen_back(fn, problem, chunk, support)
 
         first = 0
         while first < episode.tasks and not self._proved:
             first += yield from self._prove(run, adaptation, episode, first)
         plan = self.plan(adaptation, episode)
         jobs = [slice(start, start + plan.tasks) for start in range(first, episode.tasks, plan.tasks)]
-        if plan.threads > 1 and len(jobs) > 1 and not self._draws:
+        alone = self._draws or self._compiled is not None
+        if plan.threads > 1 and len(jobs) > 1 and not alone:
             yield from self._workers.map(run, jobs, plan.threads)
         else:
             yield from (run(self.model, job) for job in jobs)
@@ -205,7 +215,7 @@ class Engine:
         self._draws = not torch.equal(before, torch.random.get_rng_state())
         self._proved = True
         yield result
-        return self.plan(adaptation, episode).tasks
+        return plan.tasks
 
     def _fallen_back(
         self, fn: Callable[[Problem, Episode, Support], T], problem: Problem, chunk: Episode, support: Support

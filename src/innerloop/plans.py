@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
@@ -47,9 +47,10 @@ class Plan:
         how = ("1 task" if self.tasks == 1 else f"{self.tasks} tasks together") if self.batched else "tasks one by one"
         return how + ("" if self.threads == 1 else f", on {self.threads} threads")
 
-    def state(self) -> dict[str, int | bool]:
-        """As plain numbers, for a checkpoint."""
-        return asdict(self)
+    @property
+    def execution(self) -> Execution:
+        """What to ask for to get this plan again, on as many threads."""
+        return self.tasks if self.batched else "serial"
 
 
 def checked(execution: Execution) -> Execution:
@@ -95,8 +96,6 @@ def candidates(execution: Execution, model: StatelessModel, adaptation: Adaptati
     if not episode.support_x.is_cpu:
         return [first, Plan(-(-episode.tasks // 2)), Plan(-(-episode.tasks // 4))]
     share = -(-episode.tasks // first.threads)
-    sizes = sorted({max(1, min(share, size)) for size in (share, first.tasks // 2, 2 * first.tasks)} - {first.tasks})
-    others = [Plan(size, threads=first.threads) for size in sizes]
-    if first.threads > 1:
-        others += [Plan(first.tasks), Plan(1, batched=False, threads=first.threads)]
-    return [first, *others, Plan(1, batched=False)]
+    sizes = {max(1, min(share, size)) for size in (share, first.tasks // 4, first.tasks // 2, 2 * first.tasks)} - {first.tasks}
+    others = [Plan(size, threads=first.threads) for size in sorted(sizes)]
+    return [first, *others, Plan(1, batched=False, threads=first.threads)]

@@ -48,6 +48,11 @@ class RunLog:
         self._bar.update()
         self._since = (self._since[0], self._since[1] + tasks)
 
+    def say(self, text: str) -> None:
+        """A line beside the progress, on standard error."""
+        if not self._quiet:
+            self._bar.write(text, file=sys.stderr)
+
     def train(self, record: Mapping[str, float]) -> None:
         """The means since the last record."""
         started, tasks = self._since

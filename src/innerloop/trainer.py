@@ -21,13 +21,15 @@ from torch.optim.lr_scheduler import LRScheduler
 from innerloop.checkpoint import CheckpointError, load_state, save_state
 from innerloop.episode import Episode, EpisodeSampler
 from innerloop.evaluation import Evaluation, evaluate
-from innerloop.execute import Engine, Execution, meta_params_of
+from innerloop.execute import Engine, meta_params_of
 from innerloop.functional import Norm
 from innerloop.learner import Learner
 from innerloop.metagrad.base import Info
 from innerloop.method import Method
 from innerloop.objectives import LossFn
 from innerloop.params import map_nested
+from innerloop.plans import Execution
+from innerloop.precision import Precision
 from innerloop.rules.base import RuleState
 from innerloop.runlog import RunLog
 from innerloop.seeds import Stream, generator_at
@@ -36,6 +38,9 @@ from innerloop.selection import partition
 __all__ = ["DivergedError", "MetaTrainer", "TrainingStopped", "Validation"]
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
+
+LONG = 1000
+"""Iterations from which timing the ways to run tasks repays the time it takes."""
 
 
 class DivergedError(RuntimeError):
@@ -83,7 +88,10 @@ class MetaTrainer:
         scheduler: makes a learning-rate scheduler from the optimizer; it is stepped once an iteration.
         loss_fn: ``(outputs, targets) -> scalar``, the mean over the examples of one task.
         norm: the normalisation mode, see :mod:`innerloop.functional`.
-        execution: how tasks are run, see :data:`innerloop.execute.Execution`.
+        execution: how tasks are run, see :data:`innerloop.plans.Execution`. With ``auto``, :meth:`fit` times the ways
+            before a long run, says which it takes, and keeps to it when the run is resumed.
+        precision: see :data:`innerloop.precision.Precision`.
+        compile: whether meta-gradients are compiled, see :class:`innerloop.execute.Engine`.
         unused: whether a parameter that the loss does not use is an error or has a gradient of zero.
         seed: of the tasks and mini-batches that are drawn. What an iteration draws depends on the seed and the
             iteration's number only.
@@ -110,11 +118,17 @@ class MetaTrainer:
         loss_fn: LossFn = F.cross_entropy,
         norm: Norm = "transductive",
         execution: Execution = "auto",
+        precision: Precision = "full",
+        compile: bool = False,  # noqa: A002 - torch's word
         unused: Literal["error", "ignore"] = "error",
         seed: int = 0,
     ) -> None:
         self.net, self.method, self.norm, self.seed = net, method, norm, seed
-        self._engine = Engine(net, loss_fn, norm=norm, execution=execution, unused=unused)
+        self._execution = execution
+        self._latest = method
+        self._engine = Engine(
+            net, loss_fn, norm=norm, execution=execution, precision=precision, compile=compile, unused=unused
+        )
         for adaptation in (method.adaptation, method.test):
             partition(self._engine.model.initial, adaptation.adapt)  # a pattern without a match is found now, not later
         initial = meta_params_of(self._engine.model.initial, method)
@@ -142,8 +156,11 @@ class MetaTrainer:
             DivergedError: the meta-gradient is not finite (on CPU, where looking at it costs nothing); the
                 parameters are as they were.
         """
+        method = self.method.at(self.iteration)
+        if method != self._latest:  # the same object as long as nothing changes, since what is compiled is kept for it
+            self._latest = method
         grads, info = self._engine.meta_gradient(
-            self.method, episode, self.meta_params, rule_state=self.rule_state, generator=generator
+            self._latest, episode, self.meta_params, rule_state=self.rule_state, generator=generator
         )
         if self.device.type == "cpu" and not _all_finite(grads.values()):
             raise DivergedError(f"the meta-gradient of iteration {self.iteration + 1} is not finite")
@@ -210,6 +227,8 @@ class MetaTrainer:
                 self.save(folder / CHECKPOINT_FILE)
 
         log = RunLog(iterations, self.iteration, folder=folder, progress=progress)
+        if self._engine.execution == "auto" and iterations - self.iteration >= LONG:
+            self._calibrate(episodes, log)
         try:
             with _stop_signals(enabled=folder is not None) as received:
                 while True:
@@ -251,6 +270,7 @@ class MetaTrainer:
         """Write everything that the next iteration depends on."""
         state = {
             "iteration": self.iteration,
+            "execution": self._engine.execution,
             "best": self.best,
             "validated": self._validated,
             "meta_params": dict(self.meta_params),
@@ -286,11 +306,23 @@ class MetaTrainer:
         if self.scheduler is not None and state["scheduler"] is not None:
             self.scheduler.load_state_dict(state["scheduler"])
         self.rule_state = map_nested(lambda t: t.to(self.device), state["rule_state"])
+        if self._engine.execution == "auto":
+            self._engine.execution = state.get("execution", "auto")
         self.iteration, self.best, self._validated = state["iteration"], state["best"], state["validated"]
         self._window = _Window(**state["window"])
         torch.set_rng_state(state["random"]["cpu"])
         if state["random"]["cuda"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
+
+    def _calibrate(self, episodes: EpisodeSampler, log: RunLog) -> None:
+        """Find the fastest way to run meta-batches, and say so."""
+        episode = episodes(generator_at(self.seed, Stream.TRAINING, self.iteration, self.device))
+        method = self.method.at(self.iteration)
+        seconds = self._engine.calibrate(method, episode, self.meta_params, rule_state=self.rule_state)
+        if seconds:
+            (plan, best), *others = seconds.items()
+            slower = "; ".join(f"{other}: {time / best:.1f} times as long" for other, time in others)
+            log.say(f"running {plan}, {best:.3f} s a meta-batch ({slower})")
 
     def _iterate(self, episodes: EpisodeSampler, log: RunLog, log_every: int) -> None:
         generator = generator_at(self.seed, Stream.TRAINING, self.iteration, self.device)
@@ -331,7 +363,7 @@ class MetaTrainer:
             norm=norm,
             meta_params=self.meta_params,
             rule_state=self.rule_state,
-            execution=self._engine.execution,
+            execution="serial" if self._engine.execution == "serial" else self._execution,
             seed=self.seed,
             stream=stream,
         )

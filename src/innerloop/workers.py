@@ -57,6 +57,7 @@ def _single_threads(count: int) -> ThreadPoolExecutor:
 
     def start() -> None:
         torch.set_num_threads(1)
+        torch.get_num_threads()  # settles it: the first look in a thread would take over the caller's number
         all_started.wait()
 
     executor = ThreadPoolExecutor(count, "innerloop", start)

@@ -25,7 +25,7 @@ __all__ = ["taskwise"]
 
 
 def taskwise(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """The context; nothing happens in it on a device that has no kernels."""
+    """The context; nothing happens in it on a device that has no kernels, nor while a graph is traced."""
     usable = (
         device.type == "cpu" and tasks.available() and not torch.is_autocast_enabled("cpu") and kernels() is not None
     )
