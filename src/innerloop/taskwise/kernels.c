@@ -45,16 +45,22 @@ typedef struct {
 static int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
 #define REAL float
-#include __FILE__
+#define INTEGER int32_t /* of the same size */
+#include "kernels.c"
 #undef REAL
+#undef INTEGER
 #define REAL double
-#include __FILE__
+#define INTEGER int64_t
+#include "kernels.c"
 #undef REAL
+#undef INTEGER
 
 #else
 
 typedef REAL NAME(vec) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
+typedef INTEGER NAME(mask) __attribute__((vector_size(VECTOR_BYTES)));
 #define vec NAME(vec)
+#define mask NAME(mask)
 #define LANES ((int64_t)(VECTOR_BYTES / sizeof(REAL)))
 
 /* C[m][n] = sum over pieces p and k < depth of a[m][a_at[p] + k * a_step] * b[b_at[p] + k * b_step + n],
@@ -315,7 +321,6 @@ INLINE void NAME(store)(REAL *to, vec value, int64_t lanes) {
 
 /* `value` where `test` is not zero or less: the derivative of relu. What is not a number passes. */
 INLINE vec NAME(where_positive)(vec test, vec value) {
-    typedef __typeof__(test <= 0) mask;
     return (vec)((mask)value & ~(mask)(test <= 0));
 }
 
@@ -489,31 +494,41 @@ void NAME(normalise_twice)(int64_t groups, int64_t each, int64_t rows, int64_t c
         }
 }
 
+/* The largest of each window for up to LANES channels, and which of the window's taps it is. */
+INLINE void NAME(pool_lanes)(const Convolution *s, const REAL *image, int64_t oy, int64_t ox, const int64_t lanes,
+                             REAL *y, uint8_t *chosen) {
+    vec best = {0};
+    mask which = {0};
+    int first = 1;
+    for (int64_t ky = 0, tap = 0; ky < s->kernel_h; ky++)
+        for (int64_t kx = 0; kx < s->kernel_w; kx++, tap++) {
+            const int64_t row = oy * s->stride_h + ky * s->dilation_h - s->pad_h;
+            const int64_t column = ox * s->stride_w + kx * s->dilation_w - s->pad_w;
+            if (row < 0 || row >= s->height || column < 0 || column >= s->width) continue;
+            const vec value = NAME(load)(image + (row * s->width + column) * s->in, lanes);
+            /* What is not a number wins, and stays. */
+            const mask better = first ? which - 1 : (mask)(value > best) | (mask)(value != value);
+            best = (vec)(((mask)value & better) | ((mask)best & ~better));
+            which = (better & (INTEGER)tap) | (which & ~better);
+            first = 0;
+        }
+    NAME(store)(y, best, lanes);
+    for (int64_t i = 0; i < lanes; i++) chosen[i] = (uint8_t)which[i];
+}
+
 /* The largest of each window, and which of the window's taps it is. A window has at most 255 taps. */
 void NAME(pool)(const Convolution *s, const REAL *x, REAL *y, uint8_t *chosen) {
     for (int64_t n = 0; n < s->tasks * s->images; n++)
         for (int64_t oy = 0; oy < s->out_height; oy++)
-            for (int64_t ox = 0; ox < s->out_width; ox++) {
-                const int64_t to = ((n * s->out_height + oy) * s->out_width + ox) * s->in;
-                REAL *best = y + to;
-                uint8_t *which = chosen + to;
-                int first = 1;
-                for (int64_t ky = 0, tap = 0; ky < s->kernel_h; ky++)
-                    for (int64_t kx = 0; kx < s->kernel_w; kx++, tap++) {
-                        const int64_t row = oy * s->stride_h + ky * s->dilation_h - s->pad_h;
-                        const int64_t column = ox * s->stride_w + kx * s->dilation_w - s->pad_w;
-                        if (row < 0 || row >= s->height || column < 0 || column >= s->width) continue;
-                        const REAL *from = x + ((n * s->height + row) * s->width + column) * s->in;
-#pragma GCC ivdep
-                        for (int64_t c = 0; c < s->in; c++) {
-                            /* What is not a number wins, and stays. */
-                            const int better = first | (from[c] > best[c]) | (from[c] != from[c]);
-                            best[c] = better ? from[c] : best[c];
-                            which[c] = better ? (uint8_t)tap : which[c];
-                        }
-                        first = 0;
-                    }
-            }
+            for (int64_t ox = 0; ox < s->out_width; ox++)
+                for (int64_t c = 0; c < s->in; c += LANES) {
+                    const REAL *image = x + n * s->height * s->width * s->in + c;
+                    const int64_t to = ((n * s->out_height + oy) * s->out_width + ox) * s->in + c;
+                    if (s->in - c >= LANES)
+                        NAME(pool_lanes)(s, image, oy, ox, LANES, y + to, chosen + to);
+                    else
+                        NAME(pool_lanes)(s, image, oy, ox, s->in - c, y + to, chosen + to);
+                }
 }
 
 /* With back, g [.., out_height, out_width, in] is added to the chosen pixels of x; else it takes their values. */
@@ -543,5 +558,6 @@ void NAME(pool_linear)(const Convolution *s, int back, const uint8_t *chosen, RE
 
 #undef AT
 #undef vec
+#undef mask
 #undef LANES
 #endif

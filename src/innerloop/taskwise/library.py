@@ -25,7 +25,7 @@ from innerloop.folders import user_cache
 
 __all__ = ["Geometry", "KernelError", "call", "kernels", "missing"]
 
-SOURCE = Path(__file__).with_name("kernels.c")
+SOURCE = Path(__file__).resolve().with_name("kernels.c")
 SWITCH = "INNERLOOP_KERNELS"
 COMMON = ["-O3", "-std=gnu11", "-fno-math-errno", "-ffp-contract=fast", "-shared", "-fPIC"]
 TUNED: tuple[list[str], ...] = (["-march=native"], ["-mcpu=native"], [])
