@@ -17,6 +17,7 @@ __all__ = [
     "leaves",
     "map_params",
     "scale",
+    "sum_tasks",
 ]
 
 METHOD_PREFIX = "method."
@@ -65,7 +66,32 @@ def leaf(a: Tensor) -> Tensor:
 
 def expand_tasks(a: Mapping[str, Tensor], tasks: int) -> Params:
     """One copy for each task, without copying memory: ``[...]`` becomes ``[tasks, ...]``."""
-    return map_params(lambda t: t.expand(tasks, *t.shape), a)
+
+    def one(t: Tensor) -> Tensor:
+        # The derivative is a sum over tasks, which is to read its input in the order of memory; see sum_tasks.
+        order, inverse = _memory_order(t)
+        return t.permute(order).expand(tasks, *(t.shape[i] for i in order)).permute(0, *(i + 1 for i in inverse))
+
+    return map_params(one, a)
+
+
+def sum_tasks(t: Tensor) -> Tensor:
+    """The sum over the leading axis, ``[T, ...]`` to ``[...]``.
+
+    PyTorch's takes up to sixty times as long where the other axes do not lie in their order, as kernels' weights do.
+
+    Example:
+        >>> sum_tasks(torch.ones(3, 2))
+        tensor([3., 3.])
+    """
+    order, inverse = _memory_order(t[0])
+    return t.permute(0, *(i + 1 for i in order)).sum(0).permute(inverse)
+
+
+def _memory_order(t: Tensor) -> tuple[list[int], list[int]]:
+    """The axes of a tensor from the slowest to the fastest in memory, and the inverse of that permutation."""
+    order = sorted(range(t.ndim), key=t.stride, reverse=True)
+    return order, sorted(range(t.ndim), key=order.__getitem__)
 
 
 def total(trees: Iterable[Mapping[str, Tensor]]) -> Params:

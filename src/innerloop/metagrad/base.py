@@ -11,7 +11,7 @@ from torch import Tensor
 
 from innerloop.adaptation import Adaptation
 from innerloop.episode import Episode
-from innerloop.params import Params, map_nested
+from innerloop.params import Params, map_nested, sum_tasks
 from innerloop.rules.base import RuleState
 from innerloop.unroll import Problem, Support
 
@@ -80,4 +80,4 @@ def stack_steps(losses: list[Tensor], episode: Episode) -> Tensor:
 
 def carried_state(adaptation: Adaptation, state: RuleState) -> RuleState | None:
     """What is carried on of the rule's final state: its mean over tasks, if anything is."""
-    return map_nested(lambda t: t.detach().mean(0), state) if adaptation.carry_state else None
+    return map_nested(lambda t: sum_tasks(t.detach()) / len(t), state) if adaptation.carry_state else None

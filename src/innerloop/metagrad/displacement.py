@@ -11,7 +11,7 @@ from innerloop.adaptation import Adaptation
 from innerloop.episode import Episode
 from innerloop.metagrad.base import Info, MetaGradient, carried_state, stack_steps
 from innerloop.objectives import accuracies
-from innerloop.params import METHOD_PREFIX, Params
+from innerloop.params import METHOD_PREFIX, Params, sum_tasks
 from innerloop.unroll import Problem, Support, Track, unroll
 
 __all__ = ["displacement"]
@@ -44,7 +44,7 @@ def displacement() -> MetaGradient:
                 support_losses.append(iterate.support_losses)
         with torch.no_grad():
             grads = {
-                name: (start - iterate.adapted[name]).sum(0) if name in iterate.adapted else torch.zeros_like(start)
+                name: sum_tasks(start - iterate.adapted[name]) if name in iterate.adapted else torch.zeros_like(start)
                 for name, start in meta_params.items()
             }
             loss = accuracy = None
