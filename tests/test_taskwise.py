@@ -67,6 +67,16 @@ def test_convolution_and_both_its_derivatives(window: Window, channels_in: int, 
 
 
 @needs_kernels
+@pytest.mark.parametrize("channels", [16, 5])
+def test_many_images_are_padded_a_few_at_a_time(channels: int) -> None:
+    x, w = numbers(2, 23, channels, 20, 20), numbers(2, 8, channels, 3, 3)
+    window = Window((3, 3), (2, 2), (1, 1), (1, 1))
+    outputs = [convolve(x, w, window), torch.stack([F.conv2d(x[i], w[i], stride=2, padding=1) for i in (0, 1)])]
+    torch.testing.assert_close(*outputs)
+    torch.testing.assert_close(*(torch.autograd.grad(y.sin().sum(), (x, w)) for y in outputs))
+
+
+@needs_kernels
 def test_convolution_numerically_to_second_order() -> None:
     window = Window((2, 2), (2, 1), (1, 0), (1, 1))
     inputs = numbers(2, 1, 2, 3, 3), numbers(2, 2, 2, 2, 2)

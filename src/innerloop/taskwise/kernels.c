@@ -42,6 +42,12 @@ typedef struct {
 #define NAME(name) JOIN(name, REAL)
 #define INLINE static inline __attribute__((always_inline))
 
+/* Images that are padded at a time: as many as stay in the second-level cache beside their output. */
+static int64_t block_of(int64_t images, int64_t bytes_of_one) {
+    const int64_t most = (384 << 10) / (bytes_of_one > 0 ? bytes_of_one : 1);
+    return most < 1 ? 1 : most < images ? most : images;
+}
+
 static int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
 #define REAL float
@@ -64,15 +70,15 @@ typedef INTEGER NAME(mask) __attribute__((vector_size(VECTOR_BYTES)));
 #define LANES ((int64_t)(VECTOR_BYTES / sizeof(REAL)))
 
 /* C[m][n] = sum over pieces p and k < depth of a[m][a_at[p] + k * a_step] * b[b_at[p] + k * b_step + n],
- * for `rows` values of m and `vectors` vectors of n. Both are constants where this is inlined. */
+ * for `rows` values of m and `vectors` vectors of n, both constants where this is inlined; with `add`, added to C. */
 INLINE void NAME(tile)(const int rows, const int vectors, const REAL *const *a, const int64_t *a_at, int64_t a_step,
-                       const REAL *b, const int64_t *b_at, int64_t b_step, int64_t pieces, int64_t depth,
+                       const REAL *b, const int64_t *b_at, int64_t b_step, int64_t pieces, int64_t depth, int add,
                        REAL *const *c) {
     vec sum[TALL][WIDE];
 #pragma GCC unroll 8
     for (int m = 0; m < rows; m++)
 #pragma GCC unroll 8
-        for (int v = 0; v < vectors; v++) sum[m][v] = (vec){0};
+        for (int v = 0; v < vectors; v++) sum[m][v] = add ? *(const vec *)(c[m] + v * LANES) : (vec){0};
     for (int64_t p = 0; p < pieces; p++) {
         const REAL *from[TALL];
 #pragma GCC unroll 8
@@ -98,16 +104,16 @@ INLINE void NAME(tile)(const int rows, const int vectors, const REAL *const *a, 
 
 #define ROWS(vectors)                                                                                            \
     switch (rows) {                                                                                              \
-    case 6: NAME(tile)(6, vectors, a, a_at, a_step, b, b_at, b_step, pieces, depth, c); break;                  \
-    case 5: NAME(tile)(5, vectors, a, a_at, a_step, b, b_at, b_step, pieces, depth, c); break;                  \
-    case 4: NAME(tile)(4, vectors, a, a_at, a_step, b, b_at, b_step, pieces, depth, c); break;                  \
-    case 3: NAME(tile)(3, vectors, a, a_at, a_step, b, b_at, b_step, pieces, depth, c); break;                  \
-    case 2: NAME(tile)(2, vectors, a, a_at, a_step, b, b_at, b_step, pieces, depth, c); break;                  \
-    default: NAME(tile)(1, vectors, a, a_at, a_step, b, b_at, b_step, pieces, depth, c);                        \
+    case 6: NAME(tile)(6, vectors, a, a_at, a_step, b, b_at, b_step, pieces, depth, add, c); break;                  \
+    case 5: NAME(tile)(5, vectors, a, a_at, a_step, b, b_at, b_step, pieces, depth, add, c); break;                  \
+    case 4: NAME(tile)(4, vectors, a, a_at, a_step, b, b_at, b_step, pieces, depth, add, c); break;                  \
+    case 3: NAME(tile)(3, vectors, a, a_at, a_step, b, b_at, b_step, pieces, depth, add, c); break;                  \
+    case 2: NAME(tile)(2, vectors, a, a_at, a_step, b, b_at, b_step, pieces, depth, add, c); break;                  \
+    default: NAME(tile)(1, vectors, a, a_at, a_step, b, b_at, b_step, pieces, depth, add, c);                        \
     }
 
 static void NAME(tile_of)(int rows, int vectors, const REAL *const *a, const int64_t *a_at, int64_t a_step,
-                          const REAL *b, const int64_t *b_at, int64_t b_step, int64_t pieces, int64_t depth,
+                          const REAL *b, const int64_t *b_at, int64_t b_step, int64_t pieces, int64_t depth, int add,
                           REAL *const *c) {
     switch (vectors) {
 #if WIDE == 4
@@ -121,7 +127,7 @@ static void NAME(tile_of)(int rows, int vectors, const REAL *const *a, const int
 
 /* The product of `count` rows, each with its own place of input and output, and `columns` (a multiple of LANES). */
 static void NAME(product)(const REAL **a, int64_t count, const int64_t *a_at, int64_t a_step, const REAL *b,
-                          const int64_t *b_at, int64_t b_step, int64_t pieces, int64_t depth, int64_t columns,
+                          const int64_t *b_at, int64_t b_step, int64_t pieces, int64_t depth, int64_t columns, int add,
                           REAL **c) {
     for (int64_t n = 0; n < columns; n += WIDE * LANES) {
         const int64_t left = (columns - n) / LANES;
@@ -130,7 +136,7 @@ static void NAME(product)(const REAL **a, int64_t count, const int64_t *a_at, in
             const int rows = count - m < TALL ? (int)(count - m) : TALL;
             REAL *to[TALL];
             for (int i = 0; i < rows; i++) to[i] = c[m + i] + n;
-            NAME(tile_of)(rows, vectors, a + m, a_at, a_step, b + n, b_at, b_step, pieces, depth, to);
+            NAME(tile_of)(rows, vectors, a + m, a_at, a_step, b + n, b_at, b_step, pieces, depth, add, to);
         }
     }
 }
@@ -173,9 +179,10 @@ static void NAME(transpose)(const REAL *from, REAL *to, int64_t rows, int64_t co
 /* Output [task, image, out_height, out_width, out] of input x and weights w. Returns 0, or 1 without memory. */
 int NAME(convolve)(const Convolution *s, const REAL *x, const REAL *w, REAL *y) {
     const int64_t tall = s->height + 2 * s->pad_h, wide = s->width + 2 * s->pad_w, taps = s->kernel_h * s->kernel_w;
-    const int64_t pixels = s->images * s->out_height * s->out_width, out = round_up(s->out, LANES);
+    const int64_t each = s->out_height * s->out_width, out = round_up(s->out, LANES); /* pixels of an image */
+    const int64_t block = block_of(s->images, tall * wide * s->in * (int64_t)sizeof(REAL)), pixels = block * each;
     const int odd = out != s->out;
-    REAL *padded = malloc((size_t)(s->images * tall * wide * s->in) * sizeof(REAL));
+    REAL *padded = malloc((size_t)(block * tall * wide * s->in) * sizeof(REAL));
     REAL *weights = odd ? malloc((size_t)(taps * s->in * out) * sizeof(REAL)) : NULL;
     REAL *result = odd ? malloc((size_t)(pixels * out) * sizeof(REAL)) : NULL;
     const REAL **a = malloc((size_t)pixels * sizeof *a);
@@ -188,19 +195,22 @@ int NAME(convolve)(const Convolution *s, const REAL *x, const REAL *w, REAL *y) 
                 at[t] = (ky * s->dilation_h * wide + kx * s->dilation_w) * s->in;
                 at[taps + t] = t * s->in * out;
             }
-        for (int64_t n = 0, p = 0; n < s->images; n++)
+        for (int64_t n = 0, p = 0; n < block; n++)
             for (int64_t oy = 0; oy < s->out_height; oy++)
                 for (int64_t ox = 0; ox < s->out_width; ox++, p++)
                     a[p] = padded + ((n * tall + oy * s->stride_h) * wide + ox * s->stride_w) * s->in;
         for (int64_t task = 0; task < s->tasks; task++) {
             const REAL *source = w + (s->shared_weights ? 0 : task * taps * s->in * s->out);
-            REAL *target = y + task * pixels * s->out, *to = odd ? result : target;
             if (odd && (task == 0 || !s->shared_weights)) NAME(resize)(source, s->out, weights, out, taps * s->in);
-            NAME(pad)(x + task * s->images * s->height * s->width * s->in, padded, s->images, s->height, s->width,
-                      s->in, s->pad_h, s->pad_w, tall, wide, s->in);
-            for (int64_t p = 0; p < pixels; p++) c[p] = to + p * out;
-            NAME(product)(a, pixels, at, 1, odd ? weights : source, at + taps, out, taps, s->in, out, c);
-            if (odd) NAME(resize)(result, out, target, s->out, pixels);
+            for (int64_t first = 0; first < s->images; first += block) {
+                const int64_t images = s->images - first < block ? s->images - first : block, count = images * each;
+                REAL *target = y + (task * s->images + first) * each * s->out, *to = odd ? result : target;
+                NAME(pad)(x + (task * s->images + first) * s->height * s->width * s->in, padded, images, s->height,
+                          s->width, s->in, s->pad_h, s->pad_w, tall, wide, s->in);
+                for (int64_t p = 0; p < count; p++) c[p] = to + p * out;
+                NAME(product)(a, count, at, 1, odd ? weights : source, at + taps, out, taps, s->in, out, 0, c);
+                if (odd) NAME(resize)(result, out, target, s->out, count);
+            }
         }
     }
     free(padded), free(weights), free(result), free(a), free(c), free(at);
@@ -210,18 +220,19 @@ int NAME(convolve)(const Convolution *s, const REAL *x, const REAL *w, REAL *y) 
 /* Gradient of the weights, [task, tap, in, out], of input x and output gradient g. */
 int NAME(weight_gradient)(const Convolution *s, const REAL *x, const REAL *g, REAL *w) {
     const int64_t tall = s->height + 2 * s->pad_h, wide = s->width + 2 * s->pad_w, taps = s->kernel_h * s->kernel_w;
-    const int64_t lines = s->images * s->out_height, pixels = lines * s->out_width, rows = taps * s->in;
+    const int64_t block = block_of(s->images, tall * wide * s->in * (int64_t)sizeof(REAL));
+    const int64_t lines = block * s->out_height, each = s->out_height * s->out_width, rows = taps * s->in;
     const int64_t out = round_up(s->out, LANES);
     const int odd = out != s->out;
-    REAL *padded = malloc((size_t)(s->images * tall * wide * s->in) * sizeof(REAL));
-    REAL *gradient = odd ? malloc((size_t)(pixels * out) * sizeof(REAL)) : NULL;
+    REAL *padded = malloc((size_t)(block * tall * wide * s->in) * sizeof(REAL));
+    REAL *gradient = odd ? malloc((size_t)(block * each * out) * sizeof(REAL)) : NULL;
     REAL *result = odd ? malloc((size_t)(rows * out) * sizeof(REAL)) : NULL;
     const REAL **a = malloc((size_t)rows * sizeof *a);
     REAL **c = malloc((size_t)rows * sizeof *c);
     int64_t *at = malloc((size_t)(2 * lines) * sizeof *at);
     const int failed = !padded || !a || !c || !at || (odd && (!gradient || !result));
     if (!failed) {
-        for (int64_t n = 0, l = 0; n < s->images; n++)
+        for (int64_t n = 0, l = 0; n < block; n++)
             for (int64_t oy = 0; oy < s->out_height; oy++, l++) {
                 at[l] = (n * tall + oy * s->stride_h) * wide * s->in;
                 at[lines + l] = l * s->out_width * out;
@@ -231,14 +242,17 @@ int NAME(weight_gradient)(const Convolution *s, const REAL *x, const REAL *g, RE
                 for (int64_t i = 0; i < s->in; i++, r++)
                     a[r] = padded + (ky * s->dilation_h * wide + kx * s->dilation_w) * s->in + i;
         for (int64_t task = 0; task < s->tasks; task++) {
-            const REAL *source = g + task * pixels * s->out;
             REAL *target = w + task * rows * s->out, *to = odd ? result : target;
-            if (odd) NAME(resize)(source, s->out, gradient, out, pixels);
-            NAME(pad)(x + task * s->images * s->height * s->width * s->in, padded, s->images, s->height, s->width,
-                      s->in, s->pad_h, s->pad_w, tall, wide, s->in);
             for (int64_t r = 0; r < rows; r++) c[r] = to + r * out;
-            NAME(product)(a, rows, at, s->stride_w * s->in, odd ? gradient : source, at + lines, out, lines,
-                          s->out_width, out, c);
+            for (int64_t first = 0; first < s->images; first += block) {
+                const int64_t images = s->images - first < block ? s->images - first : block;
+                const REAL *source = g + (task * s->images + first) * each * s->out;
+                if (odd) NAME(resize)(source, s->out, gradient, out, images * each);
+                NAME(pad)(x + (task * s->images + first) * s->height * s->width * s->in, padded, images, s->height,
+                          s->width, s->in, s->pad_h, s->pad_w, tall, wide, s->in);
+                NAME(product)(a, rows, at, s->stride_w * s->in, odd ? gradient : source, at + lines, out,
+                              images * s->out_height, s->out_width, out, first > 0, c);
+            }
             if (odd) NAME(resize)(result, out, target, s->out, rows);
         }
     }
@@ -257,46 +271,50 @@ int NAME(input_gradient)(const Convolution *s, const REAL *g, const REAL *w, REA
     const int64_t tall = top + (last_y + 1 > s->out_height ? last_y + 1 : s->out_height);
     const int64_t wide = left + (last_x + 1 > s->out_width ? last_x + 1 : s->out_width);
     const int odd = in != s->in;
-    REAL *padded = malloc((size_t)(s->images * tall * wide * s->out) * sizeof(REAL));
+    const int64_t block = block_of(s->images, tall * wide * s->out * (int64_t)sizeof(REAL));
+    REAL *padded = malloc((size_t)(block * tall * wide * s->out) * sizeof(REAL));
     REAL *weights = malloc((size_t)(taps * s->out * in) * sizeof(REAL));
-    REAL *result = odd ? malloc((size_t)(s->images * inputs * in) * sizeof(REAL)) : NULL;
-    const REAL **a = malloc((size_t)(s->images * inputs) * sizeof *a);
-    REAL **c = malloc((size_t)(s->images * inputs) * sizeof *c);
+    REAL *result = odd ? malloc((size_t)(block * inputs * in) * sizeof(REAL)) : NULL;
+    const REAL **a = malloc((size_t)(block * inputs) * sizeof *a);
+    REAL **c = malloc((size_t)(block * inputs) * sizeof *c);
     int64_t *at = malloc((size_t)(2 * taps) * sizeof *at);
     const int failed = !padded || !weights || !a || !c || !at || (odd && !result);
     for (int64_t task = 0; !failed && task < s->tasks; task++) {
-        REAL *target = x + task * s->images * inputs * s->in, *to = odd ? result : target;
         if (task == 0 || !s->shared_weights) {
             const REAL *source = w + (s->shared_weights ? 0 : task * taps * s->in * s->out);
             if (odd) memset(weights, 0, (size_t)(taps * s->out * in) * sizeof(REAL));
             for (int64_t t = 0; t < taps; t++)
                 NAME(transpose)(source + t * s->in * s->out, weights + t * s->out * in, s->in, s->out, in);
         }
-        NAME(pad)(g + task * s->images * s->out_height * s->out_width * s->out, padded, s->images, s->out_height,
-                  s->out_width, s->out, top, left, tall, wide, s->out);
-        for (int64_t phase = 0; phase < s->stride_h * s->stride_w; phase++) {
-            const int64_t py = phase / s->stride_w, px = phase % s->stride_w;
-            int64_t pieces = 0, count = 0;
-            for (int64_t ky = 0; ky < s->kernel_h; ky++)
-                for (int64_t kx = 0; kx < s->kernel_w; kx++) {
-                    const int64_t dy = py - ky * s->dilation_h, dx = px - kx * s->dilation_w;
-                    if (dy % s->stride_h || dx % s->stride_w) continue;
-                    at[pieces] = ((dy / s->stride_h) * wide + dx / s->stride_w) * s->out;
-                    at[taps + pieces++] = (ky * s->kernel_w + kx) * s->out * in;
-                }
-            for (int64_t n = 0; n < s->images; n++)
-                for (int64_t y = 0; y < s->height; y++) {
-                    if ((y + s->pad_h) % s->stride_h != py) continue;
-                    for (int64_t u = 0; u < s->width; u++) {
-                        if ((u + s->pad_w) % s->stride_w != px) continue;
-                        a[count] = padded + ((n * tall + top + (y + s->pad_h) / s->stride_h) * wide + left +
-                                             (u + s->pad_w) / s->stride_w) * s->out;
-                        c[count++] = to + (n * inputs + y * s->width + u) * in;
+        for (int64_t first = 0; first < s->images; first += block) {
+            const int64_t images = s->images - first < block ? s->images - first : block;
+            REAL *target = x + (task * s->images + first) * inputs * s->in, *to = odd ? result : target;
+            NAME(pad)(g + (task * s->images + first) * s->out_height * s->out_width * s->out, padded, images,
+                      s->out_height, s->out_width, s->out, top, left, tall, wide, s->out);
+            for (int64_t phase = 0; phase < s->stride_h * s->stride_w; phase++) {
+                const int64_t py = phase / s->stride_w, px = phase % s->stride_w;
+                int64_t pieces = 0, count = 0;
+                for (int64_t ky = 0; ky < s->kernel_h; ky++)
+                    for (int64_t kx = 0; kx < s->kernel_w; kx++) {
+                        const int64_t dy = py - ky * s->dilation_h, dx = px - kx * s->dilation_w;
+                        if (dy % s->stride_h || dx % s->stride_w) continue;
+                        at[pieces] = ((dy / s->stride_h) * wide + dx / s->stride_w) * s->out;
+                        at[taps + pieces++] = (ky * s->kernel_w + kx) * s->out * in;
                     }
-                }
-            NAME(product)(a, count, at, 1, weights, at + taps, in, pieces, s->out, in, c);
+                for (int64_t n = 0; n < images; n++)
+                    for (int64_t y = 0; y < s->height; y++) {
+                        if ((y + s->pad_h) % s->stride_h != py) continue;
+                        for (int64_t u = 0; u < s->width; u++) {
+                            if ((u + s->pad_w) % s->stride_w != px) continue;
+                            a[count] = padded + ((n * tall + top + (y + s->pad_h) / s->stride_h) * wide + left +
+                                                 (u + s->pad_w) / s->stride_w) * s->out;
+                            c[count++] = to + (n * inputs + y * s->width + u) * in;
+                        }
+                    }
+                NAME(product)(a, count, at, 1, weights, at + taps, in, pieces, s->out, in, 0, c);
+            }
+            if (odd) NAME(resize)(result, in, target, s->in, images * inputs);
         }
-        if (odd) NAME(resize)(result, in, target, s->in, s->images * inputs);
     }
     free(padded), free(weights), free(result), free(a), free(c), free(at);
     return failed;
