@@ -18,6 +18,7 @@ from core_helpers import assert_same
 from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.func import functional_call, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import innerloop as il
 from innerloop.taskwise import library, missing, taskwise
@@ -262,6 +263,18 @@ def test_other_transforms_are_left_to_torch(calls: list[str]) -> None:
         F.conv2d(x[0], w[0])
     assert not calls
     assert grads.shape == w.shape
+
+
+@needs_kernels
+def test_a_graph_is_traced_without_the_kernels_which_it_could_not_see(calls: list[str]) -> None:
+    def mapped(x: Tensor, w: Tensor) -> Tensor:
+        with taskwise(CPU):
+            return vmap(F.conv2d)(x, w)
+
+    graph = make_fx(mapped)(*(numbers(2, *shape).detach() for shape in ((1, 3, 5, 5), (4, 3, 2, 2))))
+    assert not calls
+    x, w = numbers(2, 1, 3, 5, 5, seed=1).detach(), numbers(2, 4, 3, 2, 2, seed=1).detach()
+    torch.testing.assert_close(graph(x, w), torch.stack([F.conv2d(x[i], w[i]) for i in (0, 1)]))
 
 
 @needs_kernels

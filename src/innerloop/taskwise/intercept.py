@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.overrides import TorchFunctionMode
 
 from innerloop.taskwise import tasks
@@ -26,10 +27,8 @@ __all__ = ["taskwise"]
 
 def taskwise(device: torch.device) -> contextlib.AbstractContextManager[object]:
     """The context; nothing happens in it on a device that has no kernels, nor while a graph is traced."""
-    usable = (
-        device.type == "cpu" and tasks.available() and not torch.is_autocast_enabled("cpu") and kernels() is not None
-    )
-    return _Mode() if usable else contextlib.nullcontext()
+    fits = device.type == "cpu" and not torch.is_autocast_enabled("cpu") and get_proxy_mode() is None
+    return _Mode() if fits and tasks.available() and kernels() is not None else contextlib.nullcontext()
 
 
 class _Mode(TorchFunctionMode):
