@@ -28,9 +28,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 import innerloop as il
+from innerloop.bench import rows
 from innerloop.execute import Engine
 from innerloop.metagrad import MetaGradient
 
@@ -55,13 +55,7 @@ def estimator(text: str) -> MetaGradient:
 
 def episode_of(tasks: int, queries: int) -> il.Episode:
     """Random images of 5 classes, one of each to adapt on."""
-    generator = torch.Generator().manual_seed(0)
-
-    def draw(examples: int) -> tuple[Tensor, Tensor]:
-        x = torch.rand(tasks, 5 * examples, 1, 28, 28, generator=generator)
-        return x, torch.arange(5).repeat_interleave(examples).repeat(tasks, 1)
-
-    return il.Episode(*draw(1), *draw(queries))
+    return rows.episode_of(rows.Row("omniglot", rows.Sizes(tasks, 5, 1, queries, 1)), seed=0)
 
 
 def resident() -> int:

@@ -18,6 +18,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
 from innerloop.episode import Episode
+from innerloop.messages import first_line
 from innerloop.metagrad.base import Info
 from innerloop.method import Method
 from innerloop.params import Params
@@ -99,8 +100,7 @@ def _compiled(
         with torch.no_grad():
             compiled(*flat)
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        warnings.warn(f"this meta-gradient cannot be compiled and runs as it is: {reason}", stacklevel=2)
+        warnings.warn(f"this meta-gradient cannot be compiled and runs as it is: {first_line(error)}", stacklevel=2)
         return None, None
     _log.info("compiled a meta-gradient in %.0f s", time.perf_counter() - start)
     return compiled, specs[-1]

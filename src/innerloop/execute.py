@@ -17,13 +17,15 @@ from innerloop.adaptation import Adaptation, draw_batches
 from innerloop.compiled import CompiledEstimates
 from innerloop.episode import Episode
 from innerloop.functional import Norm, StatelessModel
+from innerloop.messages import first_line
 from innerloop.metagrad.base import Info
 from innerloop.method import Method
 from innerloop.objectives import LossFn
 from innerloop.params import METHOD_PREFIX, Params, map_nested, map_params, scale, total
 from innerloop.plans import Execution, Plan, candidates, checked, planned
-from innerloop.precision import Precision, computing_in
+from innerloop.precision import Precision, checked_precision, computing_in
 from innerloop.rules.base import RuleState
+from innerloop.seeds import RandomState
 from innerloop.taskwise import pack, packable
 from innerloop.unroll import Problem, Support, Track, unroll
 from innerloop.workers import Workers
@@ -67,8 +69,7 @@ class Engine:
         if unused not in ("error", "ignore"):
             raise ValueError(f"unused is {unused!r}; choose 'error' or 'ignore'")
         self.model = StatelessModel(net, norm, training=training)
-        with computing_in(precision, torch.device("cpu")):
-            self._precision: Precision = precision
+        self._precision = checked_precision(precision)
         self._compiled = CompiledEstimates() if compile else None
         self._workers = Workers(lambda: StatelessModel(net, norm, training=training))
         self._packable = frozenset(packable(net))
@@ -136,7 +137,7 @@ class Engine:
 
         key = _sizes(method.adaptation, episode)
         seconds: dict[Plan, float] = {}
-        with torch.random.fork_rng():
+        with RandomState.now(episode.support_x.device).again():
             self.meta_gradient(method, episode, meta_params, rule_state=rule_state)  # to see whether it can be batched
             plans = candidates(self.execution, self.model, method.adaptation, episode)
             for turn in range(rounds + 1 if len(plans) > 1 else 0):
@@ -201,7 +202,7 @@ class Engine:
     ) -> Generator[T, None, int]:
         """Run the first chunk alone, to see whether it runs, fits in memory, and draws random numbers."""
         plan = self.plan(adaptation, episode)
-        before = torch.random.get_rng_state()
+        before = RandomState.now(episode.support_x.device)
         try:
             result = run(self.model, slice(first, first + plan.tasks))
         except torch.OutOfMemoryError:
@@ -212,7 +213,7 @@ class Engine:
             warnings.warn(f"out of memory with {plan}; going on with {smaller}", stacklevel=2)
             return 0
         # Random numbers are to come in the same order each time, which threads would not keep to.
-        self._draws = not torch.equal(before, torch.random.get_rng_state())
+        self._draws = not before.same_as(RandomState.now(before.device))
         self._proved = True
         yield result
         return plan.tasks
@@ -234,7 +235,7 @@ class Engine:
         self.execution = "serial"
         self._chosen.clear()
         warnings.warn(
-            f"this model cannot be run on several tasks at once, so tasks run one by one: {_first_line(reason)}",
+            f"this model cannot be run on several tasks at once, so tasks run one by one: {first_line(reason)}",
             stacklevel=2,
         )
         return result
@@ -393,7 +394,3 @@ def _joined(infos: list[Info]) -> Info:
 def _concatenated(parts: list[Tensor | None]) -> Tensor | None:
     present = [part for part in parts if part is not None]
     return torch.cat(present) if present else None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

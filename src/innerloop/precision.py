@@ -8,11 +8,22 @@ from typing import Literal, get_args
 
 import torch
 
-__all__ = ["Precision", "computing_in"]
+__all__ = ["Precision", "checked_precision", "computing_in"]
 
 Precision = Literal["full", "tf32", "bf16"]
 """``full`` leaves PyTorch's settings alone; ``tf32`` has float32 products of NVIDIA GPUs round their inputs to 10 bits
 of mantissa; ``bf16`` runs the forward pass in bfloat16 by autocast. Parameters and their gradients stay as they are."""
+
+
+def checked_precision(precision: Precision) -> Precision:
+    """The same, if it is one.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if precision not in get_args(Precision):
+        raise ValueError(f"precision is {precision!r}; choose one of {', '.join(map(repr, get_args(Precision)))}")
+    return precision
 
 
 @contextlib.contextmanager
@@ -27,9 +38,7 @@ def computing_in(precision: Precision, device: torch.device) -> Iterator[None]:
         ...     print((torch.ones(2, 2) @ torch.ones(2, 2)).dtype)
         torch.bfloat16
     """
-    if precision not in get_args(Precision):
-        raise ValueError(f"precision is {precision!r}; choose one of {', '.join(map(repr, get_args(Precision)))}")
-    if precision == "bf16":
+    if checked_precision(precision) == "bf16":
         with torch.autocast(device.type, torch.bfloat16):
             yield
     elif precision == "tf32":

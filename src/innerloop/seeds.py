@@ -1,13 +1,20 @@
-"""Seeds of independent random streams, so that what an iteration draws depends on its number and nothing else."""
+"""Seeds of independent random streams, so that what an iteration draws depends on its number and nothing else.
+
+And the state of torch's global generators, which layers such as dropout draw from.
+"""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
 import torch
+from torch import Tensor
 
-__all__ = ["Stream", "generator_at"]
+__all__ = ["RandomState", "Stream", "generator_at"]
 
 
 class Stream(IntEnum):
@@ -35,3 +42,39 @@ def generator_at(seed: int, stream: Stream, index: int = 0, device: torch.device
     """
     state = np.random.SeedSequence([seed, stream, index]).generate_state(1, np.uint64)[0]
     return torch.Generator(device).manual_seed(int(state >> np.uint64(1)))
+
+
+@dataclass(frozen=True)
+class RandomState:
+    """The state of torch's global random generators, of the CPU and of the CUDA device in use."""
+
+    cpu: Tensor
+    cuda: Tensor | None
+    device: torch.device
+
+    @classmethod
+    def now(cls, device: torch.device) -> RandomState:
+        """As it is now."""
+        cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        return cls(torch.get_rng_state(), cuda, device)
+
+    def same_as(self, other: RandomState) -> bool:
+        """Whether nothing was drawn between the two."""
+        same_on_cuda = self.cuda is None or (other.cuda is not None and torch.equal(self.cuda, other.cuda))
+        return same_on_cuda and torch.equal(self.cpu, other.cpu)
+
+    @contextlib.contextmanager
+    def again(self) -> Iterator[None]:
+        """Within it the numbers drawn after this state are drawn once more; afterwards all is as before."""
+        before = RandomState.now(self.device)
+        self.restore()
+        try:
+            yield
+        finally:
+            before.restore()
+
+    def restore(self) -> None:
+        """Have the generators go on from here."""
+        torch.set_rng_state(self.cpu)
+        if self.cuda is not None:
+            torch.cuda.set_rng_state(self.cuda, self.device)

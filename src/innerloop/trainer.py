@@ -32,7 +32,7 @@ from innerloop.plans import Execution
 from innerloop.precision import Precision
 from innerloop.rules.base import RuleState
 from innerloop.runlog import RunLog
-from innerloop.seeds import Stream, generator_at
+from innerloop.seeds import RandomState, Stream, generator_at
 from innerloop.selection import partition
 
 __all__ = ["DivergedError", "MetaTrainer", "TrainingStopped", "Validation"]
@@ -268,6 +268,7 @@ class MetaTrainer:
 
     def save(self, path: Path) -> None:
         """Write everything that the next iteration depends on."""
+        random = RandomState.now(self.device)
         state = {
             "iteration": self.iteration,
             "execution": self._engine.execution,
@@ -278,10 +279,7 @@ class MetaTrainer:
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
             "rule_state": self.rule_state,
             "window": self._window.state(),
-            "random": {
-                "cpu": torch.get_rng_state(),
-                "cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
-            },
+            "random": {"cpu": random.cpu, "cuda": random.cuda},
         }
         save_state(state, path)
 
@@ -310,9 +308,8 @@ class MetaTrainer:
             self._engine.execution = state.get("execution", "auto")
         self.iteration, self.best, self._validated = state["iteration"], state["best"], state["validated"]
         self._window = _Window(**state["window"])
-        torch.set_rng_state(state["random"]["cpu"])
-        if state["random"]["cuda"] is not None and self.device.type == "cuda":
-            torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
+        cuda = state["random"]["cuda"] if self.device.type == "cuda" else None  # a run may go on on another device
+        RandomState(state["random"]["cpu"], cuda, self.device).restore()
 
     def _calibrate(self, episodes: EpisodeSampler, log: RunLog) -> None:
         """Find the fastest way to run meta-batches, and say so."""

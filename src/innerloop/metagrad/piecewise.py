@@ -13,11 +13,11 @@ from torch.func import vmap
 
 from innerloop.adaptation import Adaptation
 from innerloop.episode import Episode
-from innerloop.metagrad._random import RandomState
 from innerloop.metagrad.base import Info, MetaGradient, carried_state, scored_iterates, stack_steps
 from innerloop.objectives import accuracies
 from innerloop.params import Params, leaves, map_nested
 from innerloop.rules.base import InnerRule, RuleState
+from innerloop.seeds import RandomState
 from innerloop.unroll import Iterate, Problem, Support, Track, begin, step, unroll, without_gaps
 
 __all__ = ["Pieces", "piecewise"]

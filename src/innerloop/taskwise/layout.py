@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
-__all__ = ["apply", "channels_last", "new_channels_last", "own_axes", "pack", "packable", "packed"]
+__all__ = ["apply", "channels_last", "new_channels_last", "new_packed", "own_axes", "pack", "packable", "packed"]
 
 
 def apply(function: type[Function], *arguments: Any) -> Any:

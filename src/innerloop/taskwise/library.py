@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from innerloop.folders import user_cache
+from innerloop.messages import first_line
 
 __all__ = ["Geometry", "KernelError", "call", "kernels", "missing"]
 
@@ -89,7 +90,7 @@ def kernels() -> ctypes.CDLL | None:
     try:
         library = ctypes.CDLL(str(_built()))
     except (OSError, subprocess.SubprocessError) as error:
-        _failure.append(_first_line(error))
+        _failure.append(first_line(error))
         warnings.warn(
             f"convolutions run on PyTorch alone, which is slower on CPU: {_failure[0]} "
             f"(a C compiler, gcc or clang, is all it takes; {SWITCH}=off silences this)",
@@ -143,7 +144,7 @@ def _built() -> Path:
             if done.returncode == 0:
                 break
         else:
-            raise OSError(f"{compiler} could not compile {SOURCE.name}: {_first_line(done.stderr)}")
+            raise OSError(f"{compiler} could not compile {SOURCE.name}: {first_line(done.stderr)}")
         target.replace(path)  # atomic, so that two processes may do this at once
     return path
 
@@ -163,7 +164,3 @@ def _processor() -> bytes:
     except OSError:
         return repr(platform.uname()).encode()
     return b"\n".join(sorted({line for line in lines if line.startswith((b"model", b"flags", b"Features", b"CPU"))}))
-
-
-def _first_line(error: object) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
