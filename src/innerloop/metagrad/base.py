@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,7 +15,11 @@ from innerloop.params import Params, map_nested, sum_tasks
 from innerloop.rules.base import RuleState
 from innerloop.unroll import Problem, Support
 
-__all__ = ["Info", "MetaGradient", "carried_state", "scored_iterates", "stack_steps"]
+__all__ = ["Cotangents", "Info", "MetaGradient", "carried_state", "pulled_back", "scored_iterates", "stack_steps"]
+
+
+Cotangents = list[Tensor | None]
+"""The objective's gradient with respect to each tensor of an iterate; None where it does not depend on it."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,28 @@ class MetaGradient(Protocol):
     ) -> tuple[Params, Info]:
         """The sum of the tasks' meta-gradients, and what was observed."""
         ...
+
+
+def pulled_back(
+    outputs: Sequence[Tensor],
+    cotangents: Sequence[Tensor | None],
+    inputs: Mapping[str, Tensor],
+    *,
+    retain_graph: bool = False,
+) -> Params:
+    """The vector-Jacobian product for those of the inputs that the outputs depend on."""
+    pairs = [(t, c) for t, c in zip(outputs, cotangents, strict=True) if c is not None and t.requires_grad]
+    wanted = {name: t for name, t in inputs.items() if t.requires_grad}
+    if not pairs or not wanted:
+        return {}
+    found = torch.autograd.grad(
+        [t for t, _ in pairs],
+        list(wanted.values()),
+        [c for _, c in pairs],
+        retain_graph=retain_graph,
+        allow_unused=True,
+    )
+    return {name: grad for name, grad in zip(wanted, found, strict=True) if grad is not None}
 
 
 def scored_iterates(adaptation: Adaptation, episode: Episode) -> tuple[float, ...]:

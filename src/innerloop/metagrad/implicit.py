@@ -10,7 +10,7 @@ from torch import Tensor
 
 from innerloop.adaptation import Adaptation
 from innerloop.episode import Episode
-from innerloop.metagrad.base import Info, MetaGradient, carried_state, scored_iterates, stack_steps
+from innerloop.metagrad.base import Info, MetaGradient, carried_state, pulled_back, scored_iterates, stack_steps
 from innerloop.objectives import accuracies
 from innerloop.params import METHOD_PREFIX, Params, leaves, map_params, scale
 from innerloop.unroll import Iterate, Problem, Support, Track, begin, named_gradients, unroll, without_gaps
@@ -92,7 +92,9 @@ def implicit(
             theta = leaves(meta_params)
             at = Iterate(leaves(iterate.adapted), {name: theta[name] for name in iterate.fixed}, iterate.state)
             losses, outputs = problem.query(at.adapted, at.fixed, episode)
-            slopes = _gradients([losses], [torch.full_like(losses, weights[-1])], {**at.adapted, **at.fixed})
+            slopes = pulled_back(
+                [losses], [torch.full_like(losses, weights[-1])], {**at.adapted, **at.fixed}, retain_graph=True
+            )
             found = {name: slopes[name] for name in at.fixed if name in slopes}
             solution = {name: slopes[name] for name in at.adapted if name in slopes}
             if adaptation.steps:
@@ -100,7 +102,7 @@ def implicit(
                 solution = scale(solution, strength)
                 found |= {name: found[name] - part if name in found else -part for name, part in through.items()}
             first = begin(problem, adaptation, theta, support, Track.UPDATES).adapted
-            through = _gradients([first[name] for name in solution], list(solution.values()), theta)
+            through = pulled_back([first[name] for name in solution], list(solution.values()), theta, retain_graph=True)
             found |= {name: found[name] + part if name in found else part for name, part in through.items()}
         grads = without_gaps(theta, [found.get(n) for n in theta], unused=problem.unused, what="meta-objective")
         return grads, Info(
@@ -125,7 +127,7 @@ def _through_solution(
     grads = named_gradients(losses.sum(), at.adapted, create_graph=True, unused=problem.unused, what="support loss")
 
     def second(v: Params, params: Params) -> Params:
-        return _gradients(list(grads.values()), list(v.values()), params)
+        return pulled_back(list(grads.values()), list(v.values()), params, retain_graph=True)
 
     def hessian(v: Params) -> Params:
         products = second(v, at.adapted)
@@ -173,14 +175,3 @@ def _ratio(a: Tensor, b: Tensor) -> Tensor:
 def _plus(a: Params, factor: Tensor, b: Params) -> Params:
     """``a + factor * b`` with a factor for each task."""
     return map_params(lambda s, t: s + factor.view(-1, *[1] * (t.ndim - 1)) * t, a, b)
-
-
-def _gradients(outputs: list[Tensor], cotangents: list[Tensor], params: Mapping[str, Tensor]) -> Params:
-    """Vector-Jacobian products by name, for the parameters that the outputs depend on; the graph is kept."""
-    pairs = [(t, c) for t, c in zip(outputs, cotangents, strict=True) if t.requires_grad]
-    if not pairs or not params:
-        return {}
-    found = torch.autograd.grad(
-        [t for t, _ in pairs], list(params.values()), [c for _, c in pairs], retain_graph=True, allow_unused=True
-    )
-    return {name: grad for name, grad in zip(params, found, strict=True) if grad is not None}

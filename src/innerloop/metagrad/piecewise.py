@@ -13,7 +13,15 @@ from torch.func import vmap
 
 from innerloop.adaptation import Adaptation
 from innerloop.episode import Episode
-from innerloop.metagrad.base import Info, MetaGradient, carried_state, scored_iterates, stack_steps
+from innerloop.metagrad.base import (
+    Cotangents,
+    Info,
+    MetaGradient,
+    carried_state,
+    pulled_back,
+    scored_iterates,
+    stack_steps,
+)
 from innerloop.objectives import accuracies
 from innerloop.params import Params, leaves, map_nested
 from innerloop.rules.base import InnerRule, RuleState
@@ -23,9 +31,6 @@ from innerloop.unroll import Iterate, Problem, Support, Track, begin, step, unro
 __all__ = ["Pieces", "piecewise"]
 
 T = TypeVar("T")
-
-Cotangents = list[Tensor | None]
-"""The objective's gradient with respect to each tensor of an iterate; None where it does not depend on it."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,7 @@ class _Pass:
             stop = min(start + pieces.kept, self.adaptation.steps)
             cotangents = self.back(range(start, stop), kept.pop(), cotangents, size=pieces.graph, moving=moving)
         first = self.again("begin", 0, self.begin)
-        self.add(_pulled_back(_tensors(first), cotangents, self.theta))
+        self.add(pulled_back(_tensors(first), cotangents, self.theta))
         found = [self.grads.get(name) for name in self.theta]
         grads = without_gaps(self.theta, found, unused=self.problem.unused, what="meta-objective")
         loss = torch.stack([self.weights[k] * self.losses[k] for k in sorted(self.losses)]).sum(0)
@@ -155,7 +160,7 @@ class _Pass:
         outputs += _tensors(iterate)
         given += cotangents
         inputs = {str(i): t for i, t in enumerate(_tensors(first))}
-        found = _pulled_back(outputs, given, {**inputs, **first.fixed})
+        found = pulled_back(outputs, given, {**inputs, **first.fixed})
         self.add({name: found[name] for name in first.fixed if name in found})
         return [found.get(name) for name in inputs]
 
@@ -165,7 +170,7 @@ class _Pass:
         fixed = {name: self.theta[name] for name in iterate.fixed}
         losses, outputs = self.problem.query(at, fixed, self.episode)
         self.losses[k] = losses.detach()
-        found = _pulled_back([losses], [torch.full_like(losses, self.weights[k])], {**at, **fixed})
+        found = pulled_back([losses], [torch.full_like(losses, self.weights[k])], {**at, **fixed})
         self.add({name: found[name] for name in fixed if name in found})
         return [found.get(name) for name in at], outputs.detach()
 
@@ -255,13 +260,3 @@ def _moving(rule: InnerRule, start: Iterate) -> list[bool]:
         if after == moving:
             return moving
         moving = after
-
-
-def _pulled_back(outputs: Sequence[Tensor], cotangents: Cotangents, inputs: Mapping[str, Tensor]) -> Params:
-    """The vector-Jacobian product for those of the inputs that the outputs depend on."""
-    pairs = [(t, c) for t, c in zip(outputs, cotangents, strict=True) if c is not None and t.requires_grad]
-    wanted = {name: t for name, t in inputs.items() if t.requires_grad}
-    if not pairs or not wanted:
-        return {}
-    found = torch.autograd.grad([t for t, _ in pairs], list(wanted.values()), [c for _, c in pairs], allow_unused=True)
-    return {name: grad for name, grad in zip(wanted, found, strict=True) if grad is not None}
