@@ -2,6 +2,7 @@
 
 from innerloop.methods.cavia import cavia
 from innerloop.methods.classic import fomaml, maml, reptile
+from innerloop.methods.foml import foml
 from innerloop.methods.imaml import imaml
 from innerloop.methods.maml_plus_plus import maml_plus_plus
 from innerloop.methods.meta_curvature import meta_curvature
@@ -14,6 +15,7 @@ __all__ = [
     "boil",
     "cavia",
     "fomaml",
+    "foml",
     "imaml",
     "maml",
     "maml_plus_plus",

@@ -52,6 +52,7 @@ class Config:
         "maml",
         "fomaml",
         "reptile",
+        "foml",
         "anil",
         "boil",
         "meta_sgd",
@@ -67,13 +68,15 @@ class Config:
     inner_steps: int = 1
     """Inner steps in meta-training."""
     inner_batch: int | None = None
-    """Reptile: support examples of each inner step; all of them if not given."""
+    """Reptile, FOML: support examples of each inner step; all of them if not given."""
     inner_optimizer: Literal["adam", "sgd"] = "adam"
-    """Reptile: inner optimizer; Adam has beta1 = 0 and carries its second moments from task to task."""
+    """Reptile, FOML: inner optimizer; Adam has beta1 = 0 and carries its second moments from task to task."""
     test_steps: int = 3
     """Inner steps in validation and test."""
     test_batch: int | None = None
-    """Reptile: support examples of each inner step in validation and test; all of them if not given."""
+    """Reptile, FOML: support examples of each inner step in validation and test; all of them if not given."""
+    tail: bool = False
+    """FOML: take the query set as the last mini-batch."""
     adapt: str = "*"
     """Name patterns of the parameters that the inner loop adapts; "* !*.norm.*" leaves out batch norm."""
     head: str = "@last"
@@ -124,7 +127,7 @@ class Config:
             *("shots", "queries", "test_queries", "filters", "tasks", "val_tasks", "val_every", "test_tasks"),
             *("context_size", "solver_iterations"),
         ):
-            least = 0 if name == "queries" and self.method == "reptile" else 1
+            least = 0 if name == "queries" and self.mini_batched and not self.tail else 1
             self._check(name, getattr(self, name) >= least, f"a whole number of at least {least}")
         counts = ("iterations", "inner_steps", "test_steps", "multi_step_iterations", "first_order_iterations", "seed")
         for name in counts:
@@ -138,10 +141,19 @@ class Config:
         self._check("head_std", self.head_std is None or 0 <= self.head_std < math.inf, "a number of at least 0")
         self._check("ways", self.ways >= 2 or self.dataset == "sinusoids", "a whole number of at least 2")
         self._check("hidden", all(width >= 1 for width in self.hidden), "one or more widths of at least 1")
-        if self.method != "reptile" and (self.inner_batch is not None or self.test_batch is not None):
-            raise ConfigError(f"--inner-batch and --test-batch belong to Reptile; the method here is {self.method}")
-        if self.method == "reptile" and self.outer_optimizer == "sgd" and self.outer_lr > 1:
+        if not self.mini_batched and (self.inner_batch is not None or self.test_batch is not None):
+            raise ConfigError(
+                f"--inner-batch and --test-batch belong to Reptile and FOML; the method here is {self.method}"
+            )
+        if self.tail and self.method != "foml":
+            raise ConfigError(f"--tail belongs to FOML; the method here is {self.method}")
+        if self.mini_batched and self.outer_optimizer == "sgd" and self.outer_lr > 1:
             raise ConfigError(f"--outer-lr is {self.outer_lr:g}; Reptile's outer step is a fraction from 0 to 1")
+
+    @property
+    def mini_batched(self) -> bool:
+        """Whether the method is of Reptile's kind: mini-batches inside, and no query set needed."""
+        return self.method in ("reptile", "foml")
 
     @property
     def regression(self) -> bool:

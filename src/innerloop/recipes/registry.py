@@ -92,6 +92,7 @@ def _omniglot() -> dict[str, Config]:
             cells[f"{cell}-maml"] = replace(maml, shots=shots, queries=shots, test_queries=shots)
             cells[f"{cell}-fomaml"] = replace(cells[f"{cell}-maml"], method="fomaml")
             cells[f"{cell}-reptile"] = replace(reptile, shots=shots)
+        cells[f"omniglot-{ways}w1s-foml"] = replace(reptile, method="foml")
         # The rest of the family, where it says nothing else, has MAML's settings.
         for name, settings in _FAMILY.items():
             more = _FAMILY_20W.get(name, {}) if ways == 20 else {}
