@@ -67,6 +67,10 @@ def test_evaluate_ends_with_one_json_object(run: Path, capsys: pytest.CaptureFix
     assert result["loss_per_step"][-1] == result["loss"]
     assert len(set(result["loss_per_step"])) == 11
     assert result["ci95"] > 0
+    assert main(["evaluate", str(run), "--tasks", "30", "--last-step", "--json"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert json.loads(out[-1])["loss_per_step"] == pytest.approx([result["loss"]])
+    assert not any("after 0.." in line for line in out)
 
 
 def test_evaluating_twice_gives_the_same_and_another_seed_does_not(

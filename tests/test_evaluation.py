@@ -86,6 +86,18 @@ def test_every_step_is_scored() -> None:
     assert result.mean == result.per_step[-1]
 
 
+def test_the_last_step_alone_scores_as_it_does_among_all() -> None:
+    net, tasks = il.nets.mlp(hidden=(8,)), il.data.sinusoids().episodes(5, 5, 4)
+    every, last = (
+        il.evaluate(net, il.maml(0.01, 3), tasks, tasks=6, loss_fn=F.mse_loss, every_step=flag)
+        for flag in (True, False)
+    )
+    assert every.loss.shape == (6, 4)
+    assert last.loss.shape == (6, 1)
+    assert torch.equal(every.loss[:, -1:], last.loss)
+    assert every.loss[:, 0].mean() != last.mean
+
+
 def test_the_seed_names_the_tasks() -> None:
     net = smooth_net()
 

@@ -28,8 +28,9 @@ class Evaluation:
     """The result of evaluating on new tasks.
 
     Attributes:
-        loss: the query loss of each task after 0..K inner steps, ``[tasks, K + 1]``.
-        accuracy: the fraction of right query predictions, ``[tasks, K + 1]``; None for regression.
+        loss: the query loss of each task after 0..K inner steps, ``[tasks, K + 1]``; where only the last step was
+            scored, ``[tasks, 1]``.
+        accuracy: the fraction of right query predictions, of the same shape; None for regression.
         norm: the normalisation mode that the numbers hold for.
     """
 
@@ -39,7 +40,7 @@ class Evaluation:
 
     @property
     def scores(self) -> Tensor:
-        """What the evaluation is about: the accuracy, or in regression the loss, ``[tasks, K + 1]``."""
+        """What the evaluation is about: the accuracy, or in regression the loss; shaped as ``loss``."""
         return self.loss if self.accuracy is None else self.accuracy
 
     @property
@@ -60,7 +61,7 @@ class Evaluation:
 
     @property
     def per_step(self) -> list[float]:
-        """The mean score after 0..K inner steps."""
+        """The mean score after each inner step that was scored."""
         means: list[float] = self.scores.mean(0).tolist()
         return means
 
@@ -82,6 +83,7 @@ def evaluate(
     execution: Execution = "auto",
     seed: int = 0,
     stream: Stream = Stream.TESTING,
+    every_step: bool = True,
 ) -> Evaluation:
     """Adapt to new tasks from their support sets and score the predictions on their query sets.
 
@@ -100,6 +102,7 @@ def evaluate(
         execution: how tasks are run.
         seed: the seed of the tasks; the same seed gives the same tasks.
         stream: which of the seed's random streams the tasks are drawn from.
+        every_step: whether to score after 0..K inner steps, or after the last alone, which takes less time.
 
     Raises:
         ValueError: ``tasks`` is below 1, an option or a name in ``meta_params`` is unknown, or the episodes have no
@@ -120,7 +123,9 @@ def evaluate(
 
     def score(problem: Problem, chunk: Episode, support: Support) -> tuple[Tensor, Tensor | None]:
         losses, right = [], []
-        for iterate in unroll(problem, method.test, meta, support, Track.NOTHING):
+        for k, iterate in enumerate(unroll(problem, method.test, meta, support, Track.NOTHING)):
+            if not every_step and k < method.test.steps:
+                continue
             with torch.no_grad():
                 loss, outputs = problem.query(iterate.adapted, iterate.fixed, chunk)
             losses.append(loss)

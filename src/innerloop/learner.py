@@ -169,7 +169,13 @@ class Learner:
         return Predictor(map_params(Tensor.clone, params), classes, self._model, x)
 
     def evaluate(
-        self, episodes: EpisodeSampler, *, tasks: int = 600, norm: Norm | None = None, seed: int = 0
+        self,
+        episodes: EpisodeSampler,
+        *,
+        tasks: int = 600,
+        norm: Norm | None = None,
+        seed: int = 0,
+        every_step: bool = True,
     ) -> Evaluation:
         """Adapt to new tasks and score the predictions, see :func:`innerloop.evaluate`.
 
@@ -185,6 +191,7 @@ class Learner:
             meta_params=self._meta_params,
             rule_state=self._rule_state,
             seed=seed,
+            every_step=every_step,
         )
 
     def save(self, folder: str | Path) -> None:

@@ -341,7 +341,7 @@ class MetaTrainer:
 
     def _validate(self, validation: Validation, log: RunLog) -> bool:
         """Validate, and say whether it is the best so far."""
-        result = self._evaluate(validation.episodes, validation.tasks, self.norm, Stream.VALIDATION)
+        result = self._evaluate(validation.episodes, validation.tasks, self.norm, Stream.VALIDATION, every_step=False)
         self._validated = self.iteration
         improved = validation.keep_best and result.better_than(self.best)
         if improved:
@@ -350,7 +350,9 @@ class MetaTrainer:
         log.validation({"iteration": self.iteration, **record, "val_ci95": result.ci95}, best=improved)
         return improved
 
-    def _evaluate(self, episodes: EpisodeSampler, tasks: int, norm: Norm, stream: Stream) -> Evaluation:
+    def _evaluate(
+        self, episodes: EpisodeSampler, tasks: int, norm: Norm, stream: Stream, *, every_step: bool = True
+    ) -> Evaluation:
         return evaluate(
             self.net,
             self.method,
@@ -363,6 +365,7 @@ class MetaTrainer:
             execution="serial" if self._engine.execution == "serial" else self._execution,
             seed=self.seed,
             stream=stream,
+            every_step=every_step,
         )
 
     def _check_finite(self) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from innerloop.bench.contenders import contender
 from innerloop.bench.peers import Spec
 from innerloop.bench.rows import Row, Sizes, episode_of, make_network
 
-__all__ = ["peak_memory"]
+__all__ = ["peak_memory", "peak_of"]
 
 STATUS = Path("/proc/self/status")
 PEAK_AGAIN = Path("/proc/self/clear_refs")  # writing 5 there has the kernel forget the peak so far
@@ -61,10 +62,19 @@ def measured(question: str) -> int | None:
     row = Row(asked["network"], Sizes(**asked["sizes"]))
     call = contender(asked["name"], make_network(row, asked["seed"]), Spec(**asked["spec"]))
     episode = episode_of(row, asked["seed"])
+
+    def twice() -> None:
+        call(episode)
+        call(episode)
+
+    return peak_of(twice)
+
+
+def peak_of(call: Callable[[], object]) -> int | None:
+    """Bytes of memory that a call needs at its peak, beyond what this process held before; None where unknown."""
     before, peak_before = _kibibytes("VmRSS"), _kibibytes("VmHWM")
     forgotten = _forget_peak()
-    call(episode)
-    call(episode)
+    call()
     peak = _kibibytes("VmHWM")
     if before is None or peak is None or peak_before is None or not (forgotten or peak > peak_before):
         return None

@@ -79,6 +79,8 @@ class EvaluateArguments:
     """Which classes tasks are drawn from."""
     seed: int | None = None
     """Seed of the tasks; the run's if not given."""
+    last_step: bool = False
+    """Score after the last inner step alone, which takes less time."""
     json: bool = False
     """End standard output with one JSON object."""
     data: OmitArgPrefixes[DataArguments] = field(default_factory=DataArguments)

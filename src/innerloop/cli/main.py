@@ -108,6 +108,7 @@ def evaluate(argv: Sequence[str]) -> int:
         norm=arguments.norm,
         split=arguments.split,
         seed=arguments.seed,
+        last_step=arguments.last_step,
     )
     print("\n".join(_described(result)))
     if arguments.json:
@@ -185,7 +186,8 @@ def _described(result: RunResult) -> list[str]:
     else:
         lines.append(f"accuracy {100 * evaluation.mean:.2f} % ± {100 * evaluation.ci95:.2f} (95 % interval)")
         per_step = [f"{100 * value:.1f}" for value in evaluation.per_step]
-    lines.append(f"after 0..{steps} steps: {' '.join(per_step)}")
+    if len(per_step) > 1:
+        lines.append(f"after 0..{steps} steps: {' '.join(per_step)}")
     return lines
 
 

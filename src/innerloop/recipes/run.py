@@ -158,6 +158,7 @@ def evaluate_run(
     norm: Norm | None = None,
     split: Literal["train", "val", "test"] = "test",
     seed: int | None = None,
+    last_step: bool = False,
 ) -> RunResult:
     """Evaluate a run's learner by its recipe's protocol.
 
@@ -168,6 +169,7 @@ def evaluate_run(
         norm: the normalisation mode; the recipe's if None.
         split: which characters to draw tasks from.
         seed: seed of the tasks; the run's if None.
+        last_step: whether to score after the last inner step alone, which takes less time.
 
     Raises:
         CheckpointError: the folder holds no run, or a damaged one.
@@ -180,7 +182,11 @@ def evaluate_run(
     episodes = source.evaluation(config, split)
     started = time.monotonic()
     evaluation = learner.evaluate(
-        episodes, tasks=config.test_tasks, norm=norm or config.norm, seed=config.seed if seed is None else seed
+        episodes,
+        tasks=config.test_tasks,
+        norm=norm or config.norm,
+        seed=config.seed if seed is None else seed,
+        every_step=not last_step,
     )
     return RunResult(run, evaluation, split, time.monotonic() - started)
 
