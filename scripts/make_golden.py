@@ -23,7 +23,7 @@ import innerloop as il
 OUT = Path(__file__).parents[1] / "tests" / "golden" / "sinusoid.json"
 ITERATIONS = 5
 ARGUMENTS = {"inner_lr": 0.02, "inner_steps": 3, "inner_batch": 4, "test_steps": 4, "context": "@last"}
-CLASSIFICATION = {"protomaml"}  # refuse regression, and learn the sign instead
+CLASSIFICATION = {"protomaml", "prototypical"}  # refuse regression, and learn the sign instead
 
 
 def run(name: str) -> dict[str, list[float]]:
@@ -49,8 +49,10 @@ def run(name: str) -> dict[str, list[float]]:
         generator = torch.Generator().manual_seed(iteration)
         info = trainer.step(double(generator), generator)
         query.append(float(info.loss.mean()))  # type: ignore[union-attr]
-        support.append(float(info.support_losses.mean()))
-    return {"query": query, "support": support, "new tasks": trainer.evaluate(double, tasks=8).per_step}
+        if method.adaptation.steps:
+            support.append(float(info.support_losses.mean()))
+    inner = {"support": support} if support else {}
+    return {"query": query, **inner, "new tasks": trainer.evaluate(double, tasks=8).per_step}
 
 
 def main(out: Path = OUT) -> None:

@@ -20,7 +20,7 @@ def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-CLASSIFICATION = {"protomaml"}
+CLASSIFICATION = {"protomaml", "prototypical"}
 """The methods that refuse regression, as test_contract.py sees."""
 
 

@@ -107,7 +107,7 @@ def test_every_promised_recipe_is_there() -> None:
     methods = ["maml", "fomaml", "reptile"]
     promised = {f"omniglot-{cell}-{method}" for cell in cells for method in methods}
     family = ["anil", "boil", "meta-sgd", "maml-plus-plus", "protomaml", "cavia", "imaml", "meta-curvature"]
-    family += ["foml"]
+    family += ["foml", "prototypical"]
     promised |= {f"omniglot-{ways}w1s-{method}" for ways in (5, 20) for method in family}
     promised |= {f"sinusoid-{method}" for method in [*methods, "meta-sgd", "cavia"]}
     promised |= {f"glyphs-{ways}w1s-{method}" for ways in (5, 20) for method in ("maml", "reptile")}
@@ -135,7 +135,7 @@ def test_a_recipe_trains_and_its_learner_is_read_back(name: str, tmp_path: Path)
     assert trainer.method.name == config.method
     shots, queries = config.train_shots or config.shots, config.queries
     sampler = sinusoids() if config.regression else drawn_glyphs("train")
-    ways = () if config.regression else (config.ways,)
+    ways = () if config.regression else (config.train_ways or config.ways,)
     generator = torch.Generator().manual_seed(0)
     trainer.step(sampler.episodes(*ways, shots, queries, config.tasks)(generator), generator)
     trainer.learner(net_spec=spec).save(tmp_path)

@@ -74,7 +74,7 @@ def test_the_registry_holds_the_methods() -> None:
         assert method.name == name
         assert getattr(il, name) is make
         assert "References:" in make.__doc__
-        assert "inner_lr" in method.arguments
+        assert ("inner_lr" in method.arguments) == (method.test.steps > 0)
 
 
 @METHODS
@@ -85,7 +85,7 @@ def test_serial_is_batched_is_chunked(net, norm: str, name: str) -> None:
     episode = image_episode() if net is conv else vector_episode()
     grads, info = run(module, name, episode, norm=norm, execution="serial")
     assert any(float(g.abs().max()) > 1e-6 for g in grads.values())
-    assert info.support_losses.shape == (5, 2)
+    assert info.support_losses.shape == (5, small(name).adaptation.steps)
     assert info.loss.shape == info.query_accuracy.shape == (5,)
     for execution in EXECUTIONS:
         others, observed = run(module, name, episode, norm=norm, execution=execution)
@@ -286,8 +286,10 @@ def test_what_is_not_adapted_stays_at_its_start(name: str) -> None:
 @METHODS
 def test_test_steps_are_those_of_new_tasks(name: str) -> None:
     net, episode = mlp(), vector_episode()
-    result = il.evaluate(net, small(name, test_steps=4), lambda generator: episode, tasks=5)
-    assert result.loss.shape == result.accuracy.shape == (5, 5)
+    method = small(name, test_steps=4)
+    assert method.test.steps == (4 if "test_steps" in method.arguments else 0)
+    result = il.evaluate(net, method, lambda generator: episode, tasks=5)
+    assert result.loss.shape == result.accuracy.shape == (5, method.test.steps + 1)
     assert result.norm == "transductive"
 
 

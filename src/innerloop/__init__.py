@@ -21,6 +21,7 @@ from innerloop.methods import (
     meta_curvature,
     meta_sgd,
     protomaml,
+    prototypical,
     reptile,
 )
 from innerloop.trainer import DivergedError, MetaTrainer, TrainingStopped, Validation
@@ -59,6 +60,7 @@ __all__ = [
     "mixed_mode",
     "nets",
     "protomaml",
+    "prototypical",
     "reptile",
     "rules",
     "unrolled",

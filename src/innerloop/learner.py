@@ -24,6 +24,7 @@ from innerloop.objectives import LOSSES, LossFn
 from innerloop.params import METHOD_PREFIX, Params, map_nested, map_params
 from innerloop.rules.base import RuleState
 from innerloop.seeds import Stream, generator_at
+from innerloop.unroll import Problem, Support, Track, begin
 
 __all__ = ["Learner", "Predictor"]
 
@@ -145,9 +146,7 @@ class Learner:
             raise ValueError(f"there are {len(x)} support inputs and {len(y)} targets; give one target for each input")
         classes = None
         if not y.is_floating_point():
-            classes = y.unique()
-            with torch.no_grad():
-                ways = self._model(self._meta_params_of_net(), x).shape[-1]
+            classes, ways = y.unique(), self._ways(x, y)
             if int(classes[0]) < 0 or int(classes[-1]) >= ways:
                 raise ValueError(
                     f"the support set has the class indices {classes.tolist()}, and this learner was trained for "
@@ -280,5 +279,10 @@ class Learner:
             about=about,
         )
 
-    def _meta_params_of_net(self) -> Params:
-        return {n: t for n, t in self._meta_params.items() if not n.startswith(METHOD_PREFIX)}
+    def _ways(self, x: Tensor, y: Tensor) -> int:
+        """How many classes it tells apart: the outputs at the start, which may have put another head in place."""
+        problem = Problem(self._model, self.loss_fn, batched=False, unused="ignore")
+        support = Support(x[None], torch.zeros_like(y)[None])
+        start = begin(problem, self.method.test, self._meta_params, support, Track.NOTHING)
+        with torch.no_grad():
+            return self._model({**start.fixed, **{n: t[0] for n, t in start.adapted.items()}}, x).shape[-1]

@@ -49,7 +49,7 @@ def zero(adapted: Mapping[str, Tensor], tasks: Tasks) -> Params:
     return expand_tasks(map_params(lambda p: p * 0, adapted), tasks.count)
 
 
-def prototypes(head: str = "@last") -> Start:
+def prototypes(head: str = "@last", ways: int | None = None) -> Start:
     r"""A linear head that begins as the classifier of prototypical networks, the rest at the initialisation.
 
     .. math:: \mu_c = \mathrm{mean}_{y_j = c} f_\theta(x_j), \qquad w_c = 2 \mu_c, \qquad b_c = -\lVert\mu_c\rVert^2
@@ -59,33 +59,50 @@ def prototypes(head: str = "@last") -> Start:
 
     Args:
         head: the name of the linear layer; ``@last`` for the last one.
+        ways: the number of classes; None for as many as the network's own head has.
 
     Raises:
-        ValueError: when it is used: the head is not adapted or not a linear layer with a bias, or the targets are
-            not class indices.
+        ValueError: less than one class; when it is used: the head is not adapted or not a linear layer with a bias, or
+            the targets are not class indices.
 
     References:
         Snell, Swersky, Zemel: Prototypical Networks for Few-shot Learning. NeurIPS 2017, section 2.4. Triantafillou et
         al.: Meta-Dataset. ICLR 2020, section 3.
     """
+    _check_ways(ways)
 
     def start(adapted: Mapping[str, Tensor], tasks: Tasks) -> Params:
-        layer = list(adapted)[-1].rpartition(".")[0] if head == "@last" else head
-        weight, bias = (f"{layer}.{part}".removeprefix(".") for part in ("weight", "bias"))
-        if weight not in adapted or bias not in adapted or adapted[weight].ndim != 2:
-            raise ValueError(
-                f"a prototype head needs a linear layer {layer!r} with a weight and a bias that are adapted; those "
-                f"adapted are {', '.join(adapted)}: name the head, and leave it in adapt="
-            )
+        weight, bias = _linear(head, adapted, "a prototype head")
         if tasks.support_y.is_floating_point():
             raise ValueError("prototypes are of classes, and these targets are not class indices; use another start")
-        features = tasks.inputs_of(layer)
-        member = F.one_hot(tasks.support_y, len(adapted[weight])).to(features.dtype)
+        features = tasks.inputs_of(weight.rpartition(".")[0])
+        member = F.one_hot(tasks.support_y, ways or len(adapted[weight])).to(features.dtype)
         means = member.mT @ features / member.sum(1).clamp(min=1)[..., None]
-        rest = {name: p for name, p in adapted.items() if name not in (weight, bias)}
-        unused = zero({weight: adapted[weight], bias: adapted[bias]}, tasks)
-        made = {weight: 2 * means + unused[weight], bias: unused[bias] - (means * means).sum(-1)}
-        begun = {**initialisation(rest, tasks), **made}
-        return {name: begun[name] for name in adapted}
+        return _with_head(adapted, tasks, {weight: 2 * means, bias: -(means * means).sum(-1)})
 
     return start
+
+
+def _check_ways(ways: int | None) -> None:
+    if ways is not None and ways < 1:
+        raise ValueError(f"ways is {ways}; there must be at least 1 class")
+
+
+def _linear(head: str, adapted: Mapping[str, Tensor], what: str) -> tuple[str, str]:
+    """The names of the weight and the bias of the linear layer ``head``."""
+    layer = list(adapted)[-1].rpartition(".")[0] if head == "@last" else head
+    weight, bias = (f"{layer}.{part}".removeprefix(".") for part in ("weight", "bias"))
+    if weight not in adapted or bias not in adapted or adapted[weight].ndim != 2:
+        raise ValueError(
+            f"{what} needs a linear layer {layer!r} with a weight and a bias that are adapted; those "
+            f"adapted are {', '.join(adapted)}: name the head, and leave it in adapt="
+        )
+    return weight, bias
+
+
+def _with_head(adapted: Mapping[str, Tensor], tasks: Tasks, head: Params) -> Params:
+    """The initialisation, with other values for the head, whose own take part as a zero; see :func:`zero`."""
+    begun = initialisation({name: p for name, p in adapted.items() if name not in head}, tasks)
+    for name, value in head.items():
+        begun[name] = value + (adapted[name] * 0).sum()
+    return {name: begun[name] for name in adapted}

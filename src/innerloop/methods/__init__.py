@@ -9,6 +9,7 @@ from innerloop.methods.meta_curvature import meta_curvature
 from innerloop.methods.meta_sgd import meta_sgd
 from innerloop.methods.partial import anil, boil
 from innerloop.methods.protomaml import protomaml
+from innerloop.methods.prototypical import prototypical
 
 __all__ = [
     "anil",
@@ -22,5 +23,6 @@ __all__ = [
     "meta_curvature",
     "meta_sgd",
     "protomaml",
+    "prototypical",
     "reptile",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -49,6 +49,7 @@ class DataSource:
 
     def training(self, config: Config) -> EpisodeSampler:
         """The sampler of meta-training."""
+        config = replace(config, ways=config.train_ways or config.ways)
         return self._sampler(config, "train", config.train_shots or config.shots, config.queries, config.tasks)
 
     def evaluation(self, config: Config, split: Split) -> EpisodeSampler:
@@ -88,8 +89,8 @@ def net_spec(config: Config) -> dict[str, Any]:
     if config.regression:
         name, arguments = "mlp", {"hidden": list(config.hidden), "activation": config.activation}
     else:
-        name = "conv4"
-        arguments = {"ways": config.ways, "filters": config.filters, "pool": config.pool, "head_std": config.head_std}
+        name, ways = "conv4", config.train_ways or config.ways
+        arguments = {"ways": ways, "filters": config.filters, "pool": config.pool, "head_std": config.head_std}
     if config.method == "cavia":
         return {"name": f"{name}_with_context", "arguments": {"size": config.context_size, **arguments}}
     return {"name": name, "arguments": arguments}

@@ -28,6 +28,8 @@ class Config:
     """Classes in a task."""
     shots: int = 1
     """Support examples of each class, in validation and test; of a task in regression."""
+    train_ways: int | None = None
+    """Prototypical networks: classes in a task of meta-training; as many as ways if not given."""
     train_shots: int | None = None
     """Support examples of each class in meta-training; as many as shots if not given."""
     queries: int = 1
@@ -53,6 +55,7 @@ class Config:
         "fomaml",
         "reptile",
         "foml",
+        "prototypical",
         "anil",
         "boil",
         "meta_sgd",
@@ -109,8 +112,8 @@ class Config:
     """Outer optimizer; sgd makes the step theta + outer_lr * displacement in Reptile."""
     outer_lr: float = 1e-3
     """Outer learning rate, beta."""
-    outer_schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """How the outer learning rate goes down to zero over training, if it does."""
+    outer_schedule: Literal["constant", "linear", "cosine", "halving"] = "constant"
+    """How the outer learning rate goes down over training, if it does: to zero, or by half every 2000 iterations."""
 
     # Protocol
     val_tasks: int = 200
@@ -140,6 +143,9 @@ class Config:
             self._check(name, math.isfinite(value) and value > 0, "a positive number")
         self._check("head_std", self.head_std is None or 0 <= self.head_std < math.inf, "a number of at least 0")
         self._check("ways", self.ways >= 2 or self.dataset == "sinusoids", "a whole number of at least 2")
+        self._check("train_ways", self.train_ways is None or self.train_ways >= 2, "a whole number of at least 2")
+        if self.train_ways is not None and self.method != "prototypical":
+            raise ConfigError(f"--train-ways belongs to prototypical networks; the method here is {self.method}")
         self._check("hidden", all(width >= 1 for width in self.hidden), "one or more widths of at least 1")
         if not self.mini_batched and (self.inner_batch is not None or self.test_batch is not None):
             raise ConfigError(

@@ -76,6 +76,16 @@ _FAMILY: dict[str, dict[str, Any]] = {
         "outer_schedule": "cosine",
     },
     "protomaml": {"method": "protomaml"},
+    # An episode at a time, of more classes than in test.
+    "prototypical": {
+        "method": "prototypical",
+        "train_ways": 60,
+        "queries": 5,
+        "tasks": 1,
+        "test_steps": 0,
+        "iterations": 20_000,
+        "outer_schedule": "halving",
+    },
     "cavia": {"method": "cavia", "inner_lr": 1.0, "inner_steps": 2, "test_steps": 2, "context_size": 100},
     "imaml": {"method": "imaml", "inner_lr": 0.1, "inner_steps": 16, "test_steps": 16, "iterations": 20_000},
     "meta-curvature": {"method": "meta_curvature"},

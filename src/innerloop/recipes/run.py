@@ -60,7 +60,7 @@ class RunResult:
             "ways": None if config.regression else config.ways,
             "shots": config.shots,
             "queries": config.test_queries,
-            "inner_steps": config.test_steps,
+            "inner_steps": len(result.per_step) - 1,
             "norm": result.norm,
             "dataset": config.dataset,
             "split": self.split,

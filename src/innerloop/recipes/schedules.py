@@ -23,6 +23,11 @@ def cosine(iteration: int, iterations: int) -> float:
     return (1 + math.cos(math.pi * min(1.0, iteration / max(1, iterations)))) / 2
 
 
+def halving(iteration: int, iterations: int) -> float:
+    """Halve every 2000 iterations, as for prototypical networks."""
+    return 0.5 ** (iteration // 2000)
+
+
 class Schedule(Protocol):
     """``(iteration, iterations) -> factor``."""
 
@@ -31,4 +36,4 @@ class Schedule(Protocol):
         ...
 
 
-SCHEDULES: dict[str, Schedule] = {"constant": constant, "linear": linear, "cosine": cosine}
+SCHEDULES: dict[str, Schedule] = {"constant": constant, "linear": linear, "cosine": cosine, "halving": halving}

@@ -1,0 +1,44 @@
+"""Prototypical networks: a start, and no steps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from innerloop.adaptation import Adaptation
+from innerloop.metagrad import unrolled
+from innerloop.method import Method, registered
+from innerloop.rules import sgd
+from innerloop.starts import prototypes
+
+__all__ = ["prototypical"]
+
+
+@registered
+def prototypical(*, ways: int | None = None, head: str = "@last") -> Method:
+    r"""Prototypical networks: a query belongs to the class whose mean support feature is the nearest.
+
+    .. math:: \mu_c = \mathrm{mean}_{y_j = c} f_\theta(x_j), \qquad
+              p(y = c \mid x) \propto \exp(-\lVert f_\theta(x) - \mu_c \rVert^2)
+
+    This is :func:`protomaml` without inner steps: the prototypes are a linear head. The network's own head says how
+    many classes a task of meta-training has, which the paper takes to be more than in test. For classification only.
+
+    Args:
+        ways: classes of a new task; as many as the network's head has outputs if None.
+        head: the name of the linear layer that is the head, whose input are the features; the last layer by default.
+
+    Raises:
+        ValueError: less than one class.
+
+    Example:
+        >>> import torch, innerloop as il
+        >>> net, x, y = il.nets.mlp(3, 60, (4,)), torch.randn(6, 3), torch.arange(6) % 2
+        >>> il.adapt(net, il.prototypical(ways=2), x, y)["2.weight"].shape
+        torch.Size([2, 4])
+
+    References:
+        Snell, Swersky, Zemel: Prototypical Networks for Few-shot Learning. NeurIPS 2017, sections 2.2 and 2.4.
+    """
+    only = head if head == "@last" else f"{head}.*"
+    adaptation = Adaptation(sgd(0.0), 0, adapt=only, start=prototypes(head))  # a rule that is never applied
+    return Method(adaptation, unrolled(), replace(adaptation, start=prototypes(head, ways)))
