@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 import innerloop as il
+from innerloop.execute import meta_params_of
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -191,3 +192,26 @@ def assert_no_graph(thing: Any) -> None:
     found = list(tensors_in(thing))
     assert found, "no tensor was found"
     assert not [t for t in found if t.requires_grad or t.grad_fn is not None]
+
+
+def assert_is(method: il.Method, other: il.Method, net: nn.Module | None = None) -> None:
+    """The same meta-gradient in the model's parameters, adapted parameters and evaluation."""
+    net, episode = net or smooth_net(), vector_episode()
+    grads, info = il.meta_gradient(net, method, episode)
+    expected, observed = il.meta_gradient(net, other, episode)
+    own = {n: g for n, g in grads.items() if not n.startswith("method.")}
+    assert_same(own, {n: g for n, g in expected.items() if not n.startswith("method.")})
+    torch.testing.assert_close(info.loss, observed.loss)
+    adapted = il.adapt(net, method, episode.support_x[0], episode.support_y[0])
+    assert_same(adapted, il.adapt(net, other, episode.support_x[0], episode.support_y[0]))
+
+
+def assert_exact(net: nn.Module, method: il.Method, episode: il.Episode, meta: dict[str, Tensor] | None = None) -> None:
+    """The meta-gradient is that of finite differences, in what is learned too."""
+    meta = meta_params_of(trainable(net), method) if meta is None else meta
+
+    def objective(values: dict[str, Tensor]) -> float:
+        return float(il.meta_gradient(net, method, episode, meta_params=values)[1].loss.mean())
+
+    grads, _ = il.meta_gradient(net, method, episode, meta_params=meta)
+    assert_same(grads, finite_differences(objective, meta), rtol=1e-5, atol=1e-8)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from core_helpers import (
+    assert_exact,
+    assert_is,
     assert_no_graph,
     assert_same,
     assert_untouched,
@@ -18,6 +20,8 @@ from core_helpers import (
     vector_episode,
 )
 from torch import nn
+
+import innerloop as il
 
 
 def test_finite_differences_find_a_known_slope_and_tell_a_wrong_one() -> None:
@@ -125,3 +129,16 @@ def test_assert_no_graph_notices() -> None:
 def test_build_passes_what_the_method_takes() -> None:
     assert build("maml", inner_steps=3, inner_batch=2).adaptation.steps == 3
     assert build("reptile", inner_batch=2).adaptation.batch_size == 2
+
+
+def test_assert_is_notices_another_method() -> None:
+    assert_is(il.maml(0.1), il.anil(0.1, 1, head="*"))
+    for other in (il.maml(0.2), il.fomaml(0.1), il.maml(0.1, test_steps=2)):
+        with pytest.raises(AssertionError):
+            assert_is(il.maml(0.1), other)
+
+
+def test_assert_exact_notices_a_first_order_gradient() -> None:
+    assert_exact(smooth_net(hidden=2), il.maml(0.3), vector_episode(1))
+    with pytest.raises(AssertionError):
+        assert_exact(smooth_net(hidden=2), il.fomaml(0.3), vector_episode(1))

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from core_helpers import assert_same, build, finite_differences, rng, smooth_net, trainable, vector_episode
+from core_helpers import assert_exact as exact
+from core_helpers import assert_is, assert_same, build, rng, smooth_net, trainable, vector_episode
 from torch import Tensor, nn
 
 import innerloop as il
@@ -24,29 +25,6 @@ def class_episode(tasks: int = 3) -> il.Episode:
     episode = vector_episode(tasks, support=7)
     labels = torch.tensor([0, 1, 2, 0, 2, 2, 1]).repeat(tasks, 1)
     return replace(episode, support_y=labels)
-
-
-def assert_is(method: il.Method, other: il.Method, net: nn.Module | None = None) -> None:
-    """The same meta-gradient in the model's parameters, adapted parameters and evaluation."""
-    net, episode = net or smooth_net(), vector_episode()
-    grads, info = il.meta_gradient(net, method, episode)
-    expected, observed = il.meta_gradient(net, other, episode)
-    own = {n: g for n, g in grads.items() if not n.startswith("method.")}
-    assert_same(own, {n: g for n, g in expected.items() if not n.startswith("method.")})
-    torch.testing.assert_close(info.loss, observed.loss)
-    adapted = il.adapt(net, method, episode.support_x[0], episode.support_y[0])
-    assert_same(adapted, il.adapt(net, other, episode.support_x[0], episode.support_y[0]))
-
-
-def exact(net: nn.Module, method: il.Method, episode: il.Episode, meta: dict[str, Tensor] | None = None) -> None:
-    """The meta-gradient is that of finite differences, in what is learned too."""
-    meta = meta_params_of(trainable(net), method) if meta is None else meta
-
-    def objective(values: dict[str, Tensor]) -> float:
-        return float(il.meta_gradient(net, method, episode, meta_params=values)[1].loss.mean())
-
-    grads, _ = il.meta_gradient(net, method, episode, meta_params=meta)
-    assert_same(grads, finite_differences(objective, meta), rtol=1e-5, atol=1e-8)
 
 
 UNROLLED = [n for n, make in il.METHODS.items() if "meta_gradient" in inspect.signature(make).parameters]

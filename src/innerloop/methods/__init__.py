@@ -3,6 +3,7 @@
 from innerloop.methods.cavia import cavia
 from innerloop.methods.classic import fomaml, maml, reptile
 from innerloop.methods.foml import foml
+from innerloop.methods.gap import gap
 from innerloop.methods.imaml import imaml
 from innerloop.methods.maml_plus_plus import maml_plus_plus
 from innerloop.methods.meta_curvature import meta_curvature
@@ -17,6 +18,7 @@ __all__ = [
     "cavia",
     "fomaml",
     "foml",
+    "gap",
     "imaml",
     "maml",
     "maml_plus_plus",

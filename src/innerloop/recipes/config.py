@@ -64,6 +64,7 @@ class Config:
         "cavia",
         "imaml",
         "meta_curvature",
+        "gap",
     ] = "maml"
     """Meta-learning method."""
     inner_lr: float = 0.4
@@ -100,6 +101,10 @@ class Config:
     """iMAML: iterations of the solver."""
     damping: float = 1.0
     """iMAML: what is added to lambda in the linear system."""
+    precondition: str = "*"
+    """GAP: name patterns of the matrices and kernels whose gradients have learned factors."""
+    form: Literal["svd", "exact_svd", "diagonal"] = "svd"
+    """GAP: factors of singular values, with their vectors as constants of the meta-gradient or not; or of rows."""
     norm: Literal["transductive", "inductive"] = "transductive"
     """Batch-norm statistics: of the whole query set, or of each query with the support set."""
 

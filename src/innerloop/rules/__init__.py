@@ -10,6 +10,7 @@ from innerloop.rules.learned import learned_rates, learned_sgd
 from innerloop.rules.proximal import proximal
 from innerloop.rules.rmsprop import rmsprop
 from innerloop.rules.sgd import sgd
+from innerloop.rules.singular import singular
 from innerloop.rules.transforms import clipped, scheduled
 
 __all__ = [
@@ -28,4 +29,5 @@ __all__ = [
     "rmsprop",
     "scheduled",
     "sgd",
+    "singular",
 ]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor
 
 from innerloop.params import Params
+from innerloop.rules._names import named
 from innerloop.rules.base import InnerRule, RuleState
 
 __all__ = ["by_step"]
@@ -45,10 +45,10 @@ def by_step(rule: InnerRule, names: str, steps: int) -> InnerRule:
     """
     if steps < 0:
         raise ValueError(f"steps is {steps}; it must be 0 or more")
-    patterns = names.split()
+    matches = named(names)
 
     def split(params: Mapping[str, Tensor]) -> tuple[Params, Params]:
-        mine = {n: p for n, p in params.items() if any(fnmatchcase(n, pattern) for pattern in patterns)}
+        mine = {n: p for n, p in params.items() if matches(n)}
         return mine, {n: p for n, p in params.items() if n not in mine}
 
     def learned(params: Mapping[str, Tensor]) -> Params:

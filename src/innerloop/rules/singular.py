@@ -1,0 +1,122 @@
+"""Gradients whose singular values are scaled by meta-learned factors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from innerloop.params import Params
+from innerloop.rules._names import named
+from innerloop.rules.base import InnerRule, RuleState
+
+__all__ = ["Form", "singular"]
+
+Form = Literal["svd", "exact_svd", "diagonal"]
+"""How a gradient is scaled: along its singular vectors, which are constants to the meta-gradient or not, or row by
+row."""
+
+START = math.log(math.expm1(2.0)) / 2
+"""Where the factors begin before the softplus: at what it makes 1 of."""
+
+
+def singular(rule: InnerRule, names: str = "*", *, form: Form = "svd") -> InnerRule:
+    r"""Scale the singular values of the gradient by meta-learned factors before a rule sees it (GAP).
+
+    .. math:: G = U \Sigma V^\top \;\mapsto\; U M \Sigma V^\top = (U M U^\top) \, G, \qquad
+              M = \mathrm{diag}(\mathrm{softplus}(m))
+
+    The first factor belongs to the largest singular value. All are 1 at first, and positive whatever is learned; the
+    m are meta-parameters under ``method.singular``. A convolution's gradient ``[out, in, height, width]`` is taken as
+    a matrix ``[out, in * height * width]``. Biases are left as they are.
+
+    - ``svd`` takes U as a constant of the meta-gradient, as the original code does, which is stable: the gradient is
+      differentiated, and how U turns with it is left out.
+    - ``exact_svd`` goes through U, too. Where two singular values are (nearly) equal and their factors are not, U
+      turns (nearly) without bound; there the derivative is damped,
+      :math:`1/\delta \mapsto \delta / (\delta^2 + \epsilon^2)` for a difference δ of squared singular values.
+    - ``diagonal`` is the original's approximation, M G: no decomposition, and no singular values either.
+
+    U is found from the small matrix G G^T; where G has more rows than columns, G is transposed first. So a factor of 1
+    everywhere is plain gradient descent with its exact meta-gradient, which is not so in the original code, where a
+    constant U with fewer columns than rows projects what goes back through it.
+
+    Args:
+        rule: the rule that takes the step.
+        names: shell-style name patterns, separated by spaces, of the parameters that are scaled.
+        form: see above.
+
+    Raises:
+        ValueError: an unknown form, or, when the network is known, names of which it has no matrices.
+
+    Example:
+        >>> from innerloop.rules import sgd
+        >>> rule, params = singular(sgd(1.0)), {"w": torch.zeros(2, 3)}
+        >>> {name: list(m.shape) for name, m in rule.learned(params).items()}
+        {'singular.w': [2]}
+        >>> g = torch.tensor([[0.0, 2.0, 0.0], [4.0, 0.0, 0.0]])
+        >>> twice = torch.tensor(4.0).expm1().log() / 2  # softplus makes 2 of it
+        >>> state = rule.init(params, {"singular.w": torch.stack([twice, torch.tensor(START)])})
+        >>> rule.step(params, {"w": g}, state)[0]["w"].round(decimals=4) + 0.0
+        tensor([[ 0., -2.,  0.],
+                [-8.,  0.,  0.]])
+
+    References:
+        Kang, Hwang, Eo, Kim, Rhee: Meta-Learning with a Geometry-Adaptive Preconditioner. CVPR 2023, and its published
+        code, https://github.com/Suhyun777/CVPR23-GAP.
+    """
+    if form not in get_args(Form):
+        raise ValueError(f"form is {form!r}; choose one of {', '.join(map(repr, get_args(Form)))}")
+    matches = named(names)
+
+    def learned(params: Mapping[str, Tensor]) -> Params:
+        factors = {
+            f"singular.{name}": p.new_full((min(p.flatten(1).shape),), START)
+            for name, p in params.items()
+            if p.ndim > 1 and matches(name)
+        }
+        if not factors:
+            raise ValueError(f"the patterns {names!r} match no matrix or kernel among {', '.join(params)}")
+        return {**rule.learned(params), **factors}
+
+    def init(params: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> RuleState:
+        factors = {name: learned[f"singular.{name}"] for name in params if f"singular.{name}" in learned}
+        return {"inner": rule.init(params, learned), "factors": factors}
+
+    def step(params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState) -> tuple[Params, RuleState]:
+        factors = state["factors"]
+        scaled = {n: _scaled(g, F.softplus(factors[n], beta=2), form) if n in factors else g for n, g in grads.items()}
+        moved, inner = rule.step(params, scaled, state["inner"])
+        return moved, {"inner": inner, "factors": factors}
+
+    return InnerRule(init, step, learned)
+
+
+def _scaled(g: Tensor, m: Tensor, form: Form) -> Tensor:
+    matrix = g.flatten(1)
+    wide = matrix.shape[0] <= matrix.shape[1]
+    a = matrix if wide else matrix.mT
+    result = m[:, None] * a if form == "diagonal" else _along_singular_vectors(a, m, exact=form == "exact_svd")
+    return (result if wide else result.mT).reshape(g.shape)
+
+
+def _along_singular_vectors(a: Tensor, m: Tensor, *, exact: bool) -> Tensor:
+    """``U M U^T a``."""
+    gram = (a @ a.mT).detach()
+    # What is not finite has no eigenvectors; it makes the result so without any.
+    gram = torch.where(gram.isfinite().all(), gram, torch.eye(len(gram), dtype=gram.dtype, device=gram.device))
+    squares, u = torch.linalg.eigh(gram)
+    squares, u = squares.flip(-1), u.flip(-1)
+    inside = torch.diag(m)
+    if exact:
+        # In the basis of the constant U, what U M U^T is at first order: M, and off the diagonal the rotation of U.
+        turned = u.mT @ (a @ a.mT) @ u
+        gaps = squares[:, None] - squares[None]
+        width = torch.finfo(a.dtype).eps * squares[0] ** 2 + torch.finfo(a.dtype).tiny
+        inside = inside + (m[:, None] - m[None]) * gaps / (gaps**2 + width) * (turned - turned.detach())
+    result: Tensor = u @ (inside @ (u.mT @ a))
+    return result
