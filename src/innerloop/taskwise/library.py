@@ -68,7 +68,7 @@ _SIGNATURES: dict[str, tuple[type[ctypes.c_int] | None, list[type]]] = {
     "convolve": (ctypes.c_int, [_SIZES] + [_POINTER] * 3),
     "weight_gradient": (ctypes.c_int, [_SIZES] + [_POINTER] * 3),
     "input_gradient": (ctypes.c_int, [_SIZES] + [_POINTER] * 3),
-    "normalise": (None, [_NUMBER] * 4 + [ctypes.c_double] + [_POINTER] * 6),
+    "normalise": (None, [_NUMBER] * 4 + [ctypes.c_int, ctypes.c_double] + [_POINTER] * 6),
     "normalise_back": (None, [_NUMBER] * 4 + [ctypes.c_int] + [_POINTER] * 9),
     "normalise_twice": (None, [_NUMBER] * 4 + [ctypes.c_int] + [_POINTER] * 12),
     "pool": (None, [_SIZES] + [_POINTER] * 3),
@@ -129,7 +129,8 @@ def _built() -> Path:
     """The library's path; its name depends on all that its content depends on."""
     compiler = _compiler()
     key = hashlib.sha256()
-    for part in (SOURCE.read_bytes(), compiler.encode(), " ".join(COMMON).encode(), _processor()):
+    sources = (path.read_bytes() for path in sorted(SOURCE.parent.glob("*.[ch]")))
+    for part in (*sources, compiler.encode(), " ".join(COMMON).encode(), _processor()):
         key.update(part)
     folder = user_cache() / "kernels"
     path = folder / f"{key.hexdigest()[:24]}.so"

@@ -56,7 +56,7 @@ class _Output(Function):
         y, stack = new_channels_last(x, x.shape, spatial), x.shape[: -2 - spatial]
         mean, inverse = (x.new_empty((*stack, rows.shape[-1])) for _ in range(2))
         sets = _sets((scale, shift), stack)
-        call("normalise", x.dtype, *_sizes(rows, stack, sets), epsilon, rows, *sets, mean, inverse, y)
+        call("normalise", x.dtype, *_sizes(rows, stack, sets), 0, epsilon, rows, *sets, mean, inverse, y)
         ctx.save_for_backward(x, scale, shift, mean, inverse)
         ctx.mark_non_differentiable(mean, inverse)
         ctx.options = epsilon, False, spatial

@@ -1,0 +1,176 @@
+/* The three products of a convolution: the output, the input's gradient, the weights' gradient. Each position meets the
+ * taps that lie within the image; those that meet the same ones make one product. */
+
+/* For each image and each position of the axes, to [image, down, across, columns]: the sum over the taps that it meets
+ * of source [image, height, width, depth] times weights [tap, depth, columns]. The rest is scratch. */
+static void NAME(correlate)(const Axis *down, const Axis *across, int64_t images, int64_t height, int64_t width,
+                            int64_t depth, const REAL *source, int64_t kernel_w, const REAL *weights, int64_t columns,
+                            REAL *to, const REAL **a, REAL **c, int64_t *at, int64_t taps) {
+    const int merged = across->tap_step == 1 && across->source_step == 1; /* taps of a row lie side by side */
+    for (int64_t cy = 0; cy < down->classes; cy++)
+        for (int64_t cx = 0; cx < across->classes; cx++) {
+            const int64_t many = across->many[cx], runs = merged && many ? 1 : many;
+            int64_t pieces = 0, count = 0;
+            for (int64_t j = 0; j < down->many[cy]; j++)
+                for (int64_t i = 0; i < runs; i++) {
+                    const int64_t row = down->first[cy] + j * down->tap_step;
+                    const int64_t tap = row * kernel_w + across->first[cx] + i * across->tap_step;
+                    at[pieces] = (j * down->source_step * width + i * across->source_step) * depth;
+                    at[taps + pieces++] = tap * depth * columns;
+                }
+            for (int64_t n = 0; n < images; n++)
+                for (int64_t y = 0; y < down->positions; y++) {
+                    if (down->of[y] != cy) continue;
+                    const REAL *row = source + (n * height + down->source[y]) * width * depth;
+                    REAL *line = to + (n * down->positions + y) * across->positions * columns;
+                    for (int64_t u = 0; u < across->positions; u++)
+                        if (across->of[u] == cx) {
+                            a[count] = row + across->source[u] * depth;
+                            c[count++] = line + u * columns;
+                        }
+                }
+            NAME(product)(a, count, at, 1, weights, at + taps, columns, pieces, merged ? many * depth : depth, columns,
+                          0, c);
+        }
+}
+
+/* Output [task, image, out_height, out_width, out] of input x and weights w. Returns 0, or 1 without memory. */
+int NAME(convolve)(const Convolution *s, const REAL *x, const REAL *w, REAL *y) {
+    const int64_t taps = s->kernel_h * s->kernel_w, inputs = s->height * s->width * s->in;
+    const int64_t each = s->out_height * s->out_width, out = round_up(s->out, LANES); /* pixels of an image */
+    const int64_t block = block_of(s->images, (inputs + each * out) * (int64_t)sizeof(REAL));
+    const int odd = out != s->out;
+    Axis down = {0}, across = {0};
+    REAL *weights = odd ? malloc((size_t)(taps * s->in * out) * sizeof(REAL)) : NULL;
+    REAL *result = odd ? malloc((size_t)(block * each * out) * sizeof(REAL)) : NULL;
+    const REAL **a = malloc((size_t)(block * each) * sizeof *a);
+    REAL **c = malloc((size_t)(block * each) * sizeof *c);
+    int64_t *at = malloc((size_t)(2 * taps) * sizeof *at);
+    const int failed =
+        !a || !c || !at || (odd && (!weights || !result)) ||
+        axis_make(&down, s->out_height, s->height, s->kernel_h, s->stride_h, s->pad_h, s->dilation_h, 0) ||
+        axis_make(&across, s->out_width, s->width, s->kernel_w, s->stride_w, s->pad_w, s->dilation_w, 0);
+    for (int64_t task = 0; !failed && task < s->tasks; task++) {
+        const REAL *source = w + (s->shared_weights ? 0 : task * taps * s->in * s->out);
+        if (odd && (task == 0 || !s->shared_weights)) NAME(resize)(source, s->out, weights, out, taps * s->in);
+        for (int64_t first = 0; first < s->images; first += block) {
+            const int64_t images = s->images - first < block ? s->images - first : block;
+            REAL *target = y + (task * s->images + first) * each * s->out;
+            NAME(correlate)(&down, &across, images, s->height, s->width, s->in,
+                            x + (task * s->images + first) * inputs, s->kernel_w, odd ? weights : source, out,
+                            odd ? result : target, a, c, at, taps);
+            if (odd) NAME(resize)(result, out, target, s->out, images * each);
+        }
+    }
+    free(weights), free(result), free(a), free(c), free(at), free(down.of), free(across.of);
+    return failed;
+}
+
+/* Gradient of the input, [task, image, height, width, in], of output gradient g and weights w. */
+int NAME(input_gradient)(const Convolution *s, const REAL *g, const REAL *w, REAL *x) {
+    const int64_t taps = s->kernel_h * s->kernel_w, outputs = s->out_height * s->out_width * s->out;
+    const int64_t each = s->height * s->width, in = round_up(s->in, LANES);
+    const int64_t block = block_of(s->images, (outputs + each * in) * (int64_t)sizeof(REAL));
+    const int odd = in != s->in;
+    Axis down = {0}, across = {0};
+    REAL *weights = malloc((size_t)(taps * s->out * in) * sizeof(REAL)); /* [tap from the last, out, in] */
+    REAL *result = odd ? malloc((size_t)(block * each * in) * sizeof(REAL)) : NULL;
+    const REAL **a = malloc((size_t)(block * each) * sizeof *a);
+    REAL **c = malloc((size_t)(block * each) * sizeof *c);
+    int64_t *at = malloc((size_t)(2 * taps) * sizeof *at);
+    const int failed =
+        !a || !c || !at || !weights || (odd && !result) ||
+        axis_make(&down, s->height, s->out_height, s->kernel_h, s->stride_h, s->pad_h, s->dilation_h, 1) ||
+        axis_make(&across, s->width, s->out_width, s->kernel_w, s->stride_w, s->pad_w, s->dilation_w, 1);
+    for (int64_t task = 0; !failed && task < s->tasks; task++) {
+        if (task == 0 || !s->shared_weights) {
+            const REAL *source = w + (s->shared_weights ? 0 : task * taps * s->in * s->out);
+            if (odd) memset(weights, 0, (size_t)(taps * s->out * in) * sizeof(REAL));
+            for (int64_t t = 0; t < taps; t++)
+                NAME(transpose)(source + t * s->in * s->out, weights + (taps - 1 - t) * s->out * in, s->in, s->out, in);
+        }
+        for (int64_t first = 0; first < s->images; first += block) {
+            const int64_t images = s->images - first < block ? s->images - first : block;
+            REAL *target = x + (task * s->images + first) * each * s->in;
+            NAME(correlate)(&down, &across, images, s->out_height, s->out_width, s->out,
+                            g + (task * s->images + first) * outputs, s->kernel_w, weights, in, odd ? result : target, a,
+                            c, at, taps);
+            if (odd) NAME(resize)(result, in, target, s->in, images * each);
+        }
+    }
+    free(weights), free(result), free(a), free(c), free(at), free(down.of), free(across.of);
+    return failed;
+}
+
+/* Adds to w [tap, in, out] the products of images x and their output gradients g; with `clear`, puts them in its place.
+ * The positions of the axes are taps, and what they meet are outputs. */
+static void NAME(correlate_weights)(const Convolution *s, const Axis *down, const Axis *across, int64_t images,
+                                    const REAL *x, const REAL *g, int64_t out, int clear, REAL *w, const REAL **a,
+                                    REAL **c, int64_t *at, int64_t most) {
+    const int64_t width = s->width * s->in, inputs = s->height * width;
+    for (int64_t cy = 0; cy < down->classes; cy++)
+        for (int64_t cx = 0; cx < across->classes; cx++) {
+            const int64_t high = down->many[cy], long_ = across->many[cx];
+            /* The longer of the two is summed over within a piece: a line of outputs, or one output of all images. */
+            const int by_image = images > long_;
+            const int64_t lines = by_image ? 1 : images, points = by_image ? long_ : 1;
+            int64_t pieces = 0, rows = 0;
+            for (int64_t n = 0; n < lines; n++)
+                for (int64_t j = 0; j < high; j++)
+                    for (int64_t i = 0; i < points; i++) {
+                        const int64_t oy = down->first[cy] + j, ox = across->first[cx] + i;
+                        at[pieces] = n * inputs + j * s->stride_h * width + i * s->stride_w * s->in;
+                        at[most + pieces++] = ((n * s->out_height + oy) * s->out_width + ox) * out;
+                    }
+            for (int64_t ky = 0; ky < s->kernel_h; ky++)
+                for (int64_t kx = 0; kx < s->kernel_w; kx++)
+                    for (int64_t i = 0; down->of[ky] == cy && across->of[kx] == cx && i < s->in; i++) {
+                        a[rows] = x + down->source[ky] * width + across->source[kx] * s->in + i;
+                        c[rows++] = w + ((ky * s->kernel_w + kx) * s->in + i) * out;
+                    }
+            NAME(product)(a, rows, at, by_image ? inputs : s->stride_w * s->in, g, at + most,
+                          by_image ? s->out_height * s->out_width * out : out, pieces, by_image ? images : long_, out,
+                          !clear, c);
+        }
+}
+
+/* Gradient of the weights, [task, tap, in, out], of input x and output gradient g. */
+int NAME(weight_gradient)(const Convolution *given, const REAL *x, const REAL *g, REAL *w) {
+    Convolution own = *given, *s = &own;
+    /* With few channels one product for all taps pays for padding, which makes all meet the same outputs. */
+    const int padded = s->in < 2 * TALL && (s->pad_h || s->pad_w);
+    if (padded) s->height += 2 * s->pad_h, s->width += 2 * s->pad_w, s->pad_h = s->pad_w = 0;
+    const int64_t each = s->out_height * s->out_width, rows = s->kernel_h * s->kernel_w * s->in;
+    const int64_t inputs = s->height * s->width * s->in, given_inputs = given->height * given->width * s->in;
+    const int64_t out = round_up(s->out, LANES);
+    const int64_t block = block_of(s->images, (inputs + each * out) * (int64_t)sizeof(REAL)), most = block * each;
+    const int odd = out != s->out;
+    Axis down = {0}, across = {0};
+    REAL *images_padded = padded ? malloc((size_t)(block * inputs) * sizeof(REAL)) : NULL;
+    REAL *gradient = odd ? malloc((size_t)(block * each * out) * sizeof(REAL)) : NULL;
+    REAL *result = odd ? malloc((size_t)(rows * out) * sizeof(REAL)) : NULL;
+    const REAL **a = malloc((size_t)rows * sizeof *a);
+    REAL **c = malloc((size_t)rows * sizeof *c);
+    int64_t *at = malloc((size_t)(2 * most) * sizeof *at);
+    const int failed =
+        !a || !c || !at || (padded && !images_padded) || (odd && (!gradient || !result)) ||
+        axis_make(&down, s->kernel_h, s->height, s->out_height, s->dilation_h, s->pad_h, s->stride_h, 0) ||
+        axis_make(&across, s->kernel_w, s->width, s->out_width, s->dilation_w, s->pad_w, s->stride_w, 0);
+    for (int64_t task = 0; !failed && task < s->tasks; task++) {
+        REAL *target = w + task * rows * s->out, *to = odd ? result : target;
+        for (int64_t first = 0; first < s->images; first += block) {
+            const int64_t images = s->images - first < block ? s->images - first : block;
+            const REAL *source = g + (task * s->images + first) * each * s->out;
+            const REAL *from = x + (task * s->images + first) * given_inputs;
+            if (odd) NAME(resize)(source, s->out, gradient, out, images * each);
+            if (padded)
+                NAME(pad)(from, images_padded, images, given->height, given->width, s->in, given->pad_h, given->pad_w,
+                          s->height, s->width, s->in);
+            NAME(correlate_weights)(s, &down, &across, images, padded ? images_padded : from, odd ? gradient : source,
+                                    out, first == 0, to, a, c, at, most);
+        }
+        if (odd) NAME(resize)(result, out, target, s->out, rows);
+    }
+    free(images_padded), free(gradient), free(result), free(a), free(c), free(at), free(down.of), free(across.of);
+    return failed;
+}
