@@ -17,7 +17,7 @@ from innerloop.adaptation import Adaptation, draw_batches
 from innerloop.compiled import CompiledEstimates
 from innerloop.episode import Episode
 from innerloop.functional import Norm, StatelessModel
-from innerloop.messages import first_line
+from innerloop.messages import first_sentence, own_line
 from innerloop.metagrad.base import Info
 from innerloop.method import Method
 from innerloop.objectives import LossFn
@@ -229,16 +229,24 @@ class Engine:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            reason = error
+            reason = _why_not_batched(problem, error)
         # Outside the handler, so that an error of the loop is not shown as a consequence of the first one.
         result = fn(replace(problem, batched=False), chunk, support)
         self.execution = "serial"
         self._chosen.clear()
-        warnings.warn(
-            f"this model cannot be run on several tasks at once, so tasks run one by one: {first_line(reason)}",
-            stacklevel=2,
-        )
+        warnings.warn(reason, stacklevel=2)
         return result
+
+
+def _why_not_batched(problem: Problem, error: Exception) -> str:
+    """What to say where tasks cannot be run together: what it was, what happens instead, what can be done."""
+    layer, line = problem.model.layer_of(error), own_line(error)
+    said = first_sentence(error).removeprefix("vmap: ") + ("" if line is None or layer is None else f" ({line})")
+    return (
+        f"tasks run one by one: torch.func.vmap cannot run {layer or 'this model or its loss'} on several at once: {said}. "
+        "The results are the same, but take longer. To run tasks together, write that part with operations that vmap "
+        "knows (docs/models.md has examples); execution='serial' runs one by one without this warning"
+    )
 
 
 def _sizes(adaptation: Adaptation, episode: Episode) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ Normalisation modes (:data:`Norm`), to be named beside every accuracy:
 from __future__ import annotations
 
 import copy
+import traceback
 from collections.abc import Mapping
 from typing import Literal, get_args
 
@@ -46,7 +47,7 @@ class StatelessModel:
 
     Raises:
         ValueError: an unknown mode, ``running`` for a module that stores no statistics, or a module whose
-            parameters are not created yet, or none of whose parameters is trainable.
+            parameters are not created yet, or none of whose parameters is trainable, or an embedding with ``max_norm``.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
@@ -71,6 +72,14 @@ class StatelessModel:
         self._module = _private_copy(module)
         if training is not None:
             self._module.train(training)
+        for name, layer in self._module.named_modules():
+            if isinstance(layer, nn.Embedding | nn.EmbeddingBag):
+                if layer.max_norm is not None:
+                    raise ValueError(
+                        f"the embedding {name!r} has a max_norm, with which a forward pass changes the weights; make it "
+                        "without, or normalise what it gives"
+                    )
+                layer.sparse = False  # sparse gradients have no second derivative
         norms = [m for m in self._module.modules() if isinstance(m, _NormBase)]
         self.mixes_examples = norm != "running" and any(isinstance(m, _BatchNorm) for m in norms)
         for layer in norms:
@@ -84,6 +93,10 @@ class StatelessModel:
                 )
             else:
                 layer.eval()
+        modes = {m.training for m in self._module.modules() if isinstance(m, nn.RNNBase)}
+        self.recurrent: Literal["none", "training", "evaluating"] = (
+            "none" if not modes else "training" if modes == {True} else "evaluating"
+        )
         self._buffers = dict(self._module.named_buffers())
 
     def __call__(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
@@ -111,6 +124,17 @@ class StatelessModel:
         if len(given) != 1:
             raise ValueError(f"the layer {layer!r} is called {len(given)} times in a forward pass; it must be once")
         return given[0]
+
+    def layer_of(self, error: BaseException) -> str | None:
+        """The innermost layer whose forward pass an error came from, in words; None if it came from elsewhere."""
+        names = {id(module): name for name, module in self._module.named_modules()}
+        found = None
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            layer = frame.f_locals.get("self")
+            if isinstance(layer, nn.Module) and id(layer) in names:
+                name, kind = names[id(layer)], type(layer).__name__
+                found = f"the layer {name!r} ({kind})" if name else f"the module ({kind})"
+        return found
 
     def predict(self, params: Mapping[str, Tensor], query_x: Tensor, support_x: Tensor, *, looped: bool) -> Tensor:
         """Outputs ``[Q, ...]`` for the query set of one task, normalised as :attr:`norm` says.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from innerloop.adaptation import Adaptation
+from innerloop.backends import to_set_aside, without
 from innerloop.episode import Episode
 from innerloop.functional import StatelessModel
 from innerloop.objectives import LossFn
@@ -59,26 +61,26 @@ class Problem:
     batched: bool = True
     unused: Literal["error", "ignore"] = "error"
 
-    def support_losses(self, adapted: Params, fixed: Params, x: Tensor, y: Tensor) -> Tensor:
-        """The support loss of each task, ``[T]``."""
+    def support_losses(self, adapted: Params, fixed: Params, x: Tensor, y: Tensor, *, twice: bool) -> Tensor:
+        """The support loss of each task, ``[T]``; ``twice`` if second derivatives will be taken of it."""
 
         def one(adapted: Params, x: Tensor, y: Tensor) -> Tensor:
             return self._scalar(self.model({**fixed, **adapted}, x), y)
 
-        if self.batched:
-            with taskwise(x.device):
+        with self._running(x.device, twice=twice):
+            if self.batched:
                 losses: Tensor = vmap(one, randomness="different")(adapted, x, y)
-            return losses
-        return torch.stack([one(_task(adapted, i), x[i], y[i]) for i in range(x.shape[0])])
+                return losses
+            return torch.stack([one(_task(adapted, i), x[i], y[i]) for i in range(x.shape[0])])
 
     def inputs_of(self, layer: str, params: Params, x: Tensor) -> Tensor:
         """What a layer is given for the batches ``x`` of ``T`` tasks at shared parameters, ``[T, N, ...]``."""
         one = partial(self.model.inputs_of, layer, params)
-        if self.batched:
-            with taskwise(x.device):
+        with self._running(x.device):
+            if self.batched:
                 inputs: Tensor = vmap(one, randomness="different")(x)
-            return inputs
-        return torch.stack([one(batch) for batch in x])
+                return inputs
+            return torch.stack([one(batch) for batch in x])
 
     def query(self, adapted: Params, fixed: Params, episode: Episode) -> tuple[Tensor, Tensor]:
         """The query losses ``[T]`` and outputs ``[T, Q, ...]``."""
@@ -87,17 +89,24 @@ class Problem:
             outputs = self.model.predict({**fixed, **adapted}, x, support_x, looped=not self.batched)
             return self._scalar(outputs, y), outputs
 
-        if self.batched:
-            with taskwise(episode.query_x.device):
+        with self._running(episode.query_x.device):
+            if self.batched:
                 losses, outputs = vmap(one, randomness="different")(
                     adapted, episode.support_x, episode.query_x, episode.query_y
                 )
-            return losses, outputs
-        pairs = [
-            one(_task(adapted, i), episode.support_x[i], episode.query_x[i], episode.query_y[i])
-            for i in range(episode.tasks)
-        ]
+                return losses, outputs
+            pairs = [
+                one(_task(adapted, i), episode.support_x[i], episode.query_x[i], episode.query_y[i])
+                for i in range(episode.tasks)
+            ]
         return torch.stack([loss for loss, _ in pairs]), torch.stack([outputs for _, outputs in pairs])
+
+    @contextlib.contextmanager
+    def _running(self, device: torch.device, *, twice: bool = False) -> Iterator[None]:
+        """The context of a forward pass: its layers are such that they can be batched and differentiated."""
+        set_aside = to_set_aside(device, twice=twice, batched=self.batched, recurrent=self.model.recurrent)
+        with without(set_aside), taskwise(device) if self.batched else contextlib.nullcontext():
+            yield
 
     def _scalar(self, outputs: Tensor, targets: Tensor) -> Tensor:
         loss = self.loss_fn(outputs, targets)
@@ -206,7 +215,7 @@ def step(
         # Inside the inner loop the parameters that it leaves alone are constants, except to the second order.
         fixed = iterate.fixed if second_order else detached(iterate.fixed)
         at = {name: t if second_order and t.requires_grad else leaf(t) for name, t in iterate.adapted.items()}
-        losses = problem.support_losses(at, fixed, x, y)
+        losses = problem.support_losses(at, fixed, x, y, twice=second_order)
         grads = named_gradients(losses.sum(), at, create_graph=second_order, unused=problem.unused, what="support loss")
     with torch.set_grad_enabled(track is not Track.NOTHING):
         adapted, state = vmap(adaptation.rule.step)(iterate.adapted, grads, iterate.state)

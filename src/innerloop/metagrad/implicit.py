@@ -123,7 +123,7 @@ def _through_solution(
     solve: Callable[[Product, Params], Params],
 ) -> tuple[Params, Params]:
     """``v = (H + λI)^-1 g``, and what v gives by the second derivatives in the parameters that are not adapted."""
-    losses = problem.support_losses(at.adapted, at.fixed, support.x, support.y)
+    losses = problem.support_losses(at.adapted, at.fixed, support.x, support.y, twice=True)
     grads = named_gradients(losses.sum(), at.adapted, create_graph=True, unused=problem.unused, what="support loss")
 
     def second(v: Params, params: Params) -> Params:

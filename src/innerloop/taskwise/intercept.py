@@ -1,7 +1,8 @@
-"""Inside ``with taskwise():``, an unmodified module under ``vmap`` runs its layers as compiled kernels.
+"""Inside ``with taskwise():``, the layers of an unmodified module do under ``vmap`` what PyTorch's own do badly or not.
 
-Convolution, batch norm and max-pooling with weights or statistics for each task batch badly in PyTorch. They are
-recognised at the functions that layers call, where the kernels can do them, and left to PyTorch where not.
+Convolution, batch norm and max-pooling with weights or statistics for each task batch badly in PyTorch, recurrent layers
+not at all, and the padding of embeddings wrongly. They are recognised at the functions that layers call. On a CPU the
+first three run as compiled kernels, where these can do them; the others are written out in other operations everywhere.
 """
 
 from __future__ import annotations
@@ -21,27 +22,36 @@ from innerloop.taskwise.convolution import Window, convolve
 from innerloop.taskwise.library import SUFFIX, kernels
 from innerloop.taskwise.normalisation import batch_norm, with_relu
 from innerloop.taskwise.pooling import max_pool
+from innerloop.taskwise.recurrent import Cell, gru_cell, lstm_cell, plain_cell, recurrent
 
 __all__ = ["taskwise"]
 
 
 def taskwise(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """The context; nothing happens in it on a device that has no kernels, nor while a graph is traced."""
+    """The context; no kernels are used on a device that has none, nor while a graph is traced."""
     fits = device.type == "cpu" and not torch.is_autocast_enabled("cpu") and get_proxy_mode() is None
-    return _Mode() if fits and tasks.available() and kernels() is not None else contextlib.nullcontext()
+    return _Mode(use_kernels=fits and tasks.available() and kernels() is not None)
+
+
+Replacement = Callable[..., Any]
+"""Given the mode and a call's arguments, its result; None where the call is to go on as it is."""
 
 
 class _Mode(TorchFunctionMode):
     """Replaces calls, in one thread, while it is entered."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, use_kernels: bool) -> None:
         super().__init__()
-        self.normalised: tuple[Tensor, tuple[Any, ...]] | None = None
+        self.use_kernels = use_kernels
+        self.normalised: tuple[Tensor, int, tuple[Any, ...]] | None = None
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if (replace := _REPLACEMENTS.get(func)) is not None and tasks.mapped():
+        replace = _REWRITTEN.get(func)
+        if replace is None and self.use_kernels and func in _KERNELS and tasks.mapped():
+            replace = _KERNELS[func]
+        if replace is not None:
             result = replace(self, *args, **(kwargs or {}))
             if result is not None:
                 return result
@@ -89,14 +99,16 @@ class _Mode(TorchFunctionMode):
             arguments = (*inputs, eps, input.ndim - 2)
             results = batch_norm(*arguments)
         output = stack.unstacked(results[0])
-        self.normalised = output, (stack, results, arguments)
+        self.normalised = output, results[0]._version, (stack, results, arguments)
         return output
 
     def relu(self, input: Tensor, inplace: bool = False) -> Tensor | None:
         """Of what batch norm just gave: the two as one."""
         if inplace or self.normalised is None or self.normalised[0] is not input:
             return None
-        (_, (stack, results, arguments)), self.normalised = self.normalised, None
+        (_, version, (stack, results, arguments)), self.normalised = self.normalised, None
+        if results[0]._version != version:
+            return None  # changed in place since, as by adding a shortcut
         with tasks.outside():
             y = with_relu(results, *arguments)
         restored: Tensor = stack.unstacked(y)
@@ -128,8 +140,77 @@ class _Mode(TorchFunctionMode):
             y = max_pool(x, window)
         return stack.unstacked(y)
 
+    def embedding(
+        self,
+        input: Tensor,
+        weight: Tensor,
+        padding_idx: int | None = None,
+        *rest: Any,
+        **options: Any,
+    ) -> Tensor | None:
+        """PyTorch's own, but that the padding's row has no gradient, which PyTorch forgets under ``vmap``."""
+        if padding_idx is None:
+            return None
+        found = F.embedding(input, weight, None, *rest, **options)
+        return torch.where((input == padding_idx % len(weight))[..., None], found.detach(), found)
 
-_REPLACEMENTS: dict[Callable[..., Any], Callable[..., Tensor | None]] = {
+
+    def adaptive_pooling(self, input: Tensor, output_size: Any) -> Tensor | None:
+        """The mean of each channel; PyTorch sets strides in place, which ``vmap`` does task by task."""
+        if output_size not in (1, (1, 1), [1, 1]) or input.ndim < 3:
+            return None
+        return input.mean((-2, -1), keepdim=True)
+
+
+def _written_out(cell: Cell) -> Replacement:
+    """A recurrent layer as operations that can be mapped."""
+
+    def replaced(mode: _Mode, input: Tensor, first: Any, weights: Any, *options: Any) -> tuple[Tensor, ...] | None:
+        if not isinstance(options[0], bool):
+            return None  # packed sequences, of several lengths
+        states = (first,) if isinstance(first, Tensor) else tuple(first)
+        has_biases, layers, *_, bidirectional, _ = options
+        if len(weights) != layers * (1 + bidirectional) * (4 if has_biases else 2):
+            return None  # an LSTM with projections
+        outputs, ends = recurrent(cell, input, states, weights, *options)
+        return outputs, *ends
+
+    return replaced
+
+
+def _step_written_out(cell: Cell) -> Replacement:
+    """One step of a recurrent layer likewise: ``nn.LSTMCell`` and its like."""
+
+    def replaced(
+        mode: _Mode,
+        input: Tensor,
+        first: Any,
+        w_input: Tensor,
+        w_hidden: Tensor,
+        b_input: Tensor | None = None,
+        b_hidden: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, ...]:
+        state = (first,) if isinstance(first, Tensor) else tuple(first)
+        state = cell(F.linear(input, w_input, b_input), F.linear(state[0], w_hidden, b_hidden), state)
+        return state if len(state) > 1 else state[0]
+
+    return replaced
+
+
+_REWRITTEN: dict[Callable[..., Any], Replacement] = {
+    F.embedding: _Mode.embedding,
+    torch.lstm: _written_out(lstm_cell),
+    torch.gru: _written_out(gru_cell),
+    torch.rnn_tanh: _written_out(plain_cell(torch.tanh)),
+    torch.rnn_relu: _written_out(plain_cell(torch.relu)),
+    torch.lstm_cell: _step_written_out(lstm_cell),
+    torch.gru_cell: _step_written_out(gru_cell),
+    torch.rnn_tanh_cell: _step_written_out(plain_cell(torch.tanh)),
+    torch.rnn_relu_cell: _step_written_out(plain_cell(torch.relu)),
+    F.adaptive_avg_pool2d: _Mode.adaptive_pooling,
+}
+
+_KERNELS: dict[Callable[..., Any], Replacement] = {
     torch.conv2d: _Mode.convolution,
     F.batch_norm: _Mode.normalisation,
     F.group_norm: _Mode.group_normalisation,

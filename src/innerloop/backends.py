@@ -1,0 +1,106 @@
+"""PyTorch's fused kernels, set aside where they cannot do what the inner loop asks of them.
+
+Fused attention has no second derivative, no rule for ``vmap`` on a CPU, and with ``vmap`` elsewhere dropout of its own.
+cuDNN's recurrent layers have no second derivative, and in evaluation mode not even a first one. PyTorch has a plain form
+of each, which it takes where the fused one is switched off. The switches are the whole process's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+__all__ = ["Fused", "to_set_aside", "without"]
+
+Fused = Literal["attention", "cudnn"]
+"""Fused attention (and the fast path of ``nn.TransformerEncoder``); cuDNN."""
+
+
+def to_set_aside(
+    device: torch.device, *, twice: bool, batched: bool, recurrent: Literal["none", "training", "evaluating"]
+) -> frozenset[Fused]:
+    """Which fused kernels a forward pass has to do without.
+
+    Args:
+        device: where it runs.
+        twice: whether second derivatives will be taken of it.
+        batched: whether it runs under ``vmap``.
+        recurrent: whether the module has recurrent layers, and their mode.
+
+    Example:
+        >>> sorted(to_set_aside(torch.device("cuda"), twice=True, batched=False, recurrent="training"))
+        ['attention', 'cudnn']
+        >>> sorted(to_set_aside(torch.device("cpu"), twice=False, batched=False, recurrent="training"))
+        []
+    """
+    found: set[Fused] = set()
+    if twice or batched:
+        found.add("attention")
+    if device.type == "cuda" and (recurrent == "evaluating" or (recurrent == "training" and twice)):
+        found.add("cudnn")
+    return frozenset(found)
+
+
+@contextlib.contextmanager
+def without(fused: frozenset[Fused]) -> Iterator[None]:
+    """A context in which these are switched off; threads may be in it at once, and the last one out switches them on.
+
+    Example:
+        >>> with without(frozenset({"attention"})):
+        ...     torch.backends.cuda.flash_sdp_enabled()
+        False
+        >>> torch.backends.cuda.flash_sdp_enabled()
+        True
+    """
+    with contextlib.ExitStack() as stack:
+        for name in sorted(fused):
+            stack.enter_context(_SHARED[name])
+        yield
+
+
+class _Shared:
+    """A context that is entered by the first thread that needs it and left by the last."""
+
+    def __init__(self, make: Callable[[], contextlib.AbstractContextManager[None]]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._context = make()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._context = self._make()
+                self._context.__enter__()
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._context.__exit__(None, None, None)
+
+
+@contextlib.contextmanager
+def _plain_attention() -> Iterator[None]:
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+@contextlib.contextmanager
+def _no_cudnn() -> Iterator[None]:
+    with torch.backends.cudnn.flags(enabled=False):
+        yield
+
+
+_SHARED: dict[Fused, _Shared] = {"attention": _Shared(_plain_attention), "cudnn": _Shared(_no_cudnn)}
