@@ -340,7 +340,10 @@ def branching_episode() -> il.Episode:
 
 def test_a_model_that_cannot_be_batched_runs_one_by_one() -> None:
     net, episode = Branching().double(), branching_episode()
-    with pytest.warns(UserWarning, match=r"tasks run one by one: .* the module \(Branching\) .*data-dependent control flow \(test_modules.py"):
+    with pytest.warns(
+        UserWarning,
+        match=r"tasks run one by one: .* the module \(Branching\): .*data-dependent control flow \(test_modules.py",
+    ):
         grads, info = il.meta_gradient(net, il.maml(LR, 2), episode)
     assert_same(grads, by_hand(net, episode))
     assert info.loss.shape == (4,)

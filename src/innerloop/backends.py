@@ -1,8 +1,8 @@
 """PyTorch's fused kernels, set aside where they cannot do what the inner loop asks of them.
 
-Fused attention has no second derivative, no rule for ``vmap`` on a CPU, and with ``vmap`` elsewhere dropout of its own.
-cuDNN's recurrent layers have no second derivative, and in evaluation mode not even a first one. PyTorch has a plain form
-of each, which it takes where the fused one is switched off. The switches are the whole process's.
+Fused attention has no second derivative, and not everywhere a rule for ``vmap``. cuDNN's recurrent layers have no
+second derivative, and in evaluation mode not even a first one. PyTorch has a plain form of each, which it takes where
+the fused one is switched off. The switches are the whole process's.
 """
 
 from __future__ import annotations

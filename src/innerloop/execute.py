@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -17,7 +18,7 @@ from innerloop.adaptation import Adaptation, draw_batches
 from innerloop.compiled import CompiledEstimates
 from innerloop.episode import Episode
 from innerloop.functional import Norm, StatelessModel
-from innerloop.messages import first_sentence, own_line
+from innerloop.messages import first_line, first_sentence, own_line
 from innerloop.metagrad.base import Info
 from innerloop.method import Method
 from innerloop.objectives import LossFn
@@ -96,7 +97,8 @@ class Engine:
         def estimate(problem: Problem, chunk: Episode, support: Support) -> tuple[Params, Info]:
             if self._compiled is not None and self._proved and not self._draws:
                 return self._compiled(method, problem, meta_params, chunk, support)
-            return method.meta_gradient(problem, adaptation, meta_params, chunk, support)
+            with _advised():
+                return method.meta_gradient(problem, adaptation, meta_params, chunk, support)
 
         parts = list(self.over_chunks(estimate, adaptation, episode, rule_state, generator))
         grads = scale(total(part[0] for part in parts), 1 / episode.tasks)
@@ -238,12 +240,26 @@ class Engine:
         return result
 
 
+@contextlib.contextmanager
+def _advised() -> Iterator[None]:
+    """A context in which the error of a derivative that PyTorch lacks says what it means here."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not re.search("derivative for .* is not implemented", str(error)):
+            raise
+        raise RuntimeError(
+            f"{first_line(error).rstrip('.')}. An exact meta-gradient takes second derivatives: use another "
+            "operation in the model, or a first-order method, such as il.fomaml or meta_gradient=il.first_order()"
+        ) from error
+
+
 def _why_not_batched(problem: Problem, error: Exception) -> str:
     """What to say where tasks cannot be run together: what it was, what happens instead, what can be done."""
     layer, line = problem.model.layer_of(error), own_line(error)
     said = first_sentence(error).removeprefix("vmap: ") + ("" if line is None or layer is None else f" ({line})")
     return (
-        f"tasks run one by one: torch.func.vmap cannot run {layer or 'this model or its loss'} on several at once: {said}. "
+        f"tasks run one by one: torch.func.vmap cannot batch {layer or 'this model or its loss'}: {said}. "
         "The results are the same, but take longer. To run tasks together, write that part with operations that vmap "
         "knows (docs/models.md has examples); execution='serial' runs one by one without this warning"
     )

@@ -76,8 +76,8 @@ class StatelessModel:
             if isinstance(layer, nn.Embedding | nn.EmbeddingBag):
                 if layer.max_norm is not None:
                     raise ValueError(
-                        f"the embedding {name!r} has a max_norm, with which a forward pass changes the weights; make it "
-                        "without, or normalise what it gives"
+                        f"the embedding {name!r} has a max_norm, with which a forward pass changes the weights; "
+                        "make it without, or normalise what it gives"
                     )
                 layer.sparse = False  # sparse gradients have no second derivative
         norms = [m for m in self._module.modules() if isinstance(m, _NormBase)]

@@ -1,8 +1,8 @@
 """Inside ``with taskwise():``, the layers of an unmodified module do under ``vmap`` what PyTorch's own do badly or not.
 
-Convolution, batch norm and max-pooling with weights or statistics for each task batch badly in PyTorch, recurrent layers
-not at all, and the padding of embeddings wrongly. They are recognised at the functions that layers call. On a CPU the
-first three run as compiled kernels, where these can do them; the others are written out in other operations everywhere.
+Convolution, batch norm and max-pooling with weights or statistics for each task batch badly in PyTorch, recurrent
+layers not at all, and the padding of embeddings wrongly. They are recognised at the functions that layers call. On a
+CPU the first three run as compiled kernels, where these can do them; the others are written out in other operations.
 """
 
 from __future__ import annotations
@@ -154,7 +154,6 @@ class _Mode(TorchFunctionMode):
         found = F.embedding(input, weight, None, *rest, **options)
         return torch.where((input == padding_idx % len(weight))[..., None], found.detach(), found)
 
-
     def adaptive_pooling(self, input: Tensor, output_size: Any) -> Tensor | None:
         """The mean of each channel; PyTorch sets strides in place, which ``vmap`` does task by task."""
         if output_size not in (1, (1, 1), [1, 1]) or input.ndim < 3:
@@ -169,9 +168,6 @@ def _written_out(cell: Cell) -> Replacement:
         if not isinstance(options[0], bool):
             return None  # packed sequences, of several lengths
         states = (first,) if isinstance(first, Tensor) else tuple(first)
-        has_biases, layers, *_, bidirectional, _ = options
-        if len(weights) != layers * (1 + bidirectional) * (4 if has_biases else 2):
-            return None  # an LSTM with projections
         outputs, ends = recurrent(cell, input, states, weights, *options)
         return outputs, *ends
 

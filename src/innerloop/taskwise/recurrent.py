@@ -1,4 +1,4 @@
-"""Recurrent layers as plain tensor operations, which ``vmap`` can map and autograd can differentiate any number of times.
+"""Recurrent layers as plain tensor operations, which can be mapped, and differentiated any number of times.
 
 PyTorch's own are single operations that have no rule for ``vmap``.
 """
@@ -57,7 +57,8 @@ def recurrent(
         cell: the recurrence.
         x: ``[S, N, F]``, or ``[N, S, F]`` with ``batch_first``.
         states: the first states, each ``[layers * directions, N, H]``.
-        weights: of each layer and direction: from inputs, from the hidden state, and their biases if there are any.
+        weights: of each layer and direction: from inputs, from the hidden state, their biases if there are any, and the
+            projection of the hidden state if there is one.
         has_biases: whether there are.
         layers: layers on top of each other.
         dropout: between layers.
@@ -75,19 +76,23 @@ def recurrent(
         True
     """
     x = x.transpose(0, 1) if batch_first else x
-    directions, each = 1 + bidirectional, 4 if has_biases else 2
+    directions = 1 + bidirectional
+    each = len(weights) // (layers * directions)
     ends: list[State] = []
     for layer in range(layers):
         sides = []
         for backwards in range(directions):
             index = layer * directions + backwards
-            w_input, w_hidden, *biases = weights[index * each : (index + 1) * each]
-            b_input, b_hidden = biases or (None, None)
+            w_input, w_hidden, *others = weights[index * each : (index + 1) * each]
+            b_input, b_hidden = others[:2] if has_biases else (None, None)
+            projection = others[-1] if len(others) % 2 else None
             given = F.linear(x, w_input, b_input).unbind(0)
             state = tuple(s[index] for s in states)
             outputs = []
             for step in reversed(given) if backwards else given:
                 state = cell(step, F.linear(state[0], w_hidden, b_hidden), state)
+                if projection is not None:
+                    state = (F.linear(state[0], projection), *state[1:])
                 outputs.append(state[0])
             sides.append(torch.stack(outputs[::-1] if backwards else outputs))
             ends.append(state)
