@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+import torch.nn.functional as F
 from core_helpers import assert_same, image_episode, smooth_net, vector_episode
 
 import innerloop as il
-from innerloop.recipes import recipe
+from innerloop.cli.main import main
+from innerloop.recipes import build, recipe
 from innerloop.recipes.build import make_trainer, net_spec
 from innerloop.recipes.schedules import halving
 
@@ -74,3 +78,52 @@ def test_the_head_of_a_prototypical_network_may_be_named() -> None:
         0,
         0,
     )
+
+
+# Training from scratch
+
+
+def test_training_from_scratch_is_gradient_descent_from_the_untrained_network() -> None:
+    net, episode = smooth_net(), tight_episode()
+    result = il.evaluate(net, il.scratch(0.5, 20), lambda generator: episode, tasks=20)
+    assert result.per_step[0] < 0.7 < 0.9 < result.mean
+    copy = smooth_net()
+    copy.load_state_dict(net.state_dict())
+    optimizer = torch.optim.SGD(copy.parameters(), 0.5)
+    for _ in range(20):
+        optimizer.zero_grad()
+        F.cross_entropy(copy(episode.support_x[0]), episode.support_y[0]).backward()
+        optimizer.step()
+    expected = F.cross_entropy(copy(episode.query_x[0]), episode.query_y[0]).detach()
+    torch.testing.assert_close(result.loss[0, -1], expected)
+
+
+def test_meta_training_from_scratch_changes_nothing() -> None:
+    net, episode = smooth_net(), vector_episode()
+    before = {n: p.detach().clone() for n, p in net.named_parameters()}
+    trainer = il.MetaTrainer(net, il.scratch(), lambda params: torch.optim.Adam(params, 0.1))
+    info = trainer.step(episode)
+    assert_same(dict(net.named_parameters()), before, 0, 0)
+    expected = il.meta_gradient(net, il.maml(0.5, 20), episode)[1]
+    torch.testing.assert_close(info.loss, expected.loss)
+    torch.testing.assert_close(info.support_losses, expected.support_losses)
+
+
+@pytest.mark.parametrize("name", ["scratch"])
+def test_what_learns_nothing_is_trained_for_no_iterations(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = il.data.glyphs("val")  # drawn once, and fewer than those of training
+    monkeypatch.setattr(build, "glyphs", lambda split, device: few)
+    folder = str(tmp_path / "run")
+    settings = ["--dataset", "glyphs", "--filters", "8", "--out", folder, "--quiet"]
+    assert main(["train", f"omniglot-5w1s-{name}", *settings, "--iterations", "3"]) == 2
+    assert "learns nothing from other tasks: it must be 0" in capsys.readouterr().err
+    assert main(["train", f"omniglot-5w1s-{name}", *settings]) == 0
+    assert main(["evaluate", folder, "--tasks", "40"]) == 0
+    accuracy = float(capsys.readouterr().out.splitlines()[1].split()[1])
+    assert accuracy > 35  # of five classes
+
+
+def test_the_methods_that_learn_nothing() -> None:
+    assert {name for name, make in il.METHODS.items() if not make().learns} == {"scratch"}

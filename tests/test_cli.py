@@ -107,7 +107,8 @@ def test_every_promised_recipe_is_there() -> None:
     methods = ["maml", "fomaml", "reptile"]
     promised = {f"omniglot-{cell}-{method}" for cell in cells for method in methods}
     family = ["anil", "boil", "meta-sgd", "maml-plus-plus", "protomaml", "cavia", "imaml", "meta-curvature"]
-    family += ["foml", "prototypical", "gap"]
+    family += ["foml", "gap"]
+    family += ["prototypical", "scratch"]
     promised |= {f"omniglot-{ways}w1s-{method}" for ways in (5, 20) for method in family}
     promised |= {f"sinusoid-{method}" for method in [*methods, "meta-sgd", "cavia", "gap"]}
     promised |= {f"glyphs-{ways}w1s-{method}" for ways in (5, 20) for method in ("maml", "reptile")}

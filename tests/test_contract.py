@@ -84,7 +84,7 @@ def test_serial_is_batched_is_chunked(net, norm: str, name: str) -> None:
     module = net()
     episode = image_episode() if net is conv else vector_episode()
     grads, info = run(module, name, episode, norm=norm, execution="serial")
-    assert any(float(g.abs().max()) > 1e-6 for g in grads.values())
+    assert any(float(g.abs().max()) > 1e-6 for g in grads.values()) == small(name).learns
     assert info.support_losses.shape == (5, small(name).adaptation.steps)
     assert info.loss.shape == info.query_accuracy.shape == (5,)
     for execution in EXECUTIONS:
@@ -144,7 +144,7 @@ def test_a_task_does_not_see_another(execution, norm: str, name: str) -> None:
     one, other, alone, alone_changed = mean(episode), mean(changed), mean(episode[2:3]), mean(changed[2:3])
     difference = {n: 4 * (other[n] - one[n]) for n in one}
     assert_same(difference, {n: alone_changed[n] - alone[n] for n in one}, rtol=1e-8)
-    assert any(float(d.abs().max()) > 1e-4 for d in difference.values())
+    assert any(float(d.abs().max()) > 1e-4 for d in difference.values()) == method.learns
 
 
 @METHODS
@@ -157,7 +157,7 @@ def test_a_broken_task_does_not_spoil_the_others(execution: str, name: str) -> N
     grads, observed = run(net, name, broken, execution=execution)
     torch.testing.assert_close(observed.loss[[0, 2]], info.loss[[0, 2]], rtol=1e-12, atol=1e-13)
     assert observed.loss[1].isnan()
-    assert any(bool(g.isnan().any()) for g in grads.values())
+    assert any(bool(g.isnan().any()) for g in grads.values()) == small(name).learns
 
 
 @METHODS
@@ -317,6 +317,8 @@ def test_it_learns_to_adapt_to_sinusoids(name: str) -> None:
     net = il.nets.mlp(hidden=(32, 32))
     # The damping is iMAML's: five steps do not solve its inner problem.
     method = build(name, inner_lr=0.01, inner_steps=5, inner_batch=None, test_steps=5, damping=50.0)
+    if not method.learns or not method.adaptation.steps:
+        pytest.skip(f"{name} does not learn to adapt")
     tasks = il.data.sinusoids().episodes(10, 10, 12)
 
     def score():

@@ -7,7 +7,7 @@ from innerloop.episode import Episode
 from innerloop.evaluation import Evaluation, evaluate
 from innerloop.execute import adapt, meta_gradient
 from innerloop.learner import Learner, Predictor
-from innerloop.metagrad import checkpointed, displacement, first_order, implicit, mixed_mode, unrolled
+from innerloop.metagrad import checkpointed, displacement, first_order, implicit, mixed_mode, unrolled, untrained
 from innerloop.method import METHODS, Method
 from innerloop.methods import (
     anil,
@@ -24,6 +24,7 @@ from innerloop.methods import (
     protomaml,
     prototypical,
     reptile,
+    scratch,
 )
 from innerloop.trainer import DivergedError, MetaTrainer, TrainingStopped, Validation
 
@@ -65,5 +66,7 @@ __all__ = [
     "prototypical",
     "reptile",
     "rules",
+    "scratch",
     "unrolled",
+    "untrained",
 ]

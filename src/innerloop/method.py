@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, ParamSpec
 
 from innerloop.adaptation import Adaptation
-from innerloop.metagrad.base import MetaGradient
+from innerloop.metagrad import MetaGradient, untrained
 
 __all__ = ["METHODS", "Method", "registered"]
 
@@ -53,6 +53,11 @@ class Method:
     def test(self) -> Adaptation:
         """The inner loop on new tasks."""
         return self.test_adaptation or self.adaptation
+
+    @property
+    def learns(self) -> bool:
+        """Whether meta-training changes anything; not so where the meta-gradient is :func:`innerloop.untrained`."""
+        return self.meta_gradient is not untrained()
 
     def at(self, iteration: int) -> Method:
         """The method as it is at an iteration of the outer loop, which :class:`innerloop.MetaTrainer` asks for.

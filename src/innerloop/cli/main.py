@@ -176,7 +176,7 @@ def _source(arguments: DataArguments, *, progress: bool | None = None) -> DataSo
 def _described(result: RunResult) -> list[str]:
     """An evaluation in words."""
     run, evaluation = result.run, result.evaluation
-    steps = len(evaluation.per_step) - 1
+    steps = result.steps
     task = "" if run.config.regression else f" {run.config.ways}-way"
     protocol = f"{run.config.dataset}{task} {run.config.shots}-shot, {result.split} split"
     lines = [f"{run.recipe}: {protocol}, {len(evaluation.loss)} tasks, {steps} inner steps, {evaluation.norm}"]

@@ -6,5 +6,16 @@ from innerloop.metagrad.displacement import displacement
 from innerloop.metagrad.implicit import implicit
 from innerloop.metagrad.mixed_mode import mixed_mode
 from innerloop.metagrad.scored import first_order, unrolled
+from innerloop.metagrad.untrained import untrained
 
-__all__ = ["Info", "MetaGradient", "checkpointed", "displacement", "first_order", "implicit", "mixed_mode", "unrolled"]
+__all__ = [
+    "Info",
+    "MetaGradient",
+    "checkpointed",
+    "displacement",
+    "first_order",
+    "implicit",
+    "mixed_mode",
+    "unrolled",
+    "untrained",
+]

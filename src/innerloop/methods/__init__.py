@@ -11,6 +11,7 @@ from innerloop.methods.meta_sgd import meta_sgd
 from innerloop.methods.partial import anil, boil
 from innerloop.methods.protomaml import protomaml
 from innerloop.methods.prototypical import prototypical
+from innerloop.methods.scratch import scratch
 
 __all__ = [
     "anil",
@@ -27,4 +28,5 @@ __all__ = [
     "protomaml",
     "prototypical",
     "reptile",
+    "scratch",
 ]

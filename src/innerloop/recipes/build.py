@@ -129,10 +129,15 @@ def make_trainer(config: Config, net: nn.Module, running: Running = Running()) -
     def scheduler(optimizer: Optimizer) -> LRScheduler:
         return LambdaLR(optimizer, partial(SCHEDULES[config.outer_schedule], iterations=config.iterations))
 
+    method = make_method(config)
+    if config.iterations and not method.learns:
+        raise ConfigError(
+            f"--iterations is {config.iterations}; {config.method} learns nothing from other tasks: it must be 0"
+        )
     try:
         return MetaTrainer(
             net,
-            make_method(config),
+            method,
             optimizers[config.outer_optimizer],
             scheduler=scheduler,
             loss_fn=LOSSES["mse" if config.regression else "cross_entropy"],

@@ -56,6 +56,7 @@ class Config:
         "reptile",
         "foml",
         "prototypical",
+        "scratch",
         "anil",
         "boil",
         "meta_sgd",

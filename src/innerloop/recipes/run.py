@@ -44,6 +44,7 @@ class RunResult:
 
     run: Run
     evaluation: Evaluation
+    steps: int
     split: str
     seconds: float
 
@@ -60,7 +61,7 @@ class RunResult:
             "ways": None if config.regression else config.ways,
             "shots": config.shots,
             "queries": config.test_queries,
-            "inner_steps": len(result.per_step) - 1,
+            "inner_steps": self.steps,
             "norm": result.norm,
             "dataset": config.dataset,
             "split": self.split,
@@ -188,7 +189,7 @@ def evaluate_run(
         seed=config.seed if seed is None else seed,
         every_step=not last_step,
     )
-    return RunResult(run, evaluation, split, time.monotonic() - started)
+    return RunResult(run, evaluation, learner.method.test.steps, split, time.monotonic() - started)
 
 
 def _check_same(before: Config, now: Config, folder: Path) -> None:

@@ -1,0 +1,41 @@
+"""Training from scratch, the baseline that knows nothing of other tasks."""
+
+from __future__ import annotations
+
+from innerloop.adaptation import Adaptation
+from innerloop.metagrad import untrained
+from innerloop.method import Method, registered
+from innerloop.rules import sgd
+
+__all__ = ["scratch"]
+
+
+@registered
+def scratch(inner_lr: float = 0.5, test_steps: int = 20, *, adapt: str = "*") -> Method:
+    r"""Gradient descent on the support set from the network as it was made.
+
+    .. math:: \theta_{k+1} = \theta_k - \alpha \nabla L^{\mathrm{support}}(\theta_k)
+
+    Nothing is meta-learned: the meta-gradient is zero, and training changes nothing. Every task starts from the same
+    random initialisation, the network's own; make the network with another seed for another one.
+
+    Args:
+        inner_lr: α.
+        test_steps: the number of steps.
+        adapt: name patterns of the parameters to train, see :func:`innerloop.selection.partition`.
+
+    Raises:
+        ValueError: a negative rate or number of steps.
+
+    Example:
+        >>> import torch, innerloop as il
+        >>> net, x, y = il.nets.mlp(3, 2), torch.randn(6, 3), torch.randint(2, (6,))
+        >>> predictor = il.Learner(net, il.scratch()).adapt(x, y)
+        >>> bool((predictor.predict(x) == y).all()), il.scratch().learns
+        (True, False)
+
+    References:
+        Finn, Abbeel, Levine: Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks. ICML 2017, section 5.3,
+        where it is the baseline of randomly initialised weights.
+    """
+    return Method(Adaptation(sgd(inner_lr), test_steps, adapt=adapt), untrained())
