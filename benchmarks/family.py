@@ -5,8 +5,9 @@
     python benchmarks/family.py --stages table                   # only print what has been measured
 
 Each method is its recipe ``omniglot-CELL-METHOD`` with the schedule below in place of the recipe's own: the same
-number of iterations and tasks, the same split, the outer rate going down to zero. Inner loops, networks and outer
-optimizers stay the recipes'. Accuracies are of 600 test tasks after the last inner step.
+number of iterations and tasks (but for methods that are given one large episode at a time), the same split, the outer
+rate going down to zero. Inner loops, networks and outer optimizers stay the recipes'. Accuracies are those after the
+last inner step.
 
 Time and memory are measured apart from training, in a process for each method: the processor seconds of one iteration
 (the least of several, one thread), and the memory at its peak beyond what the process had before it.
@@ -33,12 +34,11 @@ from innerloop.recipes.build import make_trainer, net_spec
 from innerloop.seeds import Stream, generator_at
 
 SCHEDULES: dict[str, dict[str, Any]] = {
-    "5w1s": {"iterations": 1000, "tasks": 8, "queries": 5},
-    "20w1s": {"iterations": 400, "tasks": 4, "queries": 2},
+    "5w1s": {"iterations": 1000, "tasks": 8, "queries": 5, "test_tasks": 600},
+    "20w1s": {"iterations": 300, "tasks": 4, "queries": 2, "test_tasks": 300},
 }
 ADAM = {"outer_lr": 3e-3, "outer_schedule": "cosine", "head_std": None}
 """For the methods whose outer optimizer is Adam; Reptile's outer rate goes from 1 to 0 as it does in its recipe."""
-TEST_TASKS = 600
 
 
 def methods(cell: str) -> list[str]:
@@ -51,10 +51,10 @@ def scheduled(cell: str, method: str) -> Config:
     """A recipe with the common schedule."""
     config = RECIPES[f"omniglot-{cell}-{method}"]
     changes: dict[str, Any] = {**SCHEDULES[cell], "scheme": "maml", "val_tasks": 20}
-    if config.queries == 0:
-        changes["queries"] = 0
-    if config.iterations == 0:
-        changes["iterations"] = 0
+    # Methods without queries, without training, or that are given one large episode at a time stay so.
+    changes |= {name: getattr(config, name) for name in ("queries", "iterations") if getattr(config, name) == 0}
+    if config.tasks == 1:
+        changes["tasks"] = 1
     if config.outer_optimizer == "adam":
         changes |= ADAM
     changes |= {"val_every": max(1, changes["iterations"]), "multi_step_iterations": changes["iterations"] // 10}
@@ -67,7 +67,7 @@ def trained(cell: str, method: str, folder: Path, source: DataSource) -> dict[st
     train_run(f"omniglot-{cell}-{method}", config, folder, source, resume=(folder / "config.json").is_file())
     found: dict[str, Any] = {}
     for norm in ("transductive", "inductive"):
-        result = evaluate_run(folder, source, tasks=TEST_TASKS, norm=norm, last_step=True).as_json()
+        result = evaluate_run(folder, source, norm=norm, last_step=True).as_json()
         found[norm] = {key: result[key] for key in ("accuracy", "ci95", "tasks", "inner_steps")}
     return found
 
@@ -101,10 +101,11 @@ def table(out: Path, cells: Sequence[str]) -> str:
     """What has been measured, as a table in Markdown."""
     lines: list[str] = []
     for cell in cells:
-        iterations, tasks, queries = (SCHEDULES[cell][key] for key in ("iterations", "tasks", "queries"))
+        iterations, tasks, queries, test_tasks = SCHEDULES[cell].values()
         ways, shots = cell.removesuffix("s").split("w")
-        lines += [f"{ways}-way {shots}-shot: {iterations} iterations of {tasks} tasks, {queries} queries a class.", ""]
-        lines += ["| method | transductive | inductive | CPU seconds an iteration | to MAML | peak memory, MiB |"]
+        about = f"{iterations} iterations of {tasks} tasks, {queries} queries a class; {test_tasks} test tasks."
+        lines.append(f"{ways}-way {shots}-shot: {about}")
+        lines += ["", "| method | transductive | inductive | CPU seconds an iteration | to MAML | peak memory, MiB |"]
         lines += ["|---|---|---|---|---|---|"]
         base = _read(out / cell / "maml" / "cost.json").get("cpu_seconds")
         for method in methods(cell):
