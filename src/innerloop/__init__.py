@@ -10,6 +10,7 @@ from innerloop.learner import Learner, Predictor
 from innerloop.metagrad import checkpointed, displacement, first_order, implicit, mixed_mode, unrolled, untrained
 from innerloop.method import METHODS, Method
 from innerloop.methods import (
+    alfa,
     anil,
     boil,
     cavia,
@@ -42,6 +43,7 @@ __all__ = [
     "TrainingStopped",
     "Validation",
     "adapt",
+    "alfa",
     "anil",
     "boil",
     "cavia",

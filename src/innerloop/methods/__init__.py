@@ -1,5 +1,6 @@
 """The named methods, each a composition of the parts."""
 
+from innerloop.methods.alfa import alfa
 from innerloop.methods.cavia import cavia
 from innerloop.methods.classic import fomaml, maml, reptile
 from innerloop.methods.foml import foml
@@ -14,6 +15,7 @@ from innerloop.methods.prototypical import prototypical
 from innerloop.methods.scratch import scratch
 
 __all__ = [
+    "alfa",
     "anil",
     "boil",
     "cavia",

@@ -66,6 +66,7 @@ class Config:
         "imaml",
         "meta_curvature",
         "gap",
+        "alfa",
     ] = "maml"
     """Meta-learning method."""
     inner_lr: float = 0.4
@@ -106,6 +107,8 @@ class Config:
     """GAP: name patterns of the matrices and kernels whose gradients have learned factors."""
     form: Literal["svd", "exact_svd", "diagonal"] = "svd"
     """GAP: factors of singular values, with their vectors as constants of the meta-gradient or not; or of rows."""
+    inner_decay: float = 5e-4
+    """ALFA: weight decay of the inner loop, before it is learned."""
     norm: Literal["transductive", "inductive"] = "transductive"
     """Batch-norm statistics: of the whole query set, or of each query with the support set."""
 
@@ -143,7 +146,8 @@ class Config:
             self._check(name, getattr(self, name) >= 0, "a whole number of at least 0")
         for name in ("train_shots", "inner_batch", "test_batch"):
             self._check(name, getattr(self, name) is None or getattr(self, name) >= 1, "a whole number of at least 1")
-        self._check("damping", 0 <= self.damping < math.inf, "a number of at least 0")
+        for name in ("damping", "inner_decay"):
+            self._check(name, 0 <= getattr(self, name) < math.inf, "a number of at least 0")
         for name in ("inner_lr", "outer_lr", "strength"):
             value = getattr(self, name)
             self._check(name, math.isfinite(value) and value > 0, "a positive number")

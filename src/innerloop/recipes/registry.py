@@ -97,6 +97,7 @@ _FAMILY: dict[str, dict[str, Any]] = {
     "cavia": {"method": "cavia", "inner_lr": 1.0, "inner_steps": 2, "test_steps": 2, "context_size": 100},
     "imaml": {"method": "imaml", "inner_lr": 0.1, "inner_steps": 16, "test_steps": 16, "iterations": 20_000},
     "meta-curvature": {"method": "meta_curvature"},
+    "alfa": {"method": "alfa"},
     "gap": {"method": "gap", "precondition": "*.conv.weight"},
 }
 _FAMILY_20W: dict[str, dict[str, Any]] = {"imaml": {"inner_steps": 25, "test_steps": 25}}
@@ -125,6 +126,7 @@ RECIPES: dict[str, Config] = {
     "sinusoid-fomaml": replace(_SINUSOID, method="fomaml"),
     "sinusoid-meta-sgd": replace(_SINUSOID, method="meta_sgd", inner_lr=0.05, test_steps=1),
     "sinusoid-cavia": replace(_SINUSOID, method="cavia", inner_lr=1.0, test_steps=1, iterations=50_000),
+    "sinusoid-alfa": replace(_SINUSOID, method="alfa", inner_steps=5, test_steps=5),
     "sinusoid-gap": replace(_SINUSOID, method="gap"),
     # The settings of the sinusoid experiment published with Reptile: its network, and one task at a time.
     "sinusoid-reptile": replace(

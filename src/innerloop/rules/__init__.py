@@ -2,6 +2,7 @@
 
 from innerloop.rules.adagrad import adagrad
 from innerloop.rules.adam import adam, adamw
+from innerloop.rules.alfa import alfa
 from innerloop.rules.base import InnerRule, RuleState
 from innerloop.rules.by_step import by_step
 from innerloop.rules.from_torch import from_torch
@@ -19,6 +20,7 @@ __all__ = [
     "adagrad",
     "adam",
     "adamw",
+    "alfa",
     "by_step",
     "clipped",
     "from_torch",

@@ -17,3 +17,8 @@ def safe_sqrt(v: Tensor) -> Tensor:
 def counter(like: Tensor) -> Tensor:
     """A count of steps, zero at first; at least float32, so that it can count beyond what a half can."""
     return torch.zeros((), dtype=torch.promote_types(like.dtype, torch.float32), device=like.device)
+
+
+def later(rows: Tensor) -> Tensor:
+    """Of a value for each step from now on ``[K, ...]``, those from the next step on; the last one stays."""
+    return rows[1:] if len(rows) > 1 else rows

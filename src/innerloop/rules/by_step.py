@@ -7,8 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from innerloop.params import Params
+from innerloop.params import Params, map_params
 from innerloop.rules._names import named
+from innerloop.rules._numeric import later
 from innerloop.rules.base import InnerRule, RuleState
 
 __all__ = ["by_step"]
@@ -71,7 +72,7 @@ def by_step(rule: InnerRule, names: str, steps: int) -> InnerRule:
             others, inner = rule.step(others, {n: grads[n] for n in others}, inner)
         # The first row is the offset that is in force; it is dropped, and at the end it stays.
         mine = {n: p if len(offsets[n]) == 1 else p + (offsets[n][1] - offsets[n][0]) for n, p in mine.items()}
-        offsets = {n: rows if len(rows) == 1 else rows[1:] for n, rows in offsets.items()}
+        offsets = map_params(later, offsets)
         moved = {**mine, **others}
         return {n: moved[n] for n in params}, {"inner": inner, "offsets": offsets}
 

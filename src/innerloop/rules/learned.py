@@ -10,6 +10,7 @@ from torch import Tensor
 
 from innerloop.params import Params, map_params
 from innerloop.rules._checks import check_at_least
+from innerloop.rules._numeric import later
 from innerloop.rules.base import InnerRule, RuleState
 from innerloop.rules.sgd import sgd
 
@@ -85,7 +86,7 @@ def learned_rates(rule: InnerRule, lr: float, *, per: Per = "layer", steps: int 
         if per == "layer_and_step":
             now = map_params(lambda r: r[0], rates)
             # What is carried on are the rates of the steps to come; the last one stays.
-            rates = map_params(lambda r: r[1:] if len(r) > 1 else r, rates)
+            rates = map_params(later, rates)
         moved = map_params(lambda p, t, r: p + r * (t - p), params, target, now)
         return moved, {"inner": inner, "lr": rates}
 
