@@ -17,6 +17,7 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,7 +65,7 @@ def call(name: str, dtype: torch.dtype, *arguments: Geometry | Tensor | int | fl
 
 
 _SIZES, _POINTER, _NUMBER = ctypes.POINTER(Geometry), ctypes.c_void_p, ctypes.c_int64
-_SIGNATURES: dict[str, tuple[type[ctypes.c_int] | None, list[type]]] = {
+_SIGNATURES: dict[str, tuple[type[ctypes.c_int] | None, list[Any]]] = {
     "convolve": (ctypes.c_int, [_SIZES] + [_POINTER] * 3),
     "weight_gradient": (ctypes.c_int, [_SIZES] + [_POINTER] * 3),
     "input_gradient": (ctypes.c_int, [_SIZES] + [_POINTER] * 3),
@@ -110,13 +111,15 @@ def _keep_memory() -> None:
     """Have the C library keep what tensors free for the next ones.
 
     Returning it and asking again costs a page fault for every 4 KiB, a fifth of the time of a small model's step.
+    Threads share one arena, since those of glibc's threads give large blocks back whatever the thresholds say.
     """
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
         mallopt(_MMAP_THRESHOLD, 1 << 28)
         mallopt(_TRIM_THRESHOLD, 1 << 30)
+        mallopt(_ARENA_MAX, 1)
 
 
-_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # glibc's malloc.h
+_MMAP_THRESHOLD, _TRIM_THRESHOLD, _ARENA_MAX = -3, -1, -8  # glibc's malloc.h
 
 _failure: list[str] = []
 
