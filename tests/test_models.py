@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import doctest
 import os
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatch
+from pathlib import Path
 
 import pytest
 import torch
 from core_helpers import assert_same, assert_untouched, snapshot, trainable, vector_episode
-from model_zoo import MODELS, Model, missing
+from model_zoo import MODELS, Model, missing, table
 from torch import Tensor, nn
 from torch.func import functional_call
 
 import innerloop as il
 from innerloop.backends import to_set_aside, without
 
+PAGE = Path(__file__).parents[1] / "docs" / "models.md"
 DROPOUT = [name for name in MODELS if "dropout" in name or "Bert" in name or "LoRA" in name or "dot_product" in name]
 
 
@@ -347,3 +350,27 @@ def test_a_recurrent_cell_mapped_is_pytorchs(kind) -> None:
     net, episode = Twice().double(), vector_episode(3)
     grads = [il.meta_gradient(net, il.maml(0.1, 2), episode, execution=e)[0] for e in ("batched", "serial")]
     assert_same(*grads)
+
+
+# The page
+
+
+def test_the_page_runs() -> None:
+    available("LoRA by `peft` in a ViT, the body frozen")
+    available("`BertForSequenceClassification`")
+    result = doctest.testfile(str(PAGE), module_relative=False)
+    assert result.failed == 0
+    assert result.attempted > 30
+
+
+def test_the_page_says_what_runs_together() -> None:
+    """Row by row; the words of the reason are PyTorch's, and not the same in each release."""
+    for name in MODELS:
+        available(name)
+    _, _, rest = PAGE.read_text().partition("<!-- table -->\n")
+    written, _, _ = rest.partition("<!-- end of table -->")
+    assert [row.split("|")[1:3] for row in written.splitlines()] == [row.split("|")[1:3] for row in table().splitlines()]
+    for row in written.splitlines()[2:]:
+        name, how, why = (cell.strip() for cell in row.split("|")[1:4])
+        assert how == ("together" if MODELS[name].serial is None else "one by one")
+        assert bool(why) == (how == "one by one")
