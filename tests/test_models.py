@@ -369,7 +369,9 @@ def test_the_page_says_what_runs_together() -> None:
         available(name)
     _, _, rest = PAGE.read_text().partition("<!-- table -->\n")
     written, _, _ = rest.partition("<!-- end of table -->")
-    assert [row.split("|")[1:3] for row in written.splitlines()] == [row.split("|")[1:3] for row in table().splitlines()]
+    assert [row.split("|")[1:3] for row in written.splitlines()] == [
+        row.split("|")[1:3] for row in table().splitlines()
+    ]
     for row in written.splitlines()[2:]:
         name, how, why = (cell.strip() for cell in row.split("|")[1:4])
         assert how == ("together" if MODELS[name].serial is None else "one by one")
