@@ -14,9 +14,9 @@ ROOT = Path(innerloop.__file__).parent
 
 # A unit is a module or a package. It may import the units before it in the same layer, and all of lower layers.
 LAYERS: list[list[str]] = [
-    ["backends", "episode", "folders", "messages", "params", "seeds"],
+    ["backends", "episode", "folders", "messages", "params", "particles", "seeds"],
     ["taskwise", "functional", "rules", "starts", "selection", "objectives"],
-    ["adaptation", "unroll"],
+    ["inner_losses", "adaptation", "unroll"],
     ["metagrad", "method", "plans", "workers", "precision", "compiled", "execute"],
     ["methods"],
     ["checkpoint", "evaluation", "runlog", "learner", "trainer"],

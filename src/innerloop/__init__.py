@@ -7,11 +7,21 @@ from innerloop.episode import Episode
 from innerloop.evaluation import Evaluation, evaluate
 from innerloop.execute import adapt, meta_gradient
 from innerloop.learner import Learner, Predictor
-from innerloop.metagrad import checkpointed, displacement, first_order, implicit, mixed_mode, unrolled, untrained
+from innerloop.metagrad import (
+    chaser,
+    checkpointed,
+    displacement,
+    first_order,
+    implicit,
+    mixed_mode,
+    unrolled,
+    untrained,
+)
 from innerloop.method import METHODS, Method
 from innerloop.methods import (
     alfa,
     anil,
+    bmaml,
     boil,
     cavia,
     fomaml,
@@ -45,8 +55,10 @@ __all__ = [
     "adapt",
     "alfa",
     "anil",
+    "bmaml",
     "boil",
     "cavia",
+    "chaser",
     "checkpointed",
     "data",
     "displacement",

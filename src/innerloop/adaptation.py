@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from innerloop.inner_losses import InnerLoss, of_outputs
 from innerloop.objectives import Objective, last_step
 from innerloop.rules.base import InnerRule
 from innerloop.starts import Start, initialisation
@@ -24,6 +25,7 @@ class Adaptation:
         batch_size: examples in the mini-batch of one inner step; None takes the whole support set each time.
         adapt: name patterns of the parameters to adapt, see :func:`innerloop.selection.partition`.
         start: where the inner loop starts from.
+        inner_loss: what the inner loop minimises; the loss of the module's outputs by default.
         objective: which iterates the meta-objective scores.
         carry_state: whether the rule's state goes on from one meta-batch to the next, as Reptile's Adam does.
 
@@ -36,6 +38,7 @@ class Adaptation:
     batch_size: int | None = None
     adapt: str = "*"
     start: Start = initialisation
+    inner_loss: InnerLoss = of_outputs
     objective: Objective = last_step
     carry_state: bool = False
 

@@ -98,12 +98,17 @@ class StatelessModel:
             "none" if not modes else "training" if modes == {True} else "evaluating"
         )
         self._buffers = dict(self._module.named_buffers())
+        self._layers = {name for name, _ in self._module.named_modules()}
 
     def __call__(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """The module's output for one batch ``x`` of ``[N, ...]``, at these parameters of a single task."""
         scratch = {name: buffer.clone() for name, buffer in self._buffers.items()}
         output: Tensor = functional_call(self._module, {**params, **scratch}, (x,))
         return output
+
+    def has_layer(self, layer: str) -> bool:
+        """Whether the module has a submodule of this name."""
+        return layer in self._layers
 
     def inputs_of(self, layer: str, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """What a submodule is given when the module is called for a batch.

@@ -17,6 +17,7 @@ from innerloop.adaptation import Adaptation
 from innerloop.backends import to_set_aside, without
 from innerloop.episode import Episode
 from innerloop.functional import StatelessModel
+from innerloop.inner_losses import InnerLoss
 from innerloop.objectives import LossFn
 from innerloop.params import METHOD_PREFIX, Params, detached, leaf, map_nested
 from innerloop.rules.base import RuleState
@@ -61,11 +62,13 @@ class Problem:
     batched: bool = True
     unused: Literal["error", "ignore"] = "error"
 
-    def support_losses(self, adapted: Params, fixed: Params, x: Tensor, y: Tensor, *, twice: bool) -> Tensor:
-        """The support loss of each task, ``[T]``; ``twice`` if second derivatives will be taken of it."""
+    def support_losses(
+        self, inner_loss: InnerLoss, adapted: Params, fixed: Params, x: Tensor, y: Tensor, *, twice: bool
+    ) -> Tensor:
+        """The inner loss of each task, ``[T]``; ``twice`` if second derivatives will be taken of it."""
 
         def one(adapted: Params, x: Tensor, y: Tensor) -> Tensor:
-            return self._scalar(self.model({**fixed, **adapted}, x), y)
+            return _scalar(inner_loss(self.model, self.loss_fn, {**fixed, **adapted}, x, y))
 
         with self._running(x.device, twice=twice):
             if self.batched:
@@ -87,7 +90,7 @@ class Problem:
 
         def one(adapted: Params, support_x: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
             outputs = self.model.predict({**fixed, **adapted}, x, support_x, looped=not self.batched)
-            return self._scalar(outputs, y), outputs
+            return _scalar(self.loss_fn(outputs, y)), outputs
 
         with self._running(episode.query_x.device):
             if self.batched:
@@ -107,12 +110,6 @@ class Problem:
         set_aside = to_set_aside(device, twice=twice, batched=self.batched, recurrent=self.model.recurrent)
         with without(set_aside), taskwise(device) if self.batched else contextlib.nullcontext():
             yield
-
-    def _scalar(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        loss = self.loss_fn(outputs, targets)
-        if loss.ndim:
-            raise ValueError(f"loss_fn returned a tensor of shape {list(loss.shape)}; it must return a scalar")
-        return loss
 
 
 @dataclass(frozen=True)
@@ -215,7 +212,7 @@ def step(
         # Inside the inner loop the parameters that it leaves alone are constants, except to the second order.
         fixed = iterate.fixed if second_order else detached(iterate.fixed)
         at = {name: t if second_order and t.requires_grad else leaf(t) for name, t in iterate.adapted.items()}
-        losses = problem.support_losses(at, fixed, x, y, twice=second_order)
+        losses = problem.support_losses(adaptation.inner_loss, at, fixed, x, y, twice=second_order)
         grads = named_gradients(losses.sum(), at, create_graph=second_order, unused=problem.unused, what="support loss")
     with torch.set_grad_enabled(track is not Track.NOTHING):
         adapted, state = vmap(adaptation.rule.step)(iterate.adapted, grads, iterate.state)
@@ -252,6 +249,12 @@ def without_gaps(
             f"adapt=, or pass unused='ignore' to give a gradient of zero"
         )
     return {name: torch.zeros_like(params[name]) if grad is None else grad for name, grad in named.items()}
+
+
+def _scalar(loss: Tensor) -> Tensor:
+    if loss.ndim:
+        raise ValueError(f"loss_fn returned a tensor of shape {list(loss.shape)}; it must return a scalar")
+    return loss
 
 
 def _task(params: Params, index: int) -> Params:

@@ -1,6 +1,7 @@
 """How to differentiate the outer objective with respect to the meta-parameters."""
 
 from innerloop.metagrad.base import Info, MetaGradient
+from innerloop.metagrad.chaser import chaser
 from innerloop.metagrad.checkpointed import checkpointed
 from innerloop.metagrad.displacement import displacement
 from innerloop.metagrad.implicit import implicit
@@ -11,6 +12,7 @@ from innerloop.metagrad.untrained import untrained
 __all__ = [
     "Info",
     "MetaGradient",
+    "chaser",
     "checkpointed",
     "displacement",
     "first_order",

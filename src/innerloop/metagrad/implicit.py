@@ -10,6 +10,7 @@ from torch import Tensor
 
 from innerloop.adaptation import Adaptation
 from innerloop.episode import Episode
+from innerloop.inner_losses import InnerLoss
 from innerloop.metagrad.base import Info, MetaGradient, carried_state, pulled_back, scored_iterates, stack_steps
 from innerloop.objectives import accuracies
 from innerloop.params import METHOD_PREFIX, Params, leaves, map_params, scale
@@ -98,7 +99,7 @@ def implicit(
             found = {name: slopes[name] for name in at.fixed if name in slopes}
             solution = {name: slopes[name] for name in at.adapted if name in slopes}
             if adaptation.steps:
-                solution, through = _through_solution(problem, at, support, slopes, solve)
+                solution, through = _through_solution(problem, adaptation.inner_loss, at, support, slopes, solve=solve)
                 solution = scale(solution, strength)
                 found |= {name: found[name] - part if name in found else -part for name, part in through.items()}
             first = begin(problem, adaptation, theta, support, Track.UPDATES).adapted
@@ -117,13 +118,15 @@ def implicit(
 
 def _through_solution(
     problem: Problem,
+    inner_loss: InnerLoss,
     at: Iterate,
     support: Support,
     slopes: Mapping[str, Tensor],
+    *,
     solve: Callable[[Product, Params], Params],
 ) -> tuple[Params, Params]:
     """``v = (H + λI)^-1 g``, and what v gives by the second derivatives in the parameters that are not adapted."""
-    losses = problem.support_losses(at.adapted, at.fixed, support.x, support.y, twice=True)
+    losses = problem.support_losses(inner_loss, at.adapted, at.fixed, support.x, support.y, twice=True)
     grads = named_gradients(losses.sum(), at.adapted, create_graph=True, unused=problem.unused, what="support loss")
 
     def second(v: Params, params: Params) -> Params:

@@ -1,6 +1,7 @@
 """The named methods, each a composition of the parts."""
 
 from innerloop.methods.alfa import alfa
+from innerloop.methods.bmaml import bmaml
 from innerloop.methods.cavia import cavia
 from innerloop.methods.classic import fomaml, maml, reptile
 from innerloop.methods.foml import foml
@@ -17,6 +18,7 @@ from innerloop.methods.scratch import scratch
 __all__ = [
     "alfa",
     "anil",
+    "bmaml",
     "boil",
     "cavia",
     "fomaml",

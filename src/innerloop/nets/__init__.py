@@ -7,15 +7,29 @@ from torch import nn
 from innerloop.nets.context import conv4_with_context, mlp_with_context, with_context
 from innerloop.nets.conv4 import conv4
 from innerloop.nets.mlp import mlp
+from innerloop.nets.particles import conv4_with_particles, mlp_with_particles, with_particles
 from innerloop.nets.resnet12 import resnet12
 
-__all__ = ["NETS", "conv4", "conv4_with_context", "mlp", "mlp_with_context", "resnet12", "with_context"]
+__all__ = [
+    "NETS",
+    "conv4",
+    "conv4_with_context",
+    "conv4_with_particles",
+    "mlp",
+    "mlp_with_context",
+    "mlp_with_particles",
+    "resnet12",
+    "with_context",
+    "with_particles",
+]
 
 NETS: dict[str, Callable[..., nn.Module]] = {
     "conv4": conv4,
     "conv4_with_context": conv4_with_context,
+    "conv4_with_particles": conv4_with_particles,
     "mlp": mlp,
     "mlp_with_context": mlp_with_context,
+    "mlp_with_particles": mlp_with_particles,
     "resnet12": resnet12,
 }
 """The functions that make a network, by the name under which a recipe or a saved learner knows them."""

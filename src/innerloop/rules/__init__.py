@@ -12,6 +12,7 @@ from innerloop.rules.proximal import proximal
 from innerloop.rules.rmsprop import rmsprop
 from innerloop.rules.sgd import sgd
 from innerloop.rules.singular import singular
+from innerloop.rules.svgd import svgd
 from innerloop.rules.transforms import clipped, scheduled
 
 __all__ = [
@@ -32,4 +33,5 @@ __all__ = [
     "scheduled",
     "sgd",
     "singular",
+    "svgd",
 ]

@@ -1,0 +1,65 @@
+"""Bayesian MAML: particles that stand for the posterior of a task."""
+
+from __future__ import annotations
+
+from innerloop.adaptation import Adaptation
+from innerloop.inner_losses import each_particle
+from innerloop.metagrad import MetaGradient, chaser, unrolled
+from innerloop.method import Method, registered
+from innerloop.methods._steps import with_steps
+from innerloop.rules import svgd
+
+__all__ = ["bmaml"]
+
+
+@registered
+def bmaml(
+    inner_lr: float = 0.1,
+    inner_steps: int = 1,
+    *,
+    repulsion: float = 1.0,
+    weight_decay: float = 0.0,
+    leader_steps: int = 0,
+    test_steps: int | None = None,
+    adapt: str = "*",
+    meta_gradient: MetaGradient | None = None,
+) -> Method:
+    r"""Bayesian MAML: several initialisations are meta-learned, and moved together in each task.
+
+    .. math:: \theta_m \leftarrow \theta_m - \frac{\alpha}{M} \sum_j \Big(
+              k_{mj} \nabla L_i^{\mathrm{support}}(\theta_j) - \rho \nabla_{\theta_j} k_{mj} \Big)
+
+    which is Stein variational gradient descent (:func:`innerloop.rules.svgd`).
+    :func:`innerloop.nets.with_particles` makes the network of M particles; any other network is one particle, for which
+    this is MAML. The outer loss is that of what the particles predict together, or the chaser loss.
+
+    Args:
+        inner_lr: α. Particles share their gradients, so that each moves by 1 / M to 2 / M of what it would alone.
+        inner_steps: inner steps in meta-training.
+        repulsion: ρ, how strongly particles drive each other apart, see :func:`innerloop.rules.svgd`.
+        weight_decay: how strongly a Gaussian prior pulls each particle to zero.
+        leader_steps: steps of the leader that the inner loop chases (:func:`innerloop.chaser`); 0 for the loss of
+            the predictions.
+        test_steps: inner steps on new tasks; ``inner_steps`` by default.
+        adapt: name patterns of the parameters to adapt, the same of every particle; see
+            :func:`innerloop.selection.partition`.
+        meta_gradient: another estimator than these.
+
+    Raises:
+        ValueError: a negative number; when used, patterns that do not choose the same of every particle.
+
+    Example:
+        >>> import torch, innerloop as il
+        >>> net = il.nets.with_particles(lambda: torch.nn.Linear(3, 2), particles=4)
+        >>> x, y = torch.randn(6, 3), torch.arange(6) % 2
+        >>> predictor = il.Learner(net, il.bmaml(0.5)).adapt(x, y)
+        >>> predictor.predict_proba(x).shape
+        torch.Size([6, 2])
+
+    References:
+        Yoon, Kim, Dia, Kim, Bengio, Ahn: Bayesian Model-Agnostic Meta-Learning. NeurIPS 2018, section 3.
+    """
+    rule = svgd(inner_lr, repulsion=repulsion, weight_decay=weight_decay)
+    adaptation = Adaptation(rule, inner_steps, adapt=adapt, inner_loss=each_particle)
+    outer = chaser(leader_steps) if leader_steps else unrolled()
+    return Method(adaptation, meta_gradient or outer, with_steps(adaptation, test_steps))

@@ -1,0 +1,96 @@
+"""Particles that go down together and keep apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from innerloop.params import Params
+from innerloop.particles import by_particle
+from innerloop.rules._checks import check_at_least
+from innerloop.rules.base import InnerRule, RuleState
+from innerloop.rules.sgd import sgd
+
+__all__ = ["svgd"]
+
+
+def svgd(lr: float, *, repulsion: float = 1.0, weight_decay: float = 0.0) -> InnerRule:
+    r"""Stein variational gradient descent of the particles of :func:`innerloop.nets.with_particles`.
+
+    .. math:: \theta_i \leftarrow \theta_i - \frac{\alpha}{M} \sum_j \Big( k_{ij} \, \nabla L(\theta_j) -
+              \rho \, \nabla_{\theta_j} k_{ij} \Big), \qquad
+              k_{ij} = \exp\Big(\!-\frac{\lVert\theta_i - \theta_j\rVert^2}{h}\Big), \qquad h = \frac{d}{\log M}
+
+    with d the median of the squared distances between two particles. The first term moves each particle by the
+    gradients of those near it, the second drives them apart. One particle takes the step of gradient descent.
+
+    The gradient that the rule is given is that of the mean of the particles' losses, as with
+    :func:`innerloop.inner_losses.each_particle`. A network without particles is one particle.
+
+    Args:
+        lr: the inner learning rate α.
+        repulsion: ρ, the temperature: the particles spread over :math:`\exp(-L / \rho)`. Where L is a mean over S
+            examples of the negative log-likelihood, 1 / S is the posterior.
+        weight_decay: λ, which adds λθ to each particle's gradient: the prior N(0, ρ/λ).
+
+    Raises:
+        ValueError: a negative number; when used, parameters that are not the same ones of every particle.
+
+    Example:
+        >>> rule = svgd(0.5)
+        >>> params = {"particles.0.w": torch.tensor(0.0), "particles.1.w": torch.tensor(1.0)}
+        >>> level = {name: torch.tensor(0.0) for name in params}
+        >>> apart, _ = rule.step(params, level, rule.init(params, {}))
+        >>> {name: round(float(w), 3) for name, w in apart.items()}
+        {'particles.0.w': -0.173, 'particles.1.w': 1.173}
+
+    References:
+        Liu, Wang: Stein Variational Gradient Descent. NeurIPS 2016, algorithm 1 and section 5 (bandwidth). Yoon, Kim,
+        Dia, Kim, Bengio, Ahn: Bayesian Model-Agnostic Meta-Learning. NeurIPS 2018, section 2.
+    """
+    check_at_least(0.0, lr=lr, repulsion=repulsion, weight_decay=weight_decay)
+    alone = sgd(lr, weight_decay=weight_decay)
+
+    def init(params: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> RuleState:
+        return {}
+
+    def step(params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState) -> tuple[Params, RuleState]:
+        groups = by_particle(params)
+        count = len(groups)
+        if count == 1:
+            return alone.step(params, grads, state)
+        corresponding = list(zip(*groups, strict=True))
+        places, slopes = _stacked(params, corresponding), _stacked(grads, corresponding)
+        # Distances and forces do not depend on the origin. With it among the particles they lose no digits.
+        relative = [p - p[:1] for p in places]
+        kernel, push = _kernel(relative)
+        moved: Params = {}
+        for names, p, g, r in zip(corresponding, places, slopes, relative, strict=True):
+            pull = kernel @ (g + weight_decay / count * p) if weight_decay else kernel @ g
+            new = p - lr * (pull - repulsion / count * (push @ r))
+            moved |= {name: row.view(params[name].shape) for name, row in zip(names, new, strict=True)}
+        return {name: moved[name] for name in params}, state
+
+    return InnerRule(init, step)
+
+
+def _stacked(params: Mapping[str, Tensor], corresponding: list[tuple[str, ...]]) -> list[Tensor]:
+    """The corresponding tensors of the particles as rows, each ``[M, ...]``."""
+    return [torch.stack([params[name].flatten() for name in names]) for names in corresponding]
+
+
+def _kernel(relative: list[Tensor]) -> tuple[Tensor, Tensor]:
+    r"""The kernel ``[M, M]``, and the matrix that maps the particles to :math:`\sum_j \nabla_{\theta_j} k_{ij}`."""
+    products = torch.stack([r @ r.mT for r in relative]).sum(0)
+    squares = products.diagonal()
+    distances = (squares[:, None] + squares - 2 * products).clamp(min=0)
+    count = len(distances)
+    pairs = torch.triu_indices(count, count, 1, device=distances.device)
+    median = distances[pairs[0], pairs[1]].median()
+    # Particles at one place have no scale of their own, and no force between them on any.
+    h = torch.where(median > 0, median / math.log(count), 1.0)
+    kernel = torch.exp(-distances / h)
+    return kernel, 2 / h * (torch.diag_embed(kernel.sum(1)) - kernel)
