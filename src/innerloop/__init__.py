@@ -2,11 +2,12 @@
 
 from innerloop import data, nets, rules
 from innerloop.adaptation import Adaptation
+from innerloop.calibration import Calibration
 from innerloop.checkpoint import CheckpointError
 from innerloop.episode import Episode
 from innerloop.evaluation import Evaluation, evaluate
 from innerloop.execute import adapt, meta_gradient
-from innerloop.learner import Learner, Predictor
+from innerloop.learner import Learner
 from innerloop.metagrad import (
     chaser,
     checkpointed,
@@ -37,11 +38,13 @@ from innerloop.methods import (
     reptile,
     scratch,
 )
+from innerloop.predictor import Predictor, Uncertainty
 from innerloop.trainer import DivergedError, MetaTrainer, TrainingStopped, Validation
 
 __all__ = [
     "METHODS",
     "Adaptation",
+    "Calibration",
     "CheckpointError",
     "DivergedError",
     "Episode",
@@ -51,6 +54,7 @@ __all__ = [
     "Method",
     "Predictor",
     "TrainingStopped",
+    "Uncertainty",
     "Validation",
     "adapt",
     "alfa",

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from innerloop.calibration import Calibration
 from innerloop.episode import Episode, EpisodeSampler
 from innerloop.execute import Engine, meta_params_of
 from innerloop.functional import Norm
@@ -32,11 +34,13 @@ class Evaluation:
             scored, ``[tasks, 1]``.
         accuracy: the fraction of right query predictions, of the same shape; None for regression.
         norm: the normalisation mode that the numbers hold for.
+        calibration: how well the class probabilities after the last step fit, of all queries; None for regression.
     """
 
     loss: Tensor
     accuracy: Tensor | None
     norm: Norm
+    calibration: Calibration | None = None
 
     @property
     def scores(self) -> Tensor:
@@ -121,8 +125,8 @@ def evaluate(
     meta = engine.packed(meta_params_of(engine.model.initial, method, meta_params))
     generator = generator_at(seed, stream, device=next(iter(engine.model.initial.values())).device)
 
-    def score(problem: Problem, chunk: Episode, support: Support) -> tuple[Tensor, Tensor | None]:
-        losses, right = [], []
+    def score(problem: Problem, chunk: Episode, support: Support) -> _Scores:
+        losses, right, calibration = [], [], None
         for k, iterate in enumerate(unroll(problem, method.test, meta, support, Track.NOTHING)):
             if not every_step and k < method.test.steps:
                 continue
@@ -131,9 +135,11 @@ def evaluate(
             losses.append(loss)
             right.append(accuracies(outputs, chunk.query_y))
         present = [accuracy for accuracy in right if accuracy is not None]
-        return torch.stack(losses, 1), torch.stack(present, 1) if present else None
+        if present:
+            calibration = Calibration.of(outputs, chunk.query_y)
+        return _Scores(torch.stack(losses, 1), torch.stack(present, 1) if present else None, calibration)
 
-    parts: list[tuple[Tensor, Tensor | None]] = []
+    parts: list[_Scores] = []
     missing = tasks
     while missing > 0:
         episode = episodes(generator)
@@ -144,5 +150,19 @@ def evaluate(
         episode = episode[:missing]
         missing -= episode.tasks
         parts += engine.over_chunks(score, method.test, episode, rule_state, generator)
-    right = [accuracy for _, accuracy in parts if accuracy is not None]
-    return Evaluation(torch.cat([loss for loss, _ in parts]).cpu(), torch.cat(right).cpu() if right else None, norm)
+    right = [part.accuracy for part in parts if part.accuracy is not None]
+    calibrations = [part.calibration for part in parts if part.calibration is not None]
+    return Evaluation(
+        loss=torch.cat([part.loss for part in parts]).cpu(),
+        accuracy=torch.cat(right).cpu() if right else None,
+        norm=norm,
+        calibration=Calibration.together(calibrations) if calibrations else None,
+    )
+
+
+class _Scores(NamedTuple):
+    """Of some of the tasks: ``[T, K + 1]``, the same or None, and None where that is."""
+
+    loss: Tensor
+    accuracy: Tensor | None
+    calibration: Calibration | None

@@ -17,6 +17,7 @@ from __future__ import annotations
 import copy
 import traceback
 from collections.abc import Mapping
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -141,18 +142,28 @@ class StatelessModel:
                 found = f"the layer {name!r} ({kind})" if name else f"the module ({kind})"
         return found
 
-    def predict(self, params: Mapping[str, Tensor], query_x: Tensor, support_x: Tensor, *, looped: bool) -> Tensor:
+    def predict(
+        self,
+        params: Mapping[str, Tensor],
+        query_x: Tensor,
+        support_x: Tensor,
+        *,
+        looped: bool,
+        layer: str | None = None,
+    ) -> Tensor:
         """Outputs ``[Q, ...]`` for the query set of one task, normalised as :attr:`norm` says.
 
         ``looped`` runs the queries of the inductive mode one after another, for modules that ``vmap`` cannot map.
+        With a ``layer``, what that layer is given is returned instead.
         """
+        run = partial(self if layer is None else partial(self.inputs_of, layer), params)
         if self.norm != "inductive" or not self.mixes_examples:
-            return self(params, query_x)
+            return run(query_x)
         if len(query_x) == 0:
-            return self(params, support_x)[:0]
+            return run(support_x)[:0]
 
         def one(query: Tensor) -> Tensor:
-            return self(params, torch.cat([support_x, query[None]]))[-1]
+            return run(torch.cat([support_x, query[None]]))[-1]
 
         if looped:
             return torch.stack([one(query) for query in query_x])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
@@ -21,60 +20,15 @@ from innerloop.functional import Norm, StatelessModel
 from innerloop.method import METHODS, Method
 from innerloop.nets import NETS
 from innerloop.objectives import LOSSES, LossFn
-from innerloop.params import METHOD_PREFIX, Params, map_nested, map_params
+from innerloop.params import METHOD_PREFIX, map_nested, map_params
+from innerloop.predictor import Predictor
 from innerloop.rules.base import RuleState
 from innerloop.seeds import Stream, generator_at
 from innerloop.unroll import Problem, Support, Track, begin
 
-__all__ = ["Learner", "Predictor"]
+__all__ = ["Learner"]
 
 FORMAT = "innerloop-learner-1"
-
-
-@dataclass(frozen=True)
-class Predictor:
-    """A learner adapted to one task; made by :meth:`Learner.adapt`.
-
-    Attributes:
-        params: the adapted parameters by name.
-        classes: the class indices ``[C]`` that the support set showed; None for regression.
-    """
-
-    params: Params
-    classes: Tensor | None
-    _model: StatelessModel = field(repr=False)
-    _support_x: Tensor = field(repr=False)
-
-    def outputs(self, x: Tensor) -> Tensor:
-        """The network's outputs ``[N, ...]`` for queries ``x`` of ``[N, ...]``, with no graph.
-
-        Raises:
-            ValueError: the queries are not shaped as the support inputs are.
-        """
-        if x.shape[1:] != self._support_x.shape[1:]:
-            raise ValueError(
-                f"a query is {list(x.shape[1:])} and a support input was {list(self._support_x.shape[1:])}: they must "
-                "be alike; for a single query add an axis with x[None]"
-            )
-        with torch.no_grad():
-            return self._model.predict(self.params, x.to(self._support_x), self._support_x, looped=True)
-
-    def predict_proba(self, x: Tensor) -> Tensor:
-        """Class probabilities ``[N, ways]``; a class that the support set did not show has probability 0.
-
-        Raises:
-            ValueError: this is a regression task, or the queries are not shaped as the support inputs are.
-        """
-        if self.classes is None:
-            raise ValueError("this learner was trained for regression, which has no class probabilities; use predict")
-        outputs = self.outputs(x)
-        unseen = torch.ones(outputs.shape[-1], dtype=torch.bool, device=outputs.device)
-        unseen[self.classes] = False
-        return outputs.masked_fill(unseen, -torch.inf).softmax(-1)
-
-    def predict(self, x: Tensor) -> Tensor:
-        """The most probable class ``[N]`` of each query; in regression, the network's outputs."""
-        return self.outputs(x) if self.classes is None else self.predict_proba(x).argmax(-1)
 
 
 class Learner:

@@ -81,6 +81,8 @@ class EvaluateArguments:
     """Seed of the tasks; the run's if not given."""
     last_step: bool = False
     """Score after the last inner step alone, which takes less time."""
+    calibration: Path | None = None
+    """PNG file to draw a reliability diagram into: accuracy by confidence."""
     json: bool = False
     """End standard output with one JSON object."""
     data: OmitArgPrefixes[DataArguments] = field(default_factory=DataArguments)

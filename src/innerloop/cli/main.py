@@ -20,7 +20,17 @@ from innerloop.cli.arguments import (
     parse,
 )
 from innerloop.data import DataError
-from innerloop.recipes import RECIPES, ConfigError, DataSource, RunResult, evaluate_run, recipe, train_run
+from innerloop.recipes import (
+    RECIPES,
+    ConfigError,
+    DataSource,
+    RunResult,
+    evaluate_run,
+    read_run,
+    recipe,
+    train_run,
+)
+from innerloop.recipes.reliability import draw_reliability
 from innerloop.trainer import DivergedError, TrainingStopped
 
 __all__ = ["main"]
@@ -30,7 +40,7 @@ usage: innerloop COMMAND ...
 
   innerloop train RECIPE [--data-dir D] [--iterations N] [--device cpu|cuda] [--seed S] [--out RUN] [--resume] ...
                               meta-train by a recipe; 'innerloop train RECIPE --help' lists every setting
-  innerloop evaluate RUN [--tasks N] [--norm transductive|inductive] [--json] ...
+  innerloop evaluate RUN [--tasks N] [--norm transductive|inductive] [--calibration FILE] [--json] ...
                               evaluate a run on new tasks, by its recipe's protocol
   innerloop recipes           list the recipes
   innerloop quickstart        train and evaluate MAML and Reptile within minutes
@@ -101,6 +111,11 @@ def evaluate(argv: Sequence[str]) -> int:
         raise ConfigError(f"--tasks is {arguments.tasks}; it must be a whole number of at least 1")
     if arguments.seed is not None and arguments.seed < 0:
         raise ConfigError(f"--seed is {arguments.seed}; it must be a whole number of at least 0")
+    if arguments.calibration is not None:
+        if not arguments.calibration.absolute().parent.is_dir():
+            raise UsageError(f"--calibration is {arguments.calibration}, whose folder does not exist; create it")
+        if read_run(arguments.run).config.regression:
+            raise UsageError("--calibration is of class probabilities, and this run is of regression")
     result = evaluate_run(
         arguments.run,
         _source(arguments.data),
@@ -111,6 +126,8 @@ def evaluate(argv: Sequence[str]) -> int:
         last_step=arguments.last_step,
     )
     print("\n".join(_described(result)))
+    if arguments.calibration is not None and result.evaluation.calibration is not None:
+        draw_reliability(result.evaluation.calibration, arguments.calibration, result.run.recipe)
     if arguments.json:
         print(json.dumps(result.as_json()))
     return 0
@@ -188,6 +205,9 @@ def _described(result: RunResult) -> list[str]:
         per_step = [f"{100 * value:.1f}" for value in evaluation.per_step]
     if len(per_step) > 1:
         lines.append(f"after 0..{steps} steps: {' '.join(per_step)}")
+    if (calibration := evaluation.calibration) is not None:
+        scores = f"negative log-likelihood {calibration.nll:.4f}, Brier score {calibration.brier:.4f}"
+        lines.append(f"calibration: expected error {100 * calibration.ece:.2f} %, {scores}")
     return lines
 
 

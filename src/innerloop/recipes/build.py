@@ -93,6 +93,8 @@ def net_spec(config: Config) -> dict[str, Any]:
         arguments = {"ways": ways, "filters": config.filters, "pool": config.pool, "head_std": config.head_std}
     if config.method == "cavia":
         return {"name": f"{name}_with_context", "arguments": {"size": config.context_size, **arguments}}
+    if config.method == "bmaml":
+        return {"name": f"{name}_with_particles", "arguments": {"particles": config.particles, **arguments}}
     return {"name": name, "arguments": arguments}
 
 

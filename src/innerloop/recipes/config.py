@@ -67,6 +67,7 @@ class Config:
         "meta_curvature",
         "gap",
         "alfa",
+        "bmaml",
     ] = "maml"
     """Meta-learning method."""
     inner_lr: float = 0.4
@@ -97,6 +98,14 @@ class Config:
     """CAVIA: context parameters; further inputs in regression, a modulation of the third block in classification."""
     strength: float = 2.0
     """iMAML: pull back to the initialisation, lambda."""
+    particles: int = 5
+    """Bayesian MAML: networks that stand for the posterior."""
+    repulsion: float = 1.0
+    """Bayesian MAML: how strongly particles drive each other apart."""
+    weight_decay: float = 0.0
+    """Bayesian MAML: how strongly the prior pulls each particle to zero."""
+    leader_steps: int = 0
+    """Bayesian MAML: steps of the leader in the chaser loss; 0 for the loss of the predictions."""
     solver: Literal["cg", "neumann"] = "cg"
     """iMAML: how the linear system is solved."""
     solver_iterations: int = 5
@@ -137,16 +146,18 @@ class Config:
     def __post_init__(self) -> None:
         for name in (
             *("shots", "queries", "test_queries", "filters", "tasks", "val_tasks", "val_every", "test_tasks"),
-            *("context_size", "solver_iterations"),
+            *("context_size", "solver_iterations", "particles"),
         ):
             least = 0 if name == "queries" and self.mini_batched and not self.tail else 1
             self._check(name, getattr(self, name) >= least, f"a whole number of at least {least}")
-        counts = ("iterations", "inner_steps", "test_steps", "multi_step_iterations", "first_order_iterations", "seed")
-        for name in counts:
+        for name in (
+            *("iterations", "inner_steps", "test_steps", "multi_step_iterations", "first_order_iterations", "seed"),
+            "leader_steps",
+        ):
             self._check(name, getattr(self, name) >= 0, "a whole number of at least 0")
         for name in ("train_shots", "inner_batch", "test_batch"):
             self._check(name, getattr(self, name) is None or getattr(self, name) >= 1, "a whole number of at least 1")
-        for name in ("damping", "inner_decay"):
+        for name in ("damping", "inner_decay", "repulsion", "weight_decay"):
             self._check(name, 0 <= getattr(self, name) < math.inf, "a number of at least 0")
         for name in ("inner_lr", "outer_lr", "strength"):
             value = getattr(self, name)

@@ -99,8 +99,13 @@ _FAMILY: dict[str, dict[str, Any]] = {
     "meta-curvature": {"method": "meta_curvature"},
     "alfa": {"method": "alfa"},
     "gap": {"method": "gap", "precondition": "*.conv.weight"},
+    # The loss is a mean over the support examples, one of each class: 1 in ways is the posterior.
+    "bmaml": {"method": "bmaml", "particles": 5, "repulsion": 0.2},
 }
-_FAMILY_20W: dict[str, dict[str, Any]] = {"imaml": {"inner_steps": 25, "test_steps": 25}}
+_FAMILY_20W: dict[str, dict[str, Any]] = {
+    "imaml": {"inner_steps": 25, "test_steps": 25},
+    "bmaml": {"repulsion": 0.05},
+}
 
 
 def _omniglot() -> dict[str, Config]:
@@ -128,6 +133,19 @@ RECIPES: dict[str, Config] = {
     "sinusoid-cavia": replace(_SINUSOID, method="cavia", inner_lr=1.0, test_steps=1, iterations=50_000),
     "sinusoid-alfa": replace(_SINUSOID, method="alfa", inner_steps=5, test_steps=5),
     "sinusoid-gap": replace(_SINUSOID, method="gap"),
+    # By the published code: its first noise of 0.01 and prior of N(0, 1), as weights of a mean squared error.
+    "sinusoid-bmaml": replace(
+        _SINUSOID,
+        method="bmaml",
+        hidden=(40, 40, 40),
+        particles=10,
+        inner_lr=0.5,
+        repulsion=0.002,
+        weight_decay=0.002,
+        leader_steps=1,
+        test_steps=1,
+        tasks=10,
+    ),
     # The settings of the sinusoid experiment published with Reptile: its network, and one task at a time.
     "sinusoid-reptile": replace(
         _SINUSOID,

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 
+from innerloop.calibration import Calibration
 from innerloop.checkpoint import CheckpointError, write_atomically
 from innerloop.evaluation import Evaluation
 from innerloop.functional import Norm
@@ -66,6 +67,7 @@ class RunResult:
             "dataset": config.dataset,
             "split": self.split,
             f"{result.metric}_per_step": result.per_step,
+            "calibration": None if result.calibration is None else _calibration_json(result.calibration),
             "seconds": round(self.seconds, 1),
         }
 
@@ -190,6 +192,27 @@ def evaluate_run(
         every_step=not last_step,
     )
     return RunResult(run, evaluation, learner.method.test.steps, split, time.monotonic() - started)
+
+
+def _calibration_json(calibration: Calibration) -> dict[str, Any]:
+    bins = len(calibration.counts)
+    return {
+        "ece": calibration.ece,
+        "nll": calibration.nll,
+        "brier": calibration.brier,
+        "bins": [
+            {"up_to": (b + 1) / bins, "predictions": int(count), "confidence": confidence, "accuracy": accuracy}
+            for b, (count, confidence, accuracy) in enumerate(
+                zip(
+                    calibration.counts.tolist(),
+                    calibration.confidence.tolist(),
+                    calibration.accuracy.tolist(),
+                    strict=True,
+                )
+            )
+            if count
+        ],
+    }
 
 
 def _check_same(before: Config, now: Config, folder: Path) -> None:

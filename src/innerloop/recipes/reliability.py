@@ -1,0 +1,50 @@
+"""The picture of a run's calibration: accuracy by confidence."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+
+import torch
+
+from innerloop.calibration import Calibration
+from innerloop.checkpoint import write_atomically
+
+__all__ = ["draw_reliability"]
+
+
+def draw_reliability(calibration: Calibration, path: Path, title: str = "") -> None:
+    """Draw a reliability diagram: the accuracy of each bin of confidence, and how many predictions are in it.
+
+    Args:
+        calibration: what :func:`innerloop.evaluate` found.
+        path: the PNG file, whose folder exists.
+        title: what stands above it.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    bins = len(calibration.counts)
+    edges = torch.linspace(0, 1, bins + 1)[:-1].tolist()
+    accuracy = calibration.accuracy.nan_to_num().tolist()
+    # What the bar of a bin should be: from its accuracy to the mean confidence in it.
+    gap = (calibration.confidence - calibration.accuracy).nan_to_num().tolist()
+    figure = Figure(figsize=(4.5, 5.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    upper.bar(edges, accuracy, 1 / bins, align="edge", edgecolor="black", linewidth=0.5, label="accuracy")
+    upper.bar(
+        *(edges, gap, 1 / bins, accuracy),
+        **{"align": "edge", "color": "none", "edgecolor": "tab:red", "hatch": "//", "linewidth": 0.5},
+        label="gap to the confidence",
+    )
+    upper.plot([0, 1], [0, 1], "--", color="gray", linewidth=1)
+    upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy", title=title)
+    upper.text(0.97, 0.05, f"ECE {100 * calibration.ece:.2f} %", ha="right", transform=upper.transAxes)
+    upper.legend(loc="upper left")
+    shares = (calibration.counts / calibration.predictions).tolist()
+    lower.bar(edges, shares, 1 / bins, align="edge", edgecolor="black", linewidth=0.5, color="tab:gray")
+    lower.set(xlabel="confidence", ylabel="share")
+    picture = BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    write_atomically(path, picture.getvalue())
