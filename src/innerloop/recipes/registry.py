@@ -139,11 +139,10 @@ RECIPES: dict[str, Config] = {
         method="bmaml",
         hidden=(40, 40, 40),
         particles=10,
-        inner_lr=0.5,
+        inner_lr=0.1,
         repulsion=0.002,
         weight_decay=0.002,
         leader_steps=1,
-        test_steps=1,
         tasks=10,
     ),
     # The settings of the sinusoid experiment published with Reptile: its network, and one task at a time.

@@ -39,8 +39,8 @@ def draw_reliability(calibration: Calibration, path: Path, title: str = "") -> N
         label="gap to the confidence",
     )
     upper.plot([0, 1], [0, 1], "--", color="gray", linewidth=1)
-    upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy", title=title)
-    upper.text(0.97, 0.05, f"ECE {100 * calibration.ece:.2f} %", ha="right", transform=upper.transAxes)
+    error = f"expected calibration error {100 * calibration.ece:.2f} %"
+    upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy", title=f"{title}\n{error}".strip())
     upper.legend(loc="upper left")
     shares = (calibration.counts / calibration.predictions).tolist()
     lower.bar(edges, shares, 1 / bins, align="edge", edgecolor="black", linewidth=0.5, color="tab:gray")
