@@ -22,7 +22,14 @@ import innerloop as il
 
 OUT = Path(__file__).parents[1] / "tests" / "golden" / "sinusoid.json"
 ITERATIONS = 5
-ARGUMENTS = {"inner_lr": 0.02, "inner_steps": 3, "inner_batch": 4, "test_steps": 4, "context": "@last"}
+ARGUMENTS = {
+    "inner_lr": 0.02,
+    "inner_steps": 3,
+    "inner_batch": 4,
+    "test_steps": 4,
+    "context": "@last",
+    "warps": "@last",
+}
 CLASSIFICATION = {"protomaml", "prototypical"}  # refuse regression, and learn the sign instead
 
 

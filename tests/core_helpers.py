@@ -28,11 +28,11 @@ CLASSIFICATION = {"protomaml", "prototypical"}
 def build(name: str, **wanted: Any) -> il.Method:
     """The registered method, with those of the wanted arguments that it takes.
 
-    Networks without a context of their own lend their last layer to methods that adapt one.
+    Networks without a context or warp layers of their own lend their last layer to methods that need them.
     """
     make = il.METHODS[name]
     taken = inspect.signature(make).parameters
-    wanted = {"context": "@last", **wanted}
+    wanted = {"context": "@last", "warps": "@last", **wanted}
     return make(**{key: value for key, value in wanted.items() if key in taken})
 
 

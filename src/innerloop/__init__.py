@@ -15,6 +15,7 @@ from innerloop.metagrad import (
     first_order,
     implicit,
     mixed_mode,
+    trajectory,
     unrolled,
     untrained,
 )
@@ -37,6 +38,8 @@ from innerloop.methods import (
     prototypical,
     reptile,
     scratch,
+    t_net,
+    warpgrad,
 )
 from innerloop.predictor import Predictor, Uncertainty
 from innerloop.trainer import DivergedError, MetaTrainer, TrainingStopped, Validation
@@ -85,6 +88,9 @@ __all__ = [
     "reptile",
     "rules",
     "scratch",
+    "t_net",
+    "trajectory",
     "unrolled",
     "untrained",
+    "warpgrad",
 ]

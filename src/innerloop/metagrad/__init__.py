@@ -7,6 +7,7 @@ from innerloop.metagrad.displacement import displacement
 from innerloop.metagrad.implicit import implicit
 from innerloop.metagrad.mixed_mode import mixed_mode
 from innerloop.metagrad.scored import first_order, unrolled
+from innerloop.metagrad.trajectory import trajectory
 from innerloop.metagrad.untrained import untrained
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "first_order",
     "implicit",
     "mixed_mode",
+    "trajectory",
     "unrolled",
     "untrained",
 ]

@@ -14,6 +14,7 @@ from innerloop.methods.partial import anil, boil
 from innerloop.methods.protomaml import protomaml
 from innerloop.methods.prototypical import prototypical
 from innerloop.methods.scratch import scratch
+from innerloop.methods.warps import t_net, warpgrad
 
 __all__ = [
     "alfa",
@@ -33,4 +34,6 @@ __all__ = [
     "prototypical",
     "reptile",
     "scratch",
+    "t_net",
+    "warpgrad",
 ]

@@ -9,18 +9,22 @@ from innerloop.nets.conv4 import conv4
 from innerloop.nets.mlp import mlp
 from innerloop.nets.particles import conv4_with_particles, mlp_with_particles, with_particles
 from innerloop.nets.resnet12 import resnet12
+from innerloop.nets.warps import conv4_with_warps, mlp_with_warps, with_warps
 
 __all__ = [
     "NETS",
     "conv4",
     "conv4_with_context",
     "conv4_with_particles",
+    "conv4_with_warps",
     "mlp",
     "mlp_with_context",
     "mlp_with_particles",
+    "mlp_with_warps",
     "resnet12",
     "with_context",
     "with_particles",
+    "with_warps",
 ]
 
 NETS: dict[str, Callable[..., nn.Module]] = {
@@ -30,6 +34,8 @@ NETS: dict[str, Callable[..., nn.Module]] = {
     "mlp": mlp,
     "mlp_with_context": mlp_with_context,
     "mlp_with_particles": mlp_with_particles,
+    "conv4_with_warps": conv4_with_warps,
+    "mlp_with_warps": mlp_with_warps,
     "resnet12": resnet12,
 }
 """The functions that make a network, by the name under which a recipe or a saved learner knows them."""

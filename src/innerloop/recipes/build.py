@@ -95,6 +95,8 @@ def net_spec(config: Config) -> dict[str, Any]:
         return {"name": f"{name}_with_context", "arguments": {"size": config.context_size, **arguments}}
     if config.method == "bmaml":
         return {"name": f"{name}_with_particles", "arguments": {"particles": config.particles, **arguments}}
+    if config.method in ("t_net", "warpgrad"):
+        return {"name": f"{name}_with_warps", "arguments": {"warp": config.warp, **arguments}}
     return {"name": name, "arguments": arguments}
 
 

@@ -68,6 +68,8 @@ class Config:
         "gap",
         "alfa",
         "bmaml",
+        "t_net",
+        "warpgrad",
     ] = "maml"
     """Meta-learning method."""
     inner_lr: float = 0.4
@@ -118,6 +120,10 @@ class Config:
     """GAP: factors of singular values, with their vectors as constants of the meta-gradient or not; or of rows."""
     inner_decay: float = 5e-4
     """ALFA: weight decay of the inner loop, before it is learned."""
+    warp: Literal["linear", "residual"] = "linear"
+    """T-Net, WarpGrad: a square matrix after each layer, or a non-linear layer beside an identity."""
+    warps: str = "*warp.*"
+    """T-Net, WarpGrad: name patterns of the parameters that the inner loop leaves alone, the warp layers' too."""
     norm: Literal["transductive", "inductive"] = "transductive"
     """Batch-norm statistics: of the whole query set, or of each query with the support set."""
 

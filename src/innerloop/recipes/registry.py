@@ -97,6 +97,15 @@ _FAMILY: dict[str, dict[str, Any]] = {
     "cavia": {"method": "cavia", "inner_lr": 1.0, "inner_steps": 2, "test_steps": 2, "context_size": 100},
     "imaml": {"method": "imaml", "inner_lr": 0.1, "inner_steps": 16, "test_steps": 16, "iterations": 20_000},
     "meta-curvature": {"method": "meta_curvature"},
+    "t-net": {"method": "t_net", "warps": "*warp.* *.norm.*", "iterations": 40_000},
+    "warpgrad": {
+        "method": "warpgrad",
+        "warp": "residual",
+        "warps": "*warp.* *.norm.*",
+        "inner_lr": 0.1,
+        "inner_steps": 5,
+        "test_steps": 5,
+    },
     "alfa": {"method": "alfa"},
     "gap": {"method": "gap", "precondition": "*.conv.weight"},
     # The loss is a mean over the support examples, one of each class: 1 in ways is the posterior.
@@ -105,6 +114,7 @@ _FAMILY: dict[str, dict[str, Any]] = {
 _FAMILY_20W: dict[str, dict[str, Any]] = {
     "imaml": {"inner_steps": 25, "test_steps": 25},
     "bmaml": {"repulsion": 0.05},
+    "t-net": {"inner_steps": 1, "test_steps": 3},
 }
 
 
@@ -131,6 +141,7 @@ RECIPES: dict[str, Config] = {
     "sinusoid-fomaml": replace(_SINUSOID, method="fomaml"),
     "sinusoid-meta-sgd": replace(_SINUSOID, method="meta_sgd", inner_lr=0.05, test_steps=1),
     "sinusoid-cavia": replace(_SINUSOID, method="cavia", inner_lr=1.0, test_steps=1, iterations=50_000),
+    "sinusoid-t-net": replace(_SINUSOID, method="t_net", tasks=4, iterations=60_000),
     "sinusoid-alfa": replace(_SINUSOID, method="alfa", inner_steps=5, test_steps=5),
     "sinusoid-gap": replace(_SINUSOID, method="gap"),
     # By the published code: its first noise of 0.01 and prior of N(0, 1), as weights of a mean squared error.

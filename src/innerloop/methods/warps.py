@@ -1,0 +1,101 @@
+"""Methods with warp layers, which the inner loop goes through and leaves alone: T-Net and WarpGrad."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from innerloop.metagrad import MetaGradient, trajectory, unrolled
+from innerloop.method import Method, registered
+from innerloop.methods.classic import maml
+from innerloop.selection import complement
+
+__all__ = ["t_net", "warpgrad"]
+
+
+@registered
+def t_net(
+    inner_lr: float = 0.4,
+    inner_steps: int = 1,
+    *,
+    test_steps: int | None = None,
+    warps: str = "*warp.*",
+    meta_gradient: MetaGradient | None = None,
+) -> Method:
+    r"""T-Net: MAML in a network with a learned matrix T after each layer, which the inner loop leaves alone.
+
+    .. math:: h = T W x + T b, \qquad W_i' = W - \alpha \nabla_W L_i^{\mathrm{support}}(W, T), \qquad
+              (W, T) \leftarrow (W, T) - \beta \nabla_{(W, T)} \textstyle\sum_i L_i^{\mathrm{query}}(W_i', T)
+
+    so that what a step does to the features is transformed by :math:`T T^\top`: a learned metric for each layer.
+    :func:`innerloop.nets.with_warps` gives any network such matrices, the identity at first. The paper's MT-Net, which
+    also learns a mask of what is adapted, is not part of it.
+
+    Args:
+        inner_lr: α.
+        inner_steps: inner steps in meta-training.
+        test_steps: inner steps on new tasks; ``inner_steps`` by default.
+        warps: name patterns of the parameters that the inner loop leaves alone, the warp layers' among them; see
+            :func:`innerloop.selection.partition`.
+        meta_gradient: another exact estimator than :func:`innerloop.unrolled`.
+
+    Raises:
+        ValueError: a negative rate or number of steps.
+
+    Example:
+        >>> import torch, innerloop as il
+        >>> net, x, y = il.nets.with_warps(il.nets.mlp(3, 2, (4,))), torch.randn(6, 3), torch.randint(2, (6,))
+        >>> adapted = il.adapt(net, il.t_net(), x, y)
+        >>> [name for name, p in net.named_parameters() if torch.equal(adapted[name], p)]
+        ['0.warp.weight', '2.warp.weight']
+
+    References:
+        Lee, Choi: Gradient-Based Meta-Learning with Learned Layerwise Metric and Subspace. ICML 2018, algorithm 1.
+    """
+    return maml(inner_lr, inner_steps, test_steps=test_steps, adapt=complement(warps), meta_gradient=meta_gradient)
+
+
+@registered
+def warpgrad(
+    inner_lr: float = 0.1,
+    inner_steps: int = 5,
+    *,
+    test_steps: int | None = None,
+    warps: str = "*warp.*",
+    meta_gradient: MetaGradient | None = None,
+) -> Method:
+    r"""WarpGrad: as T-Net, with warp layers that learn from each single step of the inner loop.
+
+    .. math:: \min_\phi \sum_i \sum_k L_i^{\mathrm{query}}\big(
+              \bar\theta_{i,k} - \alpha \nabla L_i^{\mathrm{support}}(\bar\theta_{i,k}; \phi); \phi\big), \qquad
+              \min_\theta \sum_i L_i^{\mathrm{query}}(\theta_{i,K}; \phi)
+
+    The iterates are constants in the first objective, which the warp layers φ have
+    (:func:`innerloop.metagrad.trajectory`). The second, which the initialisation has, is any: here MAML's, as in the
+    paper's few-shot experiment. With :func:`innerloop.displacement` nothing is differentiated through the inner loop,
+    which may then be long. The learning rate is that of the published code, for tasks of 100 inner steps.
+
+    Args:
+        inner_lr: α.
+        inner_steps: inner steps K in meta-training.
+        test_steps: inner steps on new tasks; ``inner_steps`` by default.
+        warps: name patterns of the parameters φ that the inner loop leaves alone, the warp layers' among them; see
+            :func:`innerloop.selection.partition`.
+        meta_gradient: the estimator of the initialisation's gradient; :func:`innerloop.unrolled` by default.
+
+    Raises:
+        ValueError: a negative rate or number of steps.
+
+    Example:
+        >>> import torch, innerloop as il
+        >>> x, y = torch.randn(4, 6, 3), torch.randint(2, (4, 6))
+        >>> net = il.nets.with_warps(il.nets.mlp(3, 2), "residual")
+        >>> grads, _ = il.meta_gradient(net, il.warpgrad(meta_gradient=il.displacement()), il.Episode(x, y, x, y))
+        >>> all(bool(grads[name].any()) for name, _ in net.named_parameters())
+        True
+
+    References:
+        Flennerhag, Rusu, Pascanu, Visin, Yin, Hadsell: Meta-Learning with Warped Gradient Descent. ICLR 2020,
+        section 2 and algorithm 1.
+    """
+    method = t_net(inner_lr, inner_steps, test_steps=test_steps, warps=warps)
+    return replace(method, meta_gradient=trajectory(meta_gradient or unrolled()))
