@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from innerloop.cli.main import main
 from innerloop.recipes import build, recipe
 from innerloop.recipes.build import make_trainer, net_spec
 from innerloop.recipes.schedules import halving
+from innerloop.runlog import read_metrics
 
 
 def tight_episode(ways: int = 3, shots: int = 2, queries: int = 2, tasks: int = 20) -> il.Episode:
@@ -127,3 +130,89 @@ def test_what_learns_nothing_is_trained_for_no_iterations(
 
 def test_the_methods_that_learn_nothing() -> None:
     assert {name for name, make in il.METHODS.items() if not make().learns} == {"scratch"}
+
+
+# Fine-tuning
+
+
+def every_class() -> il.Episode:
+    """Two mini-batches of 9 classes, as query sets."""
+    g = torch.Generator().manual_seed(1)
+    x, y = torch.randn(2, 12, 4, generator=g).double(), torch.randint(9, (2, 12), generator=g)
+    return il.Episode(x[:, :1], y[:, :1], x, y)
+
+
+def test_before_fine_tuning_an_ordinary_classifier_is_trained() -> None:
+    net, episode = smooth_net(ways=9), every_class()
+    grads, info = il.meta_gradient(net, il.finetune(ways=3), episode)
+    losses = torch.stack([F.cross_entropy(net(episode.query_x[i]), episode.query_y[i]) for i in range(2)])
+    slopes = torch.autograd.grad(losses.mean(), list(net.parameters()))
+    assert_same(grads, dict(zip(grads, slopes, strict=True)))
+    torch.testing.assert_close(info.loss, losses.detach())
+
+
+@pytest.mark.parametrize("adapt", ["@last", "*"])
+def test_fine_tuning_is_gradient_descent_from_a_new_head(adapt: str) -> None:
+    net, episode = smooth_net(ways=9), tight_episode()
+    result = il.evaluate(net, il.finetune(0.5, 20, ways=3, adapt=adapt), lambda generator: episode, tasks=20)
+    torch.testing.assert_close(result.loss[:, 0], torch.full((20,), math.log(3)).double())
+    assert result.mean > 0.9
+    copy = smooth_net()
+    copy[0].load_state_dict(net[0].state_dict())
+    torch.nn.init.zeros_(copy[2].weight)
+    torch.nn.init.zeros_(copy[2].bias)
+    optimizer = torch.optim.SGD((copy[2] if adapt == "@last" else copy).parameters(), 0.5)
+    for _ in range(20):
+        optimizer.zero_grad()
+        F.cross_entropy(copy(episode.support_x[0]), episode.support_y[0]).backward()
+        optimizer.step()
+    expected = F.cross_entropy(copy(episode.query_x[0]), episode.query_y[0]).detach()
+    torch.testing.assert_close(result.loss[0, -1], expected)
+
+
+def test_a_new_head_is_of_the_classes_of_the_task() -> None:
+    net, episode = smooth_net(ways=9), tight_episode()
+    learner = il.Learner(net, il.finetune(ways=3))
+    assert learner.adapt(episode.support_x[0], episode.support_y[0]).outputs(episode.query_x[0]).shape == (6, 3)
+    with pytest.raises(ValueError, match=r"trained for 3 ways: number the classes from 0 to 2"):
+        learner.adapt(episode.support_x[0], episode.support_y[0] + 1)
+    with pytest.raises(ValueError, match="a new head needs a linear layer '2'"):
+        il.adapt(net, il.finetune(adapt="0.*", head="2"), episode.support_x[0], episode.support_y[0])
+
+
+@pytest.mark.parametrize("rotations", ["none", "classes", "episode"])
+def test_a_mini_batch_has_the_labels_of_all_classes(rotations: str) -> None:
+    """Every image is of one pixel in its corner, whose level says of which class it is; a turn moves it."""
+    drawings = torch.zeros(6, 3, 4, 4, dtype=torch.uint8)
+    drawings[:, :, 0, 0] = torch.arange(1, 7)[:, None]
+    batches = il.data.ImageClasses.from_classes(drawings, rotations).batches(200, tasks=2)
+    episode = batches(torch.Generator().manual_seed(0))
+    turns = 1 if rotations == "none" else 4
+    assert batches.classes == turns * 6 == len(episode.query_y.unique())
+    assert episode.query_x.shape == (2, 200, 1, 4, 4)
+    levels = (episode.query_x * 255).round().long()
+    corners = torch.stack([levels[..., 0, 0, 0], levels[..., 0, 3, 0], levels[..., 0, 3, 3], levels[..., 0, 0, 3]], -1)
+    assert torch.equal(6 * corners.argmax(-1) + corners.amax(-1) - 1, episode.query_y)
+    again = batches(torch.Generator().manual_seed(0))
+    assert torch.equal(again.query_x, episode.query_x)
+    with pytest.raises(ValueError, match="size=0"):
+        batches.source.batches(0)
+
+
+def test_fine_tuning_from_end_to_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = il.data.glyphs("val")
+    monkeypatch.setattr(build, "glyphs", lambda split, device: few)
+    folder = str(tmp_path / "run")
+    settings = ["--dataset", "glyphs", "--filters", "8", "--val-tasks", "5", "--out", folder, "--quiet"]
+    settings += ["--iterations", "40", "--val-every", "20", "--test-steps", "10"]
+    assert main(["train", "omniglot-5w1s-finetune", *settings]) == 2
+    assert "--train-ways is 4400" in capsys.readouterr().err
+    assert main(["train", "omniglot-5w1s-finetune", *settings, "--train-ways", "300"]) == 0
+    first, last = (record["loss"] for record in read_metrics(Path(folder)) if "loss" in record)
+    assert last < first < math.log(300) + 0.5
+    assert main(["evaluate", folder, "--tasks", "20", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (result["ways"], result["inner_steps"]) == (5, 10)
+    assert result["accuracy_per_step"][0] == pytest.approx(0.2)  # a head of zeros takes the first class each time

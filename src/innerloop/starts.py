@@ -10,7 +10,7 @@ from torch import Tensor
 
 from innerloop.params import Params, expand_tasks, map_params
 
-__all__ = ["Start", "Tasks", "initialisation", "prototypes", "zero"]
+__all__ = ["Start", "Tasks", "initialisation", "new_head", "prototypes", "zero"]
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,30 @@ def prototypes(head: str = "@last", ways: int | None = None) -> Start:
         member = F.one_hot(tasks.support_y, ways or len(adapted[weight])).to(features.dtype)
         means = member.mT @ features / member.sum(1).clamp(min=1)[..., None]
         return _with_head(adapted, tasks, {weight: 2 * means, bias: -(means * means).sum(-1)})
+
+    return start
+
+
+def new_head(head: str = "@last", ways: int | None = None) -> Start:
+    """A linear head of zeros in place of the network's own, the rest at the initialisation.
+
+    What the meta-parameters hold for the head has no effect, and it may have been of other classes, and more of them.
+
+    Args:
+        head: the name of the linear layer; ``@last`` for the last one.
+        ways: the number of classes; None for as many as the network's own head has.
+
+    Raises:
+        ValueError: less than one class; when it is used: the head is not adapted or not a linear layer with a bias.
+    """
+    _check_ways(ways)
+
+    def start(adapted: Mapping[str, Tensor], tasks: Tasks) -> Params:
+        weight, bias = _linear(head, adapted, "a new head")
+        like, width = adapted[weight], adapted[weight].shape[1]
+        outputs = ways or len(like)
+        made = {weight: like.new_zeros(tasks.count, outputs, width), bias: like.new_zeros(tasks.count, outputs)}
+        return _with_head(adapted, tasks, made)
 
     return start
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from innerloop.episode import Episode
 
-__all__ = ["ImageClasses", "ImageEpisodes", "Rotations"]
+__all__ = ["ImageBatches", "ImageClasses", "ImageEpisodes", "Rotations"]
 
 Rotations: TypeAlias = Literal["none", "classes", "episode"]
 """How quarter turns are used: not at all, as new classes, or drawn afresh for each class of each task."""
@@ -140,6 +140,42 @@ class ImageClasses:
         """
         return ImageEpisodes(self, ways, shots, queries, tasks)
 
+    def batches(self, size: int, tasks: int = 1) -> ImageBatches:
+        """Make a sampler of mini-batches of all classes, to train an ordinary classifier.
+
+        Where quarter turns are used, each turn of a class is a class.
+
+        Args:
+            size: images in a mini-batch.
+            tasks: mini-batches drawn at a time.
+
+        Raises:
+            ValueError: ``size`` or ``tasks`` is under 1.
+
+        Example:
+            >>> data = ImageClasses.from_classes(torch.zeros(9, 20, 28, 28, dtype=torch.uint8), "episode")
+            >>> batches = data.batches(128)
+            >>> batches.classes, list(batches(torch.Generator()).query_x.shape)
+            (36, [1, 128, 1, 28, 28])
+        """
+        return ImageBatches(self, size, tasks)
+
+    def at(self, flat: Tensor) -> Tensor:
+        """Images ``[T, N, channels, H, W]``, float32 in [0, 1], for indices ``[T, N]`` into all, turns included."""
+        x = self.images.flatten(0, 2).index_select(0, flat.flatten())  # several times faster than images[flat]
+        x = x.to(torch.float32)
+        if self.maximum > 1:
+            x = x.div_(self.maximum)
+        return x.view(*flat.shape, *self.images.shape[3:])
+
+    def check(self, generator: torch.Generator) -> None:
+        """Raise ValueError unless the generator is on the device of the images."""
+        if generator.device.type != self.device.type:
+            raise ValueError(
+                f"the generator is on {generator.device} and the images on {self.device}: "
+                f"make it with torch.Generator({str(self.device)!r}), or move the images with .to()."
+            )
+
 
 @dataclass(frozen=True, eq=False)
 class ImageEpisodes:
@@ -180,17 +216,15 @@ class ImageEpisodes:
         Raises:
             ValueError: ``generator`` is not on the device of the images.
         """
-        device = self.source.device
-        if generator.device.type != device.type:
-            raise ValueError(
-                f"the generator is on {generator.device} and the images on {device}: "
-                f"make it with torch.Generator({str(device)!r}), or move the images with .to()."
-            )
+        self.source.check(generator)
         sets = self._choose(generator).split([self.shots, self.queries], dim=-1)
-        label = torch.arange(self.ways, device=device)
+        label = torch.arange(self.ways, device=self.source.device)
         tensors = []
         for chosen in sets:
-            tensors += [self._gather(chosen), label.repeat_interleave(chosen.shape[-1]).repeat(self.tasks, 1)]
+            tensors += [
+                self.source.at(chosen.flatten(1)),
+                label.repeat_interleave(chosen.shape[-1]).repeat(self.tasks, 1),
+            ]
         return Episode(*tensors)
 
     def _choose(self, generator: torch.Generator) -> Tensor:
@@ -205,11 +239,45 @@ class ImageEpisodes:
         uniform = torch.rand(*shape, source.instances, generator=generator, device=source.device)
         return classes.unsqueeze(-1) * source.instances + uniform.topk(self.shots + self.queries).indices
 
-    def _gather(self, chosen: Tensor) -> Tensor:
-        """Gather images ``[T, N*I, channels, H, W]`` for flat indices ``[T, N, I]``."""
-        images = self.source.images
-        x = images.flatten(0, 2).index_select(0, chosen.flatten())  # several times faster than images[chosen]
-        x = x.to(torch.float32)
-        if self.source.maximum > 1:
-            x = x.div_(self.source.maximum)
-        return x.view(self.tasks, chosen[0].numel(), *images.shape[3:])
+
+@dataclass(frozen=True, eq=False)
+class ImageBatches:
+    """A pure function of a generator: draws mini-batches of all classes, as the query sets of tasks.
+
+    The query set has ``x [T, size, channels, H, W]`` float32 in [0, 1], drawn with replacement, and ``y [T, size]``
+    from 0 to ``classes - 1``. The support set, which nothing needs, is its first image.
+    Made by :meth:`ImageClasses.batches`, which names the arguments.
+
+    Example:
+        >>> data = ImageClasses.from_classes(torch.zeros(9, 20, 28, 28, dtype=torch.uint8))
+        >>> episode = data.batches(100)(torch.Generator().manual_seed(0))
+        >>> bool((episode.query_y < 9).all()), list(episode.support_y.shape)
+        (True, [1, 1])
+    """
+
+    source: ImageClasses
+    size: int
+    tasks: int
+
+    def __post_init__(self) -> None:
+        for name in ("size", "tasks"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: expected at least 1.")
+
+    @property
+    def classes(self) -> int:
+        """Number of classes that the labels tell apart."""
+        turns, classes = self.source.images.shape[:2]
+        return turns * classes
+
+    def __call__(self, generator: torch.Generator) -> Episode:
+        """Draw the next mini-batches.
+
+        Raises:
+            ValueError: ``generator`` is not on the device of the images.
+        """
+        self.source.check(generator)
+        images, shape = self.classes * self.source.instances, (self.tasks, self.size)
+        chosen = torch.randint(images, shape, generator=generator, device=self.source.device)
+        x, y = self.source.at(chosen), chosen // self.source.instances
+        return Episode(x[:, :1], y[:, :1], x, y)

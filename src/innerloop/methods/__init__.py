@@ -4,6 +4,7 @@ from innerloop.methods.alfa import alfa
 from innerloop.methods.bmaml import bmaml
 from innerloop.methods.cavia import cavia
 from innerloop.methods.classic import fomaml, maml, reptile
+from innerloop.methods.finetune import finetune
 from innerloop.methods.foml import foml
 from innerloop.methods.gap import gap
 from innerloop.methods.imaml import imaml
@@ -22,6 +23,7 @@ __all__ = [
     "bmaml",
     "boil",
     "cavia",
+    "finetune",
     "fomaml",
     "foml",
     "gap",

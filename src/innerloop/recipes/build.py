@@ -14,7 +14,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from innerloop.data import glyphs, omniglot, sinusoids
+from innerloop.data import ImageClasses, glyphs, omniglot, sinusoids
 from innerloop.episode import EpisodeSampler
 from innerloop.method import METHODS, Method
 from innerloop.objectives import LOSSES
@@ -49,6 +49,14 @@ class DataSource:
 
     def training(self, config: Config) -> EpisodeSampler:
         """The sampler of meta-training."""
+        if config.method == "finetune":
+            batches = self._classes(config, "train").batches(config.joint_batch, config.tasks)
+            if batches.classes != config.train_ways:
+                raise ConfigError(
+                    f"--train-ways is {config.train_ways}; fine-tuning begins with a classifier of all classes of "
+                    f"{config.dataset}, turned ones included: {batches.classes}"
+                )
+            return batches
         config = replace(config, ways=config.train_ways or config.ways)
         return self._sampler(config, "train", config.train_shots or config.shots, config.queries, config.tasks)
 
@@ -65,22 +73,24 @@ class DataSource:
     def _sampler(self, config: Config, split: Split, shots: int, queries: int, tasks: int) -> EpisodeSampler:
         if config.dataset == "sinusoids":
             return sinusoids().episodes(shots, queries, tasks)
-        if config.dataset == "glyphs":
-            classes = glyphs(split, device=self.device)
-        else:
-            classes = omniglot(
-                self.root,
-                split,
-                config.scheme,
-                rotations=None if split == "train" else config.test_rotations,
-                device=self.device,
-                download=self.download,
-                progress=self.progress,
-            )
+        classes = self._classes(config, split)
         try:
             return classes.episodes(config.ways, shots, queries, tasks)
         except ValueError as error:
             raise ConfigError(f"{split} tasks of {config.dataset}: {error}") from error
+
+    def _classes(self, config: Config, split: Split) -> ImageClasses:
+        if config.dataset == "glyphs":
+            return glyphs(split, device=self.device)
+        return omniglot(
+            self.root,
+            split,
+            config.scheme,
+            rotations=None if split == "train" else config.test_rotations,
+            device=self.device,
+            download=self.download,
+            progress=self.progress,
+        )
 
 
 def net_spec(config: Config) -> dict[str, Any]:

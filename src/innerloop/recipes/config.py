@@ -29,9 +29,12 @@ class Config:
     shots: int = 1
     """Support examples of each class, in validation and test; of a task in regression."""
     train_ways: int | None = None
-    """Prototypical networks: classes in a task of meta-training; as many as ways if not given."""
+    """Prototypical networks: classes in a task of meta-training; as many as ways if not given. Fine-tuning: classes of
+    joint training, which must be all there are."""
     train_shots: int | None = None
     """Support examples of each class in meta-training; as many as shots if not given."""
+    joint_batch: int = 64
+    """Fine-tuning: images in a mini-batch of joint training."""
     queries: int = 1
     """Query examples of each class in meta-training; of a task in regression."""
     test_queries: int = 1
@@ -57,6 +60,7 @@ class Config:
         "foml",
         "prototypical",
         "scratch",
+        "finetune",
         "anil",
         "boil",
         "meta_sgd",
@@ -89,7 +93,7 @@ class Config:
     adapt: str = "*"
     """Name patterns of the parameters that the inner loop adapts; "* !*.norm.*" leaves out batch norm."""
     head: str = "@last"
-    """ANIL, BOIL: name patterns of the head's parameters. ProtoMAML: the name of its layer. @last is the last layer."""
+    """ANIL, BOIL: name patterns of the head's parameters. Others: the name of its layer. @last is the last layer."""
     multi_step_iterations: int = 5000
     """MAML++: iterations until only the last inner step is scored."""
     first_order_iterations: int = 0
@@ -152,7 +156,7 @@ class Config:
     def __post_init__(self) -> None:
         for name in (
             *("shots", "queries", "test_queries", "filters", "tasks", "val_tasks", "val_every", "test_tasks"),
-            *("context_size", "solver_iterations", "particles"),
+            *("context_size", "solver_iterations", "particles", "joint_batch"),
         ):
             least = 0 if name == "queries" and self.mini_batched and not self.tail else 1
             self._check(name, getattr(self, name) >= least, f"a whole number of at least {least}")
@@ -171,8 +175,10 @@ class Config:
         self._check("head_std", self.head_std is None or 0 <= self.head_std < math.inf, "a number of at least 0")
         self._check("ways", self.ways >= 2 or self.dataset == "sinusoids", "a whole number of at least 2")
         self._check("train_ways", self.train_ways is None or self.train_ways >= 2, "a whole number of at least 2")
-        if self.train_ways is not None and self.method != "prototypical":
-            raise ConfigError(f"--train-ways belongs to prototypical networks; the method here is {self.method}")
+        if self.train_ways is not None and self.method not in ("prototypical", "finetune"):
+            raise ConfigError(
+                f"--train-ways belongs to prototypical networks and fine-tuning; the method here is {self.method}"
+            )
         self._check("hidden", all(width >= 1 for width in self.hidden), "one or more widths of at least 1")
         if not self.mini_batched and (self.inner_batch is not None or self.test_batch is not None):
             raise ConfigError(

@@ -86,6 +86,17 @@ _FAMILY: dict[str, dict[str, Any]] = {
         "iterations": 20_000,
         "outer_schedule": "halving",
     },
+    # A classifier of 1,100 characters at four angles.
+    "finetune": {
+        "method": "finetune",
+        "train_ways": 4400,
+        "joint_batch": 64,
+        "tasks": 1,
+        "inner_lr": 1.0,
+        "test_steps": 50,
+        "adapt": "@last",
+        "head_std": None,
+    },
     "scratch": {
         "method": "scratch",
         "inner_lr": 0.5,

@@ -1,0 +1,57 @@
+"""Fine-tuning an ordinary classifier, the baseline that learns nothing about adapting."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from innerloop.adaptation import Adaptation
+from innerloop.metagrad import unrolled
+from innerloop.method import Method, registered
+from innerloop.rules import sgd
+from innerloop.starts import new_head
+
+__all__ = ["finetune"]
+
+
+@registered
+def finetune(
+    inner_lr: float = 1.0,
+    test_steps: int = 50,
+    *,
+    ways: int | None = None,
+    adapt: str = "@last",
+    head: str = "@last",
+) -> Method:
+    r"""An ordinary classifier of all training classes, with a new head for each task, fine-tuned on its support set.
+
+    .. math:: \theta \leftarrow \theta - \beta \nabla L(\theta) \text{ on mini-batches of all classes}, \qquad
+              \theta_0 = (\theta_{\mathrm{body}}, 0), \quad
+              \theta_{k+1} = \theta_k - \alpha \nabla L^{\mathrm{support}}(\theta_k)
+
+    Meta-training has no inner steps: its meta-gradient is the gradient of the query loss, and its tasks are to be
+    mini-batches with the labels of all classes, as :meth:`innerloop.data.ImageClasses.batches` draws them. The
+    network's head has an output for each of these.
+
+    Args:
+        inner_lr: α.
+        test_steps: inner steps on new tasks.
+        ways: classes of a new task; as many as the network's head has outputs if None.
+        adapt: name patterns of the parameters that are fine-tuned, the head among them; by default the last layer
+            alone, ``"*"`` for all.
+        head: the name of the linear layer that is replaced, by zeros; the last layer by default.
+
+    Raises:
+        ValueError: a negative rate or number of steps, or less than one class.
+
+    Example:
+        >>> import torch, innerloop as il
+        >>> net = il.nets.mlp(3, 60, (4,))  # of 60 classes
+        >>> predictor = il.Learner(net, il.finetune(ways=2)).adapt(torch.randn(6, 3), torch.arange(6) % 2)
+        >>> predictor.params["2.weight"].shape, torch.equal(predictor.params["0.weight"], net[0].weight)
+        (torch.Size([2, 4]), True)
+
+    References:
+        Chen, Liu, Kira, Wang, Huang: A Closer Look at Few-shot Classification. ICLR 2019, section 3.2 (Baseline).
+    """
+    training = Adaptation(sgd(inner_lr), 0, adapt=adapt)
+    return Method(training, unrolled(), replace(training, steps=test_steps, start=new_head(head, ways)))
