@@ -30,7 +30,7 @@ ARGUMENTS = {
     "context": "@last",
     "warps": "@last",
 }
-CLASSIFICATION = {"protomaml", "prototypical"}  # refuse regression, and learn the sign instead
+CLASSIFICATION = {"protomaml", "prototypical", "nearest_neighbour"}  # refuse regression, and learn the sign instead
 
 
 def run(name: str) -> dict[str, list[float]]:
@@ -39,7 +39,10 @@ def run(name: str) -> dict[str, list[float]]:
     method = make(**{key: value for key, value in ARGUMENTS.items() if key in inspect.signature(make).parameters})
     torch.manual_seed(0)
     signs = name in CLASSIFICATION
-    net = il.nets.mlp(outputs=2 if signs else 1, hidden=(16, 16)).double()
+    net = il.nets.mlp(outputs=2 if signs else 1, hidden=(16, 16))
+    if name == "nearest_neighbour":
+        net[-1] = il.nets.Neighbours(16, 2)
+    net = net.double()
     sampler = il.data.sinusoids().episodes(shots=6, queries=8, tasks=4)
 
     def double(generator: torch.Generator) -> il.Episode:

@@ -21,7 +21,7 @@ def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-CLASSIFICATION = {"protomaml", "prototypical"}
+CLASSIFICATION = {"protomaml", "prototypical", "nearest_neighbour"}
 """The methods that refuse regression, as test_contract.py sees."""
 
 
@@ -39,6 +39,18 @@ def build(name: str, **wanted: Any) -> il.Method:
 def small(name: str, **wanted: Any) -> il.Method:
     """The registered method with few inner steps, on mini-batches where it has them."""
     return build(name, **{"inner_lr": 0.05, "inner_steps": 2, "inner_batch": 3, "test_steps": 2, **wanted})
+
+
+LEARNING = [name for name, make in il.METHODS.items() if make().learns]
+"""The methods that have a meta-gradient other than zero."""
+
+
+def headed(net: nn.Module, name: str) -> nn.Module:
+    """The network, with a last layer that keeps examples for the method that needs one."""
+    if name == "nearest_neighbour":
+        path, last = [(path, layer) for path, layer in net.named_modules() if isinstance(layer, nn.Linear)][-1]
+        net.set_submodule(path, il.nets.Neighbours(last.in_features, last.out_features).to(last.weight))
+    return net
 
 
 def image_episode(tasks: int = 5, ways: int = 5, shots: int = 1, queries: int = 5, seed: int = 0) -> il.Episode:

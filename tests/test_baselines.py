@@ -112,7 +112,7 @@ def test_meta_training_from_scratch_changes_nothing() -> None:
     torch.testing.assert_close(info.support_losses, expected.support_losses)
 
 
-@pytest.mark.parametrize("name", ["scratch"])
+@pytest.mark.parametrize("name", ["scratch", "nearest-neighbour"])
 def test_what_learns_nothing_is_trained_for_no_iterations(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,7 +129,7 @@ def test_what_learns_nothing_is_trained_for_no_iterations(
 
 
 def test_the_methods_that_learn_nothing() -> None:
-    assert {name for name, make in il.METHODS.items() if not make().learns} == {"scratch"}
+    assert {name for name, make in il.METHODS.items() if not make().learns} == {"scratch", "nearest_neighbour"}
 
 
 # Fine-tuning
@@ -216,3 +216,50 @@ def test_fine_tuning_from_end_to_end(
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (result["ways"], result["inner_steps"]) == (5, 10)
     assert result["accuracy_per_step"][0] == pytest.approx(0.2)  # a head of zeros takes the first class each time
+
+
+# Nearest neighbour
+
+
+@pytest.mark.parametrize("execution", ["serial", "batched"])
+@pytest.mark.parametrize("shots", [1, 4])
+def test_the_nearest_of_all_examples_says_the_class(shots: int, execution: str) -> None:
+    """Of images in which a class is not one cloud: the mean of its examples would say something else."""
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.rand(6, 3 * shots, 1, 28, 28, generator=g), torch.arange(3).repeat(6, shots)
+    queries = torch.rand(6, 30, 1, 28, 28, generator=g)
+    labels = torch.randint(3, (6, 30), generator=g)
+    net, episode = il.nets.pixels(3), il.Episode(x, y, queries, labels)
+    result = il.evaluate(net, il.nearest_neighbour(), lambda generator: episode, tasks=6, execution=execution)
+    for i in range(6):
+        cosines = F.cosine_similarity(queries[i].flatten(1)[:, None], x[i].flatten(1)[None], dim=2)
+        nearest = y[i][cosines.argmax(1)]
+        right = (nearest == labels[i]).float().mean()
+        assert float(result.accuracy[i, 0]) == pytest.approx(float(right))
+        predictor = il.Learner(net, il.nearest_neighbour()).adapt(x[i], y[i])
+        assert torch.equal(predictor.predict(queries[i]), nearest)
+    assert result.accuracy.shape == (6, 1)
+
+
+def test_with_one_example_of_each_class_the_nearest_neighbour_is_the_nearest_prototype() -> None:
+    net = il.nets.pixels(5).double()
+    linear = torch.nn.Sequential(net[0], torch.nn.Linear(784, 5)).double()
+    episode = image_episode(4)
+    one = il.evaluate(net, il.nearest_neighbour(), lambda generator: episode, tasks=4)
+    other = il.evaluate(linear, il.prototypical(), lambda generator: episode, tasks=4)
+    torch.testing.assert_close(one.loss, other.loss)
+    assert torch.equal(one.accuracy, other.accuracy)
+
+
+def test_a_class_without_examples_is_never_the_nearest() -> None:
+    learner = il.Learner(il.nets.pixels(3), il.nearest_neighbour())
+    outputs = learner.adapt(torch.rand(4, 1, 28, 28), torch.tensor([0, 2, 2, 0])).outputs(torch.rand(9, 1, 28, 28))
+    assert torch.equal(outputs.isinf(), torch.tensor([[False, True, False]]).expand(9, 3))
+
+
+def test_a_head_that_keeps_no_examples_is_refused() -> None:
+    episode = vector_episode(2)
+    with pytest.raises(ValueError, match=r"the layer '2' does not keep; let it be an il\.nets\.Neighbours"):
+        il.evaluate(smooth_net(), il.nearest_neighbour(), lambda generator: episode, tasks=2)
+    with pytest.raises(ValueError, match="features is 0"):
+        il.nets.Neighbours(0, 3)

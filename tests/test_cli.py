@@ -108,7 +108,7 @@ def test_every_promised_recipe_is_there() -> None:
     promised = {f"omniglot-{cell}-{method}" for cell in cells for method in methods}
     family = ["anil", "boil", "meta-sgd", "maml-plus-plus", "protomaml", "cavia", "imaml", "meta-curvature"]
     family += ["foml", "alfa", "gap", "t-net", "warpgrad", "bmaml"]
-    family += ["prototypical", "scratch", "finetune"]
+    family += ["prototypical", "scratch", "finetune", "nearest-neighbour"]
     promised |= {f"omniglot-{ways}w1s-{method}" for ways in (5, 20) for method in family}
     promised |= {f"sinusoid-{method}" for method in [*methods, "meta-sgd", "cavia", "alfa", "gap", "t-net", "bmaml"]}
     promised |= {f"glyphs-{ways}w1s-{method}" for ways in (5, 20) for method in ("maml", "reptile")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,7 @@ from core_helpers import (
     assert_same,
     assert_untouched,
     build,
+    headed,
     image_episode,
     regression_episode,
     rng,
@@ -81,7 +83,7 @@ def test_the_registry_holds_the_methods() -> None:
 @pytest.mark.parametrize("norm", ["transductive", "inductive"])
 @pytest.mark.parametrize("net", [conv, mlp, normed_mlp])
 def test_serial_is_batched_is_chunked(net, norm: str, name: str) -> None:
-    module = net()
+    module = headed(net(), name)
     episode = image_episode() if net is conv else vector_episode()
     grads, info = run(module, name, episode, norm=norm, execution="serial")
     assert any(float(g.abs().max()) > 1e-6 for g in grads.values()) == small(name).learns
@@ -95,7 +97,7 @@ def test_serial_is_batched_is_chunked(net, norm: str, name: str) -> None:
 
 @METHODS
 def test_serial_is_batched_for_regression(name: str) -> None:
-    net, episode = il.nets.mlp(hidden=(8,)).double(), regression_episode()
+    net, episode = headed(il.nets.mlp(hidden=(8,)).double(), name), regression_episode()
     if name in CLASSIFICATION:
         with pytest.raises(ValueError, match="not class indices"):
             run(net, name, episode, loss_fn=F.mse_loss)
@@ -111,7 +113,7 @@ def test_serial_is_batched_for_regression(name: str) -> None:
 @METHODS
 def test_the_gradient_is_the_mean_over_tasks(name: str) -> None:
     """Over tasks run alone, each with its own mini-batches."""
-    net, episode = normed_mlp(), vector_episode(3)
+    net, episode = headed(normed_mlp(), name), vector_episode(3)
     method = build(name, inner_lr=0.05, inner_steps=2, inner_batch=None)
     grads, info = il.meta_gradient(net, method, episode)
     alone = [il.meta_gradient(net, method, episode[i : i + 1]) for i in range(3)]
@@ -123,7 +125,7 @@ def test_the_gradient_is_the_mean_over_tasks(name: str) -> None:
 @pytest.mark.parametrize("norm", ["transductive", "inductive"])
 @pytest.mark.parametrize("execution", ["serial", "batched", 2])
 def test_a_task_does_not_see_another(execution, norm: str, name: str) -> None:
-    net, episode = normed_mlp(), vector_episode(4)
+    net, episode = headed(normed_mlp(), name), vector_episode(4)
     changed = episode.map(Tensor.clone)
     changed.support_x[2] *= 3
     changed.query_x[2] += 1
@@ -150,7 +152,7 @@ def test_a_task_does_not_see_another(execution, norm: str, name: str) -> None:
 @METHODS
 @pytest.mark.parametrize("execution", ["serial", "batched"])
 def test_a_broken_task_does_not_spoil_the_others(execution: str, name: str) -> None:
-    net, episode = normed_mlp(), vector_episode(3)
+    net, episode = headed(normed_mlp(), name), vector_episode(3)
     _, info = run(net, name, episode, execution=execution)
     broken = episode.map(Tensor.clone)
     broken.support_x[1] = broken.query_x[1] = torch.nan
@@ -162,7 +164,7 @@ def test_a_broken_task_does_not_spoil_the_others(execution: str, name: str) -> N
 
 @METHODS
 def test_the_order_of_the_tasks_does_not_matter(name: str) -> None:
-    net, episode = normed_mlp(), vector_episode(4)
+    net, episode = headed(normed_mlp(), name), vector_episode(4)
     method = build(name, inner_lr=0.05, inner_steps=2, inner_batch=None)
     back = episode.map(lambda t: t.flip(0))
     grads, info = il.meta_gradient(net, method, episode, execution="serial")
@@ -174,7 +176,7 @@ def test_the_order_of_the_tasks_does_not_matter(name: str) -> None:
 @METHODS
 @pytest.mark.parametrize("execution", ["serial", "batched", "auto"])
 def test_the_same_seed_gives_the_same_bits(execution: str, name: str) -> None:
-    net, episode = normed_mlp(), vector_episode()
+    net, episode = headed(normed_mlp(), name), vector_episode()
     grads, info = run(net, name, episode, execution=execution)
     again, observed = run(net, name, episode, execution=execution)
     assert_same(again, grads, 0, 0)
@@ -188,7 +190,7 @@ def test_the_same_seed_gives_the_same_bits(execution: str, name: str) -> None:
 @pytest.mark.parametrize("execution", ["serial", "batched"])
 @pytest.mark.parametrize("training", [True, False])
 def test_the_module_is_untouched(training: bool, execution: str, name: str) -> None:
-    net = normed_mlp().train(training)
+    net = headed(normed_mlp(), name).train(training)
     net[0].weight.grad = torch.ones_like(net[0].weight)
     before, episode = snapshot(net), vector_episode()
     run(net, name, episode, execution=execution)
@@ -199,7 +201,7 @@ def test_the_module_is_untouched(training: bool, execution: str, name: str) -> N
 
 @METHODS
 def test_what_is_returned_has_no_graph(name: str) -> None:
-    net, episode = normed_mlp(), vector_episode()
+    net, episode = headed(normed_mlp(), name), vector_episode()
     meta = meta_params_of(dict(net.named_parameters()), small(name))
     grads, info = run(net, name, episode, meta_params=meta)
     assert_no_graph(grads)
@@ -210,7 +212,7 @@ def test_what_is_returned_has_no_graph(name: str) -> None:
 
 @METHODS
 def test_the_gradient_is_the_same_where_autograd_is_off(name: str) -> None:
-    net, episode = normed_mlp(), vector_episode()
+    net, episode = headed(normed_mlp(), name), vector_episode()
     grads, _ = run(net, name, episode)
     with torch.no_grad():
         others, _ = run(net, name, episode)
@@ -219,7 +221,7 @@ def test_the_gradient_is_the_same_where_autograd_is_off(name: str) -> None:
 
 @METHODS
 def test_no_steps_leave_the_start_as_it_is(name: str) -> None:
-    net, episode = mlp(), vector_episode(3)
+    net, episode = headed(mlp(), name), vector_episode(3)
     method = build(name, inner_lr=0.05, inner_steps=0, test_steps=0)
     if method.test.start is initialisation:  # test_family.py sees where others start
         adapted = il.adapt(net, method, episode.support_x[0], episode.support_y[0])
@@ -274,7 +276,7 @@ def test_a_pattern_that_matches_nothing_is_named(name: str) -> None:
 def test_what_is_not_adapted_stays_at_its_start(name: str) -> None:
     if "adapt" not in build(name).arguments:
         pytest.skip(f"{name} has no adapt")
-    net, episode = mlp(), vector_episode()
+    net, episode = headed(mlp(), name), vector_episode()
     method = small(name, adapt="2.*")
     adapted = il.adapt(net, method, episode.support_x[0], episode.support_y[0])
     for n, p in net.named_parameters():
@@ -286,7 +288,7 @@ def test_what_is_not_adapted_stays_at_its_start(name: str) -> None:
 
 @METHODS
 def test_test_steps_are_those_of_new_tasks(name: str) -> None:
-    net, episode = mlp(), vector_episode()
+    net, episode = headed(mlp(), name), vector_episode()
     method = small(name, test_steps=4)
     assert method.test.steps == (4 if "test_steps" in method.arguments else 0)
     result = il.evaluate(net, method, lambda generator: episode, tasks=5)
@@ -296,18 +298,12 @@ def test_test_steps_are_those_of_new_tasks(name: str) -> None:
 
 @METHODS
 def test_float32_stays_float32(name: str) -> None:
-    net, episode = mlp().float(), vector_episode()
+    net, episode = headed(mlp(), name).float(), vector_episode()
     episode = il.Episode(episode.support_x.float(), episode.support_y, episode.query_x.float(), episode.query_y)
     grads, info = run(net, name, episode)
     assert {g.dtype for g in grads.values()} == {info.loss.dtype} == {torch.float32}
-    exact, _ = run(mlp_like(net), name, episode.map(lambda t: t.double() if t.is_floating_point() else t))
+    exact, _ = run(copy.deepcopy(net).double(), name, episode.map(lambda t: t.double() if t.is_floating_point() else t))
     assert_same({n: g.double() for n, g in grads.items()}, exact, rtol=1e-3, atol=1e-5)
-
-
-def mlp_like(net: nn.Module) -> nn.Module:
-    double = mlp()
-    double.load_state_dict(net.state_dict())
-    return double
 
 
 @METHODS

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from core_helpers import assert_no_graph, build, smooth_net, vector_episode
+from core_helpers import assert_no_graph, build, headed, smooth_net, vector_episode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -117,6 +117,7 @@ def test_the_seed_names_the_tasks() -> None:
 def test_the_result_does_not_depend_on_how_tasks_are_run(name: str, execution) -> None:
     options = {"test_steps": 3, "test_batch": 4} if name == "reptile" else {"test_steps": 3}
     net = nn.Sequential(nn.Linear(4, 5, bias=False), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 3)).double()
+    net = headed(net, name)
 
     def use(execution):
         return il.evaluate(net, build(name, inner_lr=0.05, **options), sampler(), tasks=7, execution=execution)

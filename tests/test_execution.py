@@ -28,9 +28,9 @@ def two_threads() -> None:
 
 @pytest.mark.parametrize("name", il.METHODS)
 def test_threads_give_what_one_gives(name: str, two_threads: None) -> None:
-    from core_helpers import small
+    from core_helpers import headed, small
 
-    net, episode, method = il.nets.conv4(5, filters=8).double(), image_episode(tasks=6), small(name)
+    net, episode, method = headed(il.nets.conv4(5, filters=8).double(), name), image_episode(tasks=6), small(name)
     results = []
     for threads in (1, 2):
         torch.set_num_threads(threads)

@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from core_helpers import (
+    LEARNING,
     assert_no_graph,
     assert_same,
     assert_untouched,
@@ -187,7 +188,7 @@ def test_regression(lean: str) -> None:
     assert info.query_accuracy is None
 
 
-@pytest.mark.parametrize("name", list(il.METHODS))
+@pytest.mark.parametrize("name", LEARNING)
 @pytest.mark.parametrize("lean", FEW)
 def test_the_adaptation_of_every_method(lean: str, name: str) -> None:
     """With what it learns, where it starts and how it is scored; differentiated in these ways."""

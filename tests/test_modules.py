@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from core_helpers import (
+    LEARNING,
     assert_no_graph,
     assert_same,
     assert_untouched,
@@ -105,7 +106,7 @@ def by_hand(net: nn.Module, episode: il.Episode, steps: int = 2) -> dict[str, Te
 def everything(net: nn.Module, execution: str = "auto") -> None:
     """Every way to use the core."""
     episode = vector_episode(3)
-    for name in il.METHODS:
+    for name in LEARNING:
         il.meta_gradient(net, small(name), episode, execution=execution, unused="ignore", generator=rng())
         il.adapt(net, small(name), episode.support_x[0], episode.support_y[0], unused="ignore", generator=rng())
         il.evaluate(net, small(name), lambda generator: episode, tasks=3, execution=execution)
@@ -285,7 +286,7 @@ def test_regression_with_a_loss_of_ones_own(execution: str) -> None:
 
 
 @EXECUTIONS
-@pytest.mark.parametrize("name", list(il.METHODS))
+@pytest.mark.parametrize("name", LEARNING)
 def test_a_parameter_that_the_loss_does_not_use(name: str, execution: str) -> None:
     net, episode = Spare().double(), vector_episode(3)
     with pytest.raises(ValueError, match=r"does not depend on spare\.weight, spare\.bias.*unused='ignore'"):
@@ -492,7 +493,7 @@ class Inner(nn.Module):
         return self.head(torch.tanh(self.method(x)))
 
 
-@pytest.mark.parametrize("name", list(il.METHODS))
+@pytest.mark.parametrize("name", LEARNING)
 def test_a_submodule_named_method_is_adapted_or_refused(name: str) -> None:
     """Its parameters look like what a method learns; they must not silently be left out."""
     net, episode = Inner().double(), vector_episode(2)

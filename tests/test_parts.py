@@ -7,7 +7,7 @@ import dataclasses
 
 import pytest
 import torch
-from core_helpers import build, rng, smooth_net, vector_episode
+from core_helpers import LEARNING, build, rng, smooth_net, vector_episode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -256,7 +256,7 @@ def test_reptile_has_the_papers_inner_loop() -> None:
 
 def test_methods_can_be_copied() -> None:
     net, episode = smooth_net(), vector_episode(2)
-    for name in il.METHODS:
+    for name in LEARNING:
         method = build(name, inner_steps=1)
         one, _ = il.meta_gradient(net, method, episode, generator=rng())
         other, _ = il.meta_gradient(net, copy.copy(method), episode, generator=rng())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from innerloop.params import Params, expand_tasks, map_params
 
-__all__ = ["Start", "Tasks", "initialisation", "new_head", "prototypes", "zero"]
+__all__ = ["Start", "Tasks", "initialisation", "neighbours", "new_head", "prototypes", "zero"]
 
 
 @dataclass(frozen=True)
@@ -73,12 +74,37 @@ def prototypes(head: str = "@last", ways: int | None = None) -> Start:
 
     def start(adapted: Mapping[str, Tensor], tasks: Tasks) -> Params:
         weight, bias = _linear(head, adapted, "a prototype head")
-        if tasks.support_y.is_floating_point():
-            raise ValueError("prototypes are of classes, and these targets are not class indices; use another start")
+        _check_classes(tasks, "prototypes")
         features = tasks.inputs_of(weight.rpartition(".")[0])
         member = F.one_hot(tasks.support_y, ways or len(adapted[weight])).to(features.dtype)
         means = member.mT @ features / member.sum(1).clamp(min=1)[..., None]
         return _with_head(adapted, tasks, {weight: 2 * means, bias: -(means * means).sum(-1)})
+
+    return start
+
+
+def neighbours(head: str = "@last") -> Start:
+    """A head that keeps the support set: what it is given for each example, and which class that is of.
+
+    Args:
+        head: the name of the layer, an :class:`innerloop.nets.Neighbours`; ``@last`` for the last one.
+
+    Raises:
+        ValueError: when it is used: the targets are not class indices, or the layer does not keep examples.
+    """
+
+    def start(adapted: Mapping[str, Tensor], tasks: Tasks) -> Params:
+        _check_classes(tasks, "neighbours")
+        layer, examples, members = _parts(head, adapted, "examples", "members")
+        if examples not in adapted or members not in adapted:
+            raise ValueError(
+                f"nearest neighbours are of examples that the layer {layer!r} does not keep; let it be an "
+                "il.nets.Neighbours, as in il.nets.pixels"
+            )
+        ways = len(adapted[members])
+        other = F.one_hot(tasks.support_y, ways).mT == 0
+        kept = adapted[members].new_zeros(other.shape).masked_fill(other, -math.inf)
+        return _with_head(adapted, tasks, {examples: tasks.inputs_of(layer), members: kept})
 
     return start
 
@@ -112,10 +138,21 @@ def _check_ways(ways: int | None) -> None:
         raise ValueError(f"ways is {ways}; there must be at least 1 class")
 
 
+def _check_classes(tasks: Tasks, what: str) -> None:
+    if tasks.support_y.is_floating_point():
+        raise ValueError(f"{what} are of classes, and these targets are not class indices; use another start")
+
+
+def _parts(head: str, adapted: Mapping[str, Tensor], first: str, second: str) -> tuple[str, str, str]:
+    """The name of the layer ``head``, and those of two of its parameters."""
+    layer = list(adapted)[-1].rpartition(".")[0] if head == "@last" else head
+    one, other = (f"{layer}.{part}".removeprefix(".") for part in (first, second))
+    return layer, one, other
+
+
 def _linear(head: str, adapted: Mapping[str, Tensor], what: str) -> tuple[str, str]:
     """The names of the weight and the bias of the linear layer ``head``."""
-    layer = list(adapted)[-1].rpartition(".")[0] if head == "@last" else head
-    weight, bias = (f"{layer}.{part}".removeprefix(".") for part in ("weight", "bias"))
+    layer, weight, bias = _parts(head, adapted, "weight", "bias")
     if weight not in adapted or bias not in adapted or adapted[weight].ndim != 2:
         raise ValueError(
             f"{what} needs a linear layer {layer!r} with a weight and a bias that are adapted; those "

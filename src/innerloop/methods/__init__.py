@@ -11,6 +11,7 @@ from innerloop.methods.imaml import imaml
 from innerloop.methods.maml_plus_plus import maml_plus_plus
 from innerloop.methods.meta_curvature import meta_curvature
 from innerloop.methods.meta_sgd import meta_sgd
+from innerloop.methods.nearest_neighbour import nearest_neighbour
 from innerloop.methods.partial import anil, boil
 from innerloop.methods.protomaml import protomaml
 from innerloop.methods.prototypical import prototypical
@@ -32,6 +33,7 @@ __all__ = [
     "maml_plus_plus",
     "meta_curvature",
     "meta_sgd",
+    "nearest_neighbour",
     "protomaml",
     "prototypical",
     "reptile",

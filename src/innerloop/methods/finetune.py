@@ -15,8 +15,8 @@ __all__ = ["finetune"]
 
 @registered
 def finetune(
-    inner_lr: float = 1.0,
-    test_steps: int = 50,
+    inner_lr: float = 0.1,
+    test_steps: int = 20,
     *,
     ways: int | None = None,
     adapt: str = "@last",

@@ -98,6 +98,8 @@ def net_spec(config: Config) -> dict[str, Any]:
     arguments: dict[str, Any]
     if config.regression:
         name, arguments = "mlp", {"hidden": list(config.hidden), "activation": config.activation}
+    elif config.method == "nearest_neighbour":
+        name, arguments = "pixels", {"ways": config.ways}
     else:
         name, ways = "conv4", config.train_ways or config.ways
         arguments = {"ways": ways, "filters": config.filters, "pool": config.pool, "head_std": config.head_std}

@@ -61,6 +61,7 @@ class Config:
         "prototypical",
         "scratch",
         "finetune",
+        "nearest_neighbour",
         "anil",
         "boil",
         "meta_sgd",

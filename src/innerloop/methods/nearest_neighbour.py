@@ -1,0 +1,38 @@
+"""Nearest neighbour, the baseline that learns nothing at all."""
+
+from __future__ import annotations
+
+from innerloop.adaptation import Adaptation
+from innerloop.metagrad import untrained
+from innerloop.method import Method, registered
+from innerloop.rules import sgd
+from innerloop.starts import neighbours
+
+__all__ = ["nearest_neighbour"]
+
+
+@registered
+def nearest_neighbour() -> Method:
+    r"""A query is of the class of the support example that is the nearest to it, by Euclidean distance.
+
+    .. math:: \hat y(x) = y_s, \quad s = \operatorname{argmin}_j \lVert f(x) - f(x_j) \rVert^2
+
+    It has no steps and nothing to learn. The network's last layer is to be an :class:`innerloop.nets.Neighbours`, which
+    keeps the support set: in pixels with :func:`innerloop.nets.pixels`, in features behind any other layers. With one
+    example of each class this is :func:`prototypical`. Of classes that are equally near, the first is taken.
+
+    Raises:
+        ValueError: when it is used, and the last layer keeps no examples.
+
+    Example:
+        >>> import torch, innerloop as il
+        >>> x, y = torch.rand(6, 1, 28, 28), torch.arange(6) % 3
+        >>> predictor = il.Learner(il.nets.pixels(ways=3), il.nearest_neighbour()).adapt(x, y)
+        >>> bool((predictor.predict(x) == y).all())
+        True
+
+    References:
+        Vinyals, Blundell, Lillicrap, Kavukcuoglu, Wierstra: Matching Networks for One Shot Learning. NeurIPS 2016,
+        section 4.1, table 1 (Pixels), by the cosine as in :func:`innerloop.nets.pixels`.
+    """
+    return Method(Adaptation(sgd(0.0), 0, adapt="@last", start=neighbours()), untrained())  # the rule is never applied
