@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from core_helpers import assert_same, image_episode, smooth_net, vector_episode
+from torch import Tensor, nn
 
 import innerloop as il
 from innerloop.cli.main import main
@@ -27,6 +28,16 @@ def tight_episode(ways: int = 3, shots: int = 2, queries: int = 2, tasks: int = 
     y = torch.arange(ways)[None, :, None].expand(tasks, ways, shots + queries)
     parts = x[:, :, :shots], y[:, :, :shots], x[:, :, shots:], y[:, :, shots:]
     return il.Episode(*(part.flatten(1, 2) for part in parts))
+
+
+def descended(net: nn.Module, trained: nn.Module, episode: il.Episode, steps: int = 20) -> Tensor:
+    """The query loss of the first task after PyTorch's gradient descent on its support set, in place."""
+    optimizer = torch.optim.SGD(trained.parameters(), 0.5)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        F.cross_entropy(net(episode.support_x[0]), episode.support_y[0]).backward()
+        optimizer.step()
+    return F.cross_entropy(net(episode.query_x[0]), episode.query_y[0]).detach()
 
 
 # Prototypical networks
@@ -90,15 +101,7 @@ def test_training_from_scratch_is_gradient_descent_from_the_untrained_network() 
     net, episode = smooth_net(), tight_episode()
     result = il.evaluate(net, il.scratch(0.5, 20), lambda generator: episode, tasks=20)
     assert result.per_step[0] < 0.7 < 0.9 < result.mean
-    copy = smooth_net()
-    copy.load_state_dict(net.state_dict())
-    optimizer = torch.optim.SGD(copy.parameters(), 0.5)
-    for _ in range(20):
-        optimizer.zero_grad()
-        F.cross_entropy(copy(episode.support_x[0]), episode.support_y[0]).backward()
-        optimizer.step()
-    expected = F.cross_entropy(copy(episode.query_x[0]), episode.query_y[0]).detach()
-    torch.testing.assert_close(result.loss[0, -1], expected)
+    torch.testing.assert_close(result.loss[0, -1], descended(net, net, episode))
 
 
 def test_meta_training_from_scratch_changes_nothing() -> None:
@@ -159,15 +162,9 @@ def test_fine_tuning_is_gradient_descent_from_a_new_head(adapt: str) -> None:
     assert result.mean > 0.9
     copy = smooth_net()
     copy[0].load_state_dict(net[0].state_dict())
-    torch.nn.init.zeros_(copy[2].weight)
-    torch.nn.init.zeros_(copy[2].bias)
-    optimizer = torch.optim.SGD((copy[2] if adapt == "@last" else copy).parameters(), 0.5)
-    for _ in range(20):
-        optimizer.zero_grad()
-        F.cross_entropy(copy(episode.support_x[0]), episode.support_y[0]).backward()
-        optimizer.step()
-    expected = F.cross_entropy(copy(episode.query_x[0]), episode.query_y[0]).detach()
-    torch.testing.assert_close(result.loss[0, -1], expected)
+    nn.init.zeros_(copy[2].weight)
+    nn.init.zeros_(copy[2].bias)
+    torch.testing.assert_close(result.loss[0, -1], descended(copy, copy[2] if adapt == "@last" else copy, episode))
 
 
 def test_a_new_head_is_of_the_classes_of_the_task() -> None:
@@ -243,7 +240,7 @@ def test_the_nearest_of_all_examples_says_the_class(shots: int, execution: str) 
 
 def test_with_one_example_of_each_class_the_nearest_neighbour_is_the_nearest_prototype() -> None:
     net = il.nets.pixels(5).double()
-    linear = torch.nn.Sequential(net[0], torch.nn.Linear(784, 5)).double()
+    linear = nn.Sequential(net[0], nn.Linear(784, 5)).double()
     episode = image_episode(4)
     one = il.evaluate(net, il.nearest_neighbour(), lambda generator: episode, tasks=4)
     other = il.evaluate(linear, il.prototypical(), lambda generator: episode, tasks=4)

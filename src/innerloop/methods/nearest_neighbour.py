@@ -12,17 +12,20 @@ __all__ = ["nearest_neighbour"]
 
 
 @registered
-def nearest_neighbour() -> Method:
+def nearest_neighbour(*, head: str = "@last") -> Method:
     r"""A query is of the class of the support example that is the nearest to it, by Euclidean distance.
 
     .. math:: \hat y(x) = y_s, \quad s = \operatorname{argmin}_j \lVert f(x) - f(x_j) \rVert^2
 
-    It has no steps and nothing to learn. The network's last layer is to be an :class:`innerloop.nets.Neighbours`, which
+    It has no steps and nothing to learn. The network's head is to be an :class:`innerloop.nets.Neighbours`, which
     keeps the support set: in pixels with :func:`innerloop.nets.pixels`, in features behind any other layers. With one
     example of each class this is :func:`prototypical`. Of classes that are equally near, the first is taken.
 
+    Args:
+        head: the name of the layer that keeps examples; the last layer by default.
+
     Raises:
-        ValueError: when it is used, and the last layer keeps no examples.
+        ValueError: when it is used, and that layer keeps no examples.
 
     Example:
         >>> import torch, innerloop as il
@@ -35,4 +38,5 @@ def nearest_neighbour() -> Method:
         Vinyals, Blundell, Lillicrap, Kavukcuoglu, Wierstra: Matching Networks for One Shot Learning. NeurIPS 2016,
         section 4.1, table 1 (Pixels), by the cosine as in :func:`innerloop.nets.pixels`.
     """
-    return Method(Adaptation(sgd(0.0), 0, adapt="@last", start=neighbours()), untrained())  # the rule is never applied
+    only = head if head == "@last" else f"{head}.*"
+    return Method(Adaptation(sgd(0.0), 0, adapt=only, start=neighbours(head)), untrained())  # the rule is never applied
