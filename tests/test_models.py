@@ -376,3 +376,19 @@ def test_the_page_says_what_runs_together() -> None:
         name, how, why = (cell.strip() for cell in row.split("|")[1:4])
         assert how == ("together" if MODELS[name].serial is None else "one by one")
         assert bool(why) == (how == "one by one")
+
+
+@pytest.mark.parametrize("execution", ["serial", "batched"])
+@pytest.mark.parametrize("name", ["`nn.LSTM`", "`nn.TransformerEncoder`, dropout, padding"])
+def test_every_exact_estimator_takes_second_derivatives(name: str, execution: il.Execution) -> None:
+    model = available(name)
+    net, episode = model.net().train(), model.episode()
+    grads = []
+    for estimator in (il.unrolled(), il.checkpointed(), il.mixed_mode()):
+        torch.manual_seed(7)  # dropout is drawn in the same order
+        method = il.maml(0.1, 3, meta_gradient=estimator)
+        grads.append(il.meta_gradient(net, method, episode, execution=execution)[0])
+    for other in grads[1:]:
+        assert_same(other, grads[0])
+    implicit, _ = il.meta_gradient(net.eval(), il.imaml(0.1, 3), episode, execution=execution)
+    assert any(grad.any() for grad in implicit.values())
