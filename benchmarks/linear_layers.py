@@ -1,0 +1,121 @@
+"""Layers without kernels of their own: tasks run together against one by one, and against the rate of matrix products.
+
+    python benchmarks/linear_layers.py [--rounds 5]
+
+One thread, processor time, the median of interleaved rounds. One exact MAML meta-gradient of one inner step. The
+operations counted are those of the products with weights and of attention: forward 1, the inner gradient 2, and the
+derivative of both, which makes 9 of the support set; forward and gradient, 3, of the query set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from functools import partial
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+
+import innerloop as il
+
+
+class Encoder(nn.Module):
+    """One Transformer layer over sequences of vectors."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(width, 4, 4 * width, 0.0, batch_first=True)
+        self.encoder, self.head = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), nn.Linear(width, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Sequences ``[N, S, width]`` to logits ``[N, 5]``."""
+        return self.head(self.encoder(x).mean(1))
+
+
+class Recurrent(nn.Module):
+    """An LSTM over sequences of vectors."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(width, width, batch_first=True), nn.Linear(width, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Sequences ``[N, S, width]`` to logits ``[N, 5]``."""
+        return self.head(self.lstm(x)[0][:, -1])
+
+
+def products(net: nn.Module, shape: tuple[int, ...]) -> float:
+    """Multiply-adds of one example's forward pass, in products with weights and in attention."""
+    length = shape[0] if len(shape) > 1 else 1
+    weights = sum(p.numel() for p in net.parameters() if p.ndim == 2)
+    attention = sum(2 * length * length * m.embed_dim for m in net.modules() if isinstance(m, nn.MultiheadAttention))
+    return weights * length + attention
+
+
+CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "MLP, 1-40-40-1": (lambda: il.nets.mlp(outputs=5), (1,)),
+    "MLP, 64-256-256-5": (lambda: il.nets.mlp(64, 5, (256, 256)), (64,)),
+    "MLP, 784-512-512-5": (lambda: il.nets.mlp(784, 5, (512, 512)), (784,)),
+    "Transformer, 2 layers of 32, 16 words": (lambda: Encoder(32), (16, 32)),
+    "Transformer, 2 layers of 128, 16 words": (lambda: Encoder(128), (16, 128)),
+    "LSTM of 32, 16 words": (lambda: Recurrent(32), (16, 32)),
+    "LSTM of 128, 16 words": (lambda: Recurrent(128), (16, 128)),
+}
+
+
+def cpu_seconds(run: Callable[[], object], repeats: int = 1) -> float:
+    """Processor time of one call, the mean of so many."""
+    start = time.process_time()
+    for _ in range(repeats):
+        run()
+    return (time.process_time() - start) / repeats
+
+
+def measured(name: str, tasks: int, examples: int, rounds: int) -> list[str]:
+    """One row of the table: the ways to run tasks, which are first seen to agree, and a matrix product, in turns."""
+    make, shape = CASES[name]
+    torch.manual_seed(0)
+    net, a = make(), torch.randn(1024, 1024)
+    x, y = torch.randn(tasks, examples, *shape), torch.randint(5, (tasks, examples))
+    episode, method = il.Episode(x, y, x, y), il.maml(0.01, 1)
+    runs = {e: partial(il.meta_gradient, net, method, episode, execution=e) for e in ("batched", 4, "serial")}
+    first, *others = (run()[0] for run in runs.values())
+    for other in others:
+        for key, grad in first.items():
+            torch.testing.assert_close(other[key], grad, rtol=1e-3, atol=1e-5)
+    repeats = max(1, round(0.2 / cpu_seconds(runs["batched"])))
+    turns = [
+        [*(cpu_seconds(run, repeats) for run in runs.values()), cpu_seconds(partial(torch.mm, a, a), 3)]
+        for _ in range(rounds)
+    ]
+    *seconds, matmul = (median(column) for column in zip(*turns, strict=True))
+    rate = 12 * products(net, shape) * tasks * examples / min(seconds)
+    return [
+        name,
+        *(f"{1e3 * s:.1f}" for s in seconds),
+        f"{seconds[-1] / seconds[0]:.2f}",
+        f"{rate * matmul / 1024**3:.0%}",
+    ]
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--tasks", type=int, default=16)
+    parser.add_argument("--examples", type=int, default=10, help="of the support set, and of the query set")
+    parser.add_argument("--only", default="", help="the cases whose names contain this")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    print("| network | all together, ms | 4 together, ms | one by one, ms | ratio | of matmul, the fastest |")
+    print("|---|---|---|---|---|---|")
+    for name in CASES:
+        if options.only in name:
+            row = measured(name, options.tasks, options.examples, options.rounds)
+            print(f"| {' | '.join(row)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
