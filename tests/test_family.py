@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import innerloop as il
 from innerloop.execute import meta_params_of
 from innerloop.functional import StatelessModel
+from innerloop.metagrad.solvers import solve
 from innerloop.objectives import multi_step
 from innerloop.selection import complement, partition
 
@@ -376,12 +377,12 @@ def least_squares() -> tuple[nn.Module, il.Episode]:
 
 
 @pytest.mark.parametrize("execution", ["serial", "batched"])
-@pytest.mark.parametrize("solver", ["cg", "neumann"])
+@pytest.mark.parametrize("solver", ["cg", "neumann", "nystrom"])
 def test_imaml_is_the_unrolled_gradient_where_the_inner_problem_is_solved(solver: str, execution: str) -> None:
     net, episode = least_squares()
-    implicit = il.imaml(
-        0.1, 100, strength=6.0, solver_iterations=10 if solver == "cg" else 100, solver=solver, damping=0.0
-    )
+    # As many iterations or columns as there are parameters, which is exact.
+    count = 100 if solver == "neumann" else 10
+    implicit = il.imaml(0.1, 100, strength=6.0, solver_iterations=count, solver=solver, damping=0.0)
     _, unrolled = proximal_method(100, 6.0)
     grads, info = il.meta_gradient(net, implicit, episode, F.mse_loss, execution=execution)
     expected, observed = il.meta_gradient(net, unrolled, episode, F.mse_loss)
@@ -427,6 +428,54 @@ def test_a_start_is_differentiated_through() -> None:
     assert_same(grads[0], grads[1], rtol=1e-7)
 
 
+def symmetric_matrices(rank: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Of 3 tasks with 7 parameters in two tensors, and vectors to solve for."""
+    factor = torch.randn(3, 7, rank, generator=rng(5), dtype=torch.float64)
+    b = torch.randn(3, 7, generator=rng(6), dtype=torch.float64)
+    return factor @ factor.mT, {"w": b[:, :6].view(3, 2, 3), "b": b[:, 6:]}
+
+
+def nystrom_of(matrices: torch.Tensor, b: dict[str, torch.Tensor], shift: float, columns: int) -> torch.Tensor:
+    def product(v):
+        rows = torch.cat([v["w"].flatten(1), v["b"]], 1)
+        found = (matrices @ rows[..., None])[..., 0]
+        return {"w": found[:, :6].view(3, 2, 3), "b": found[:, 6:]}
+
+    found = solve("nystrom", product, b, shift, columns)
+    return torch.cat([found["w"].flatten(1), found["b"]], 1)
+
+
+@pytest.mark.parametrize(("rank", "columns"), [(7, 7), (7, 99), (3, 4), (3, 7)])
+def test_nystrom_is_a_dense_solution_where_the_columns_span_the_matrix(rank: int, columns: int) -> None:
+    matrices, b = symmetric_matrices(rank)
+    rows = torch.cat([b["w"].flatten(1), b["b"]], 1)
+    expected = torch.linalg.solve(matrices + 0.5 * torch.eye(7).double(), rows)
+    torch.testing.assert_close(nystrom_of(matrices, b, 0.5, columns), expected, rtol=1e-9, atol=1e-11)
+
+
+def test_nystrom_of_few_columns_is_between_nothing_and_the_solution() -> None:
+    """A further column adds to the approximation of a positive matrix, and so takes from b^T x."""
+    matrices, b = symmetric_matrices(7)
+    rows, matrix = torch.cat([b["w"].flatten(1), b["b"]], 1), matrices + 0.5 * torch.eye(7).double()
+    expected = torch.linalg.solve(matrix, rows)
+    differences = [rows / 0.5 - expected, *(nystrom_of(matrices, b, 0.5, k) - expected for k in (1, 3, 5))]
+    errors = [float((rows * d).sum()) for d in differences]
+    assert errors == sorted(errors, reverse=True)
+    assert 0 < errors[-1] < 0.5 * errors[0]
+
+
+def test_nystrom_depends_on_neither_how_tasks_run_nor_random_numbers() -> None:
+    net, episode = smooth_net(), vector_episode(4)
+    method = il.imaml(0.1, 5, solver="nystrom", solver_iterations=6)
+    expected, _ = il.meta_gradient(net, method, episode, execution="serial")
+    for execution in ("batched", 3):
+        torch.rand(1)
+        assert_same(il.meta_gradient(net, method, episode, execution=execution)[0], expected, rtol=1e-9)
+    few, _ = il.meta_gradient(net, il.imaml(0.1, 5, solver="nystrom", solver_iterations=2), episode)
+    with pytest.raises(AssertionError):
+        assert_same(few, expected, rtol=1e-3)
+
+
 def test_damping_is_more_strength_in_the_matrix_alone() -> None:
     net, episode = least_squares()
     adaptation = proximal_method(150, 2.0)[0].adaptation
@@ -448,7 +497,7 @@ def test_a_proximal_rule_is_exact_when_unrolled() -> None:
         (lambda: il.implicit(0.0), "strength is 0"),
         (lambda: il.implicit(1.0, iterations=0), "iterations is 0"),
         (lambda: il.implicit(1.0, damping=-1.0), "damping is -1"),
-        (lambda: il.implicit(1.0, solver="lu"), "solver is 'lu'; choose 'cg' or 'neumann'"),
+        (lambda: il.implicit(1.0, solver="lu"), "solver is 'lu'; choose 'cg', 'neumann', 'nystrom'"),
         (lambda: il.rules.proximal(il.rules.sgd(0.1), -1.0), "strength is -1"),
     ],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -12,19 +12,15 @@ from innerloop.adaptation import Adaptation
 from innerloop.episode import Episode
 from innerloop.inner_losses import InnerLoss
 from innerloop.metagrad.base import Info, MetaGradient, carried_state, pulled_back, scored_iterates, stack_steps
+from innerloop.metagrad.solvers import Product, Solver, solve
 from innerloop.objectives import accuracies
-from innerloop.params import METHOD_PREFIX, Params, leaves, map_params, scale
+from innerloop.params import METHOD_PREFIX, Params, leaves, scale
 from innerloop.unroll import Iterate, Problem, Support, Track, begin, named_gradients, unroll, without_gaps
 
 __all__ = ["implicit"]
 
-Product = Callable[[Params], Params]
-"""The product of a symmetric matrix for each task with vectors, all ``[T, ...]``."""
 
-
-def implicit(
-    strength: float, *, iterations: int = 5, solver: Literal["cg", "neumann"] = "cg", damping: float = 0.0
-) -> MetaGradient:
+def implicit(strength: float, *, iterations: int = 5, solver: Solver = "cg", damping: float = 0.0) -> MetaGradient:
     r"""The meta-gradient at the solution of the inner problem, whatever led there (iMAML).
 
     Where the inner loop has minimised :math:`L_i(\phi) + \frac{\lambda}{2} \lVert \phi - \theta \rVert^2`, the
@@ -39,9 +35,11 @@ def implicit(
 
     Args:
         strength: λ, that of :func:`innerloop.rules.proximal`.
-        iterations: iterations of the solver.
+        iterations: products with the Hessian that the solver takes.
         solver: ``cg`` for conjugate gradients; ``neumann`` for so many more terms of
-            :math:`\sum_j (-\nabla^2 L / \lambda)^j / \lambda`, which needs a Hessian smaller than λ.
+            :math:`\sum_j (-\nabla^2 L / \lambda)^j / \lambda`, which needs a Hessian smaller than λ; ``nystrom`` for
+            an approximation of the Hessian from so many of its columns, at the same coordinates for all tasks. It takes
+            no iterations, and holds all columns at once, each as large as the parameters.
         damping: added to λ in the matrix that is inverted. The original code has 1; 0 is exact.
 
     Raises:
@@ -57,21 +55,18 @@ def implicit(
         Rajeswaran, Finn, Kakade, Levine: Meta-Learning with Implicit Gradients. NeurIPS 2019, eq. 6 and algorithm 2.
         Lorraine, Vicol, Duvenaud: Optimizing Millions of Hyperparameters by Implicit Differentiation. AISTATS 2020
         (Neumann series).
+        Hataya, Yamada: Nystroem Method for Accurate and Scalable Implicit Differentiation. AISTATS 2023.
     """
     if not strength > 0 or iterations < 1 or not damping >= 0:
         raise ValueError(
             f"strength is {strength}, iterations is {iterations} and damping is {damping}; the strength must be "
             "positive, the iterations at least 1, the damping at least 0"
         )
-    if solver not in ("cg", "neumann"):
-        raise ValueError(f"solver is {solver!r}; choose 'cg' or 'neumann'")
+    if solver not in get_args(Solver):
+        raise ValueError(f"solver is {solver!r}; choose {', '.join(map(repr, get_args(Solver)))}")
 
-    def solve(hessian: Product, b: Params) -> Params:
-        if solver == "neumann":
-            return _neumann(hessian, b, strength + damping, iterations)
-        return _conjugate_gradients(
-            lambda v: map_params(lambda h, t: h + (strength + damping) * t, hessian(v), v), b, iterations
-        )
+    def solved(hessian: Product, b: Params) -> Params:
+        return solve(solver, hessian, b, strength + damping, iterations)
 
     def estimate(
         problem: Problem,
@@ -99,7 +94,7 @@ def implicit(
             found = {name: slopes[name] for name in at.fixed if name in slopes}
             solution = {name: slopes[name] for name in at.adapted if name in slopes}
             if adaptation.steps:
-                solution, through = _through_solution(problem, adaptation.inner_loss, at, support, slopes, solve=solve)
+                solution, through = _through_solution(problem, adaptation.inner_loss, at, support, slopes, solved=solved)
                 solution = scale(solution, strength)
                 found |= {name: found[name] - part if name in found else -part for name, part in through.items()}
             first = begin(problem, adaptation, theta, support, Track.UPDATES).adapted
@@ -123,7 +118,7 @@ def _through_solution(
     support: Support,
     slopes: Mapping[str, Tensor],
     *,
-    solve: Callable[[Product, Params], Params],
+    solved: Callable[[Product, Params], Params],
 ) -> tuple[Params, Params]:
     """``v = (H + λI)^-1 g``, and what v gives by the second derivatives in the parameters that are not adapted."""
     losses = problem.support_losses(inner_loss, at.adapted, at.fixed, support.x, support.y, twice=True)
@@ -137,44 +132,5 @@ def _through_solution(
         return {name: products[name] if name in products else torch.zeros_like(t) for name, t in v.items()}
 
     g = {name: slopes[name] if name in slopes else torch.zeros_like(t) for name, t in at.adapted.items()}
-    v = solve(hessian, g)
+    v = solved(hessian, g)
     return v, second(v, at.fixed)
-
-
-def _conjugate_gradients(matrix: Product, b: Params, iterations: int) -> Params:
-    """An approximate solution x of ``matrix(x) = b`` for each task, from zero."""
-    x = map_params(torch.zeros_like, b)
-    residual = direction = b
-    square = _dot(residual, residual)
-    for _ in range(iterations):
-        product = matrix(direction)
-        length = _ratio(square, _dot(direction, product))
-        x = _plus(x, length, direction)
-        residual = _plus(residual, -length, product)
-        square, before = _dot(residual, residual), square
-        direction = _plus(residual, _ratio(square, before), direction)
-    return x
-
-
-def _neumann(hessian: Product, b: Params, strength: float, terms: int) -> Params:
-    """``(H + λI)^-1 b`` as the series of which the first term is ``b / λ``."""
-    term = total = scale(b, 1 / strength)
-    for _ in range(terms):
-        term = scale(hessian(term), -1 / strength)
-        total = map_params(torch.add, total, term)
-    return total
-
-
-def _dot(a: Params, b: Params) -> Tensor:
-    """The inner product of each task, ``[T]``."""
-    return torch.stack([(t * b[name]).flatten(1).sum(1) for name, t in a.items()]).sum(0)
-
-
-def _ratio(a: Tensor, b: Tensor) -> Tensor:
-    """The quotient, and zero where there is nothing left to divide: the solution is found."""
-    return torch.where(b == 0, torch.zeros_like(a), a / torch.where(b == 0, torch.ones_like(b), b))
-
-
-def _plus(a: Params, factor: Tensor, b: Params) -> Params:
-    """``a + factor * b`` with a factor for each task."""
-    return map_params(lambda s, t: s + factor.view(-1, *[1] * (t.ndim - 1)) * t, a, b)

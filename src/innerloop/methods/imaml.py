@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from innerloop.adaptation import Adaptation
 from innerloop.metagrad import implicit
+from innerloop.metagrad.solvers import Solver
 from innerloop.method import Method, registered
 from innerloop.methods._steps import with_steps
 from innerloop.rules import proximal, sgd
@@ -22,7 +21,7 @@ def imaml(
     adapt: str = "*",
     strength: float = 2.0,
     solver_iterations: int = 5,
-    solver: Literal["cg", "neumann"] = "cg",
+    solver: Solver = "cg",
     damping: float = 1.0,
 ) -> Method:
     r"""iMAML: the inner loop stays near the start, and only its end enters the meta-gradient.
@@ -42,8 +41,8 @@ def imaml(
         test_steps: inner steps on new tasks; ``inner_steps`` by default.
         adapt: name patterns of the parameters to adapt, see :func:`innerloop.selection.partition`.
         strength: λ.
-        solver_iterations: iterations of the solver.
-        solver: ``cg`` (conjugate gradients) or ``neumann``, see :func:`innerloop.implicit`.
+        solver_iterations: products with the Hessian that the solver takes.
+        solver: ``cg`` (conjugate gradients), ``neumann`` or ``nystrom``, see :func:`innerloop.implicit`.
         damping: added to λ in the matrix that is inverted, see :func:`innerloop.implicit`.
 
     Raises:

@@ -113,10 +113,10 @@ class Config:
     """Bayesian MAML: how strongly the prior pulls each particle to zero."""
     leader_steps: int = 0
     """Bayesian MAML: steps of the leader in the chaser loss; 0 for the loss of the predictions."""
-    solver: Literal["cg", "neumann"] = "cg"
+    solver: Literal["cg", "neumann", "nystrom"] = "cg"
     """iMAML: how the linear system is solved."""
     solver_iterations: int = 5
-    """iMAML: iterations of the solver."""
+    """iMAML: products with the Hessian that the solver takes."""
     damping: float = 1.0
     """iMAML: what is added to lambda in the linear system."""
     precondition: str = "*"
