@@ -113,6 +113,18 @@ def test_a_sweep_and_its_picture(only, capsys, tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_lean_estimators_take_part_in_a_sweep_without_peers(capsys):
+    sweep = ["--sweep", "steps", "--values", "2", "6", "--no-peers", "--no-memory", "--json"]
+    assert main([*TINY, *sweep, "--estimators", "checkpointed", "mixed_mode"]) == 0
+    report = last_line(capsys)
+    assert report["missing"] == {}
+    lean = {f"{OURS} checkpointed", f"{OURS} mixed_mode"}
+    for row in report["rows"]:
+        assert row["seconds"].keys() == row["ratio_to_innerloop"].keys() == {OURS, *lean}
+        assert row["relative_difference"]["float64"].keys() == lean
+        assert row["fastest_peer"] is row["times_fastest_peer"] is None
+
+
 def test_rows_are_drawn_as_bars_with_their_memory(tmp_path):
     from innerloop.bench.plot import draw
 
@@ -292,6 +304,8 @@ def test_networks_fit_their_images_and_are_the_same_for_a_seed(network):
         (["--sweep", "ways", "--values", "1"], "at least 2"),
         (["--rows", "1", "--sweep", "steps"], "use one of them"),
         (["--executions", "0"], "--executions"),
+        (["--estimators", "mixed"], "mixed_mode"),
+        (["--estimators", "mixed_mode", "--what", "fomaml"], "--what maml"),
         (["--throughput", "--network", "mini-imagenet"], "--network"),
         (["--throughput", "--plot", "a.png"], "--plot"),
         (["--plot", "no/such/folder/a.png"], "does not exist"),

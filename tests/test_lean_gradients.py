@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import gc
-import importlib
-import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -32,6 +29,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import innerloop as il
+from innerloop.metagrad.kept import Kept
+from innerloop.unroll import Iterate
 
 LEAN = {
     "checkpointed": il.checkpointed(),
@@ -305,16 +304,53 @@ def peak_bytes(estimator, steps: int, *, hidden: int, support: int, rule=SGD) ->
     ("estimator", "least", "most"),
     [
         (il.unrolled(), 5, 9),
-        (il.checkpointed(), 1.5, 4),
+        (il.checkpointed(), 0.7, 1.15),
+        (il.checkpointed(8), 1.8, 4),
         (il.mixed_mode(), 0.9, 1.15),
         (il.mixed_mode("all"), 0.9, 1.3),
     ],
-    ids=["unrolled", "checkpointed", "mixed_mode", "mixed_mode all"],
+    ids=["unrolled", "checkpointed", "checkpointed 8", "mixed_mode", "mixed_mode all"],
 )
 def test_memory_at_32_steps_over_that_at_4(estimator, least: float, most: float, rule: str) -> None:
-    """With 400 examples, whose activations are far larger than the parameters: 2 and 7 steps in one segment."""
+    """With 400 examples, whose activations are far larger than the parameters; 8 segments have 1 and 4 steps."""
     few, many = (peak_bytes(estimator, steps, hidden=6, support=400, rule=RULES[rule]) for steps in (4, 32))
     assert least * few < many < most * few
+
+
+def test_few_steps_are_not_computed_again() -> None:
+    seen: list[int] = []
+
+    def loss(outputs, targets):
+        seen.append(len(outputs))
+        return F.cross_entropy(outputs, targets)
+
+    def calls(estimator, steps: int) -> int:
+        seen.clear()
+        il.meta_gradient(smooth_net(), il.maml(0.1, steps, meta_gradient=estimator), vector_episode(1), loss)
+        return len(seen) - 1  # the query loss
+
+    assert [calls(il.unrolled(), steps) for steps in (4, 9)] == [4, 9]
+    assert [calls(il.checkpointed(), steps) for steps in (4, 9, 64)] == [4, 9 + 6, 64 + 61]
+    assert [calls(il.checkpointed(segments), 9) for segments in (1, 2, 9)] == [9, 9 + 5, 9 + 9]
+
+
+def test_iterates_are_kept_side_by_side() -> None:
+    kept, shared = Kept(3), torch.ones(1).expand(2, 5)
+    given = []
+    for k in range(3):
+        weights = torch.full((2, 3, 4), float(k)).permute(0, 2, 1)
+        state = {"m": torch.full((2, 4 - k), 10.0 * k), "rate": shared}
+        given.append(Iterate({"w": weights}, {"fixed": shared}, state))
+        kept.push(given[-1])
+    found = [kept.pop() for _ in range(3)][::-1]
+    for mine, theirs in zip(found, given, strict=True):
+        assert torch.equal(mine.adapted["w"], theirs.adapted["w"])
+        assert mine.adapted["w"].stride() == theirs.adapted["w"].stride()
+        assert torch.equal(mine.state["m"], theirs.state["m"])
+        assert mine.state["rate"] is mine.fixed["fixed"] is shared
+    memory = {it.adapted["w"].untyped_storage().data_ptr() for it in found[1:]}
+    assert len(memory) == 1
+    assert memory.isdisjoint(it.adapted["w"].untyped_storage().data_ptr() for it in given)
 
 
 def test_memory_of_the_iterates() -> None:
@@ -365,17 +401,3 @@ def test_one_argument_away() -> None:
         assert_same(il.meta_gradient(net, il.maml(0.1, 5, meta_gradient=estimator), episode)[0], expected)
         method = replace(il.maml(0.1, 5), meta_gradient=estimator)
         assert_same(il.meta_gradient(net, method, episode)[0], expected)
-
-
-def test_the_benchmark_reports_each_point(monkeypatch, capsys) -> None:
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
-    bench = importlib.import_module("inner_steps")
-    sizes = ["--steps", "2", "--tasks", "1", "--queries", "1", "--rounds", "1"]
-    bench.main([*sizes, "--estimators", "unrolled", "mixed_mode('all')", "--json"])
-    report = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert [point["estimator"] for point in report["points"]] == ["unrolled", "mixed_mode('all')"]
-    for point in report["points"]:
-        assert point["steps"] == 2
-        assert min(*point["seconds"], *point["cpu_seconds"], point["peak_mib"]) > 0
-    with pytest.raises(ValueError, match="'mixed' is no estimator"):
-        bench.main([*sizes, "--estimators", "mixed"])

@@ -115,3 +115,20 @@ def map_nested(fn: Callable[..., Tensor], first: Any, *rest: Any) -> Any:
     if isinstance(first, tuple):
         return tuple(map_nested(fn, *items) for items in zip(first, *rest, strict=True))
     return None if first is None else fn(first, *rest)
+
+
+def flattened(nested: Any) -> list[Tensor]:
+    """The tensors of nested dicts and tuples, in the order of :func:`map_nested`.
+
+    Example:
+        >>> flattened(({"m": torch.ones(1)}, None))
+        [tensor([1.])]
+    """
+    found: list[Tensor] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    map_nested(note, nested)
+    return found

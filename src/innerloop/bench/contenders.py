@@ -1,14 +1,16 @@
-"""Who takes part: innerloop, in one way to run or several, and every peer that is there."""
+"""Who takes part: innerloop, in one way or several, and every peer that is there."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import nn
 
 from innerloop.bench.peers import PEERS, MetaGradientFn, Spec, Unavailable
 from innerloop.execute import Engine
+from innerloop.metagrad import MetaGradient, checkpointed, mixed_mode
 from innerloop.method import Method
 from innerloop.methods import fomaml, maml, reptile
 from innerloop.plans import Execution
@@ -19,9 +21,17 @@ OURS = "innerloop"
 """The name that innerloop has beside its peers."""
 
 
-def ours(net: nn.Module, spec: Spec, execution: Execution = "auto") -> MetaGradientFn:
+ESTIMATORS = {"checkpointed": checkpointed, "mixed_mode": mixed_mode}
+"""The exact meta-gradients that need less memory."""
+
+
+def ours(
+    net: nn.Module, spec: Spec, execution: Execution = "auto", estimator: MetaGradient | None = None
+) -> MetaGradientFn:
     """The meta-gradient by innerloop, its engine built once as :class:`innerloop.MetaTrainer` does."""
     engine, method = Engine(net, execution=execution), method_of(spec)
+    if estimator is not None:
+        method = replace(method, meta_gradient=estimator)
     return lambda episode: engine.meta_gradient(method, episode)[0]
 
 
@@ -32,9 +42,9 @@ def method_of(spec: Spec) -> Method:
     return (maml if spec.what == "maml" else fomaml)(spec.inner_lr, spec.steps)
 
 
-def names_of(executions: Sequence[Execution]) -> list[str]:
-    """Every contender, whether or not it is installed: innerloop, the peers, innerloop's further ways to run."""
-    return [OURS, *PEERS, *(f"{OURS} {execution}" for execution in executions)]
+def names_of(ways: Sequence[Execution | str], *, peers: bool = True) -> list[str]:
+    """Every contender, whether or not it is installed: innerloop, the peers, innerloop's further ways."""
+    return [OURS, *(PEERS if peers else ()), *(f"{OURS} {way}" for way in ways)]
 
 
 def contender(name: str, net: nn.Module, spec: Spec) -> MetaGradientFn:
@@ -48,17 +58,19 @@ def contender(name: str, net: nn.Module, spec: Spec) -> MetaGradientFn:
     if name in PEERS:
         return PEERS[name](net, spec)
     way = name.removeprefix(OURS).strip() or "auto"
+    if way in ESTIMATORS:
+        return ours(net, spec, estimator=ESTIMATORS[way]())
     if way.isdecimal():
         return ours(net, spec, int(way))
     return ours(net, spec, "serial" if way == "serial" else "batched" if way == "batched" else "auto")
 
 
 def contenders_of(
-    net: nn.Module, spec: Spec, executions: Sequence[Execution] = ()
+    net: nn.Module, spec: Spec, ways: Sequence[Execution | str] = (), *, peers: bool = True
 ) -> tuple[dict[str, MetaGradientFn], dict[str, str]]:
     """Every contender by name, innerloop first, each with its own copy of the network; and why others are missing."""
     contenders, missing = {}, {}
-    for name in names_of(executions):
+    for name in names_of(ways, peers=peers):
         try:
             contenders[name] = contender(name, net, spec)
         except (ImportError, Unavailable) as error:

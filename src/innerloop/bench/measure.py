@@ -33,8 +33,8 @@ def measure(row: Row, options: Options) -> dict[str, Any]:
     """
     spec = spec_of(options.what, row.sizes, options.inner_lr)
     net, episode = make_network(row, options.seed), episode_of(row, options.seed)
-    contenders, _ = contenders_of(net, spec, options.executions)
-    exact, _ = contenders_of(copy.deepcopy(net).double(), spec, options.executions)
+    contenders, _ = contenders_of(net, spec, options.ways, peers=options.peers)
+    exact, _ = contenders_of(copy.deepcopy(net).double(), spec, options.ways, peers=options.peers)
     failed = _failing(exact, _double(episode[:1]))
     for name in failed:
         del contenders[name], exact[name]

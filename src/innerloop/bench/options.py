@@ -48,6 +48,10 @@ class Options:
     """Inner learning rate; 0.4 for one step, 0.1 for several, 0.01 for more than ten if not given."""
     executions: tuple[Execution, ...] = ()
     """Further ways for innerloop to run the tasks: serial, batched, or so many at a time."""
+    estimators: tuple[Literal["checkpointed", "mixed_mode"], ...] = ()
+    """Further exact meta-gradients of innerloop, which need less memory."""
+    peers: bool = True
+    """Measure every peer that is installed."""
     memory: bool = True
     """Measure the peak memory of each contender in a process of its own."""
     throughput: bool = False
@@ -76,6 +80,8 @@ class Options:
                 "sizes", good, f"tasks, at least 2 ways, shots, at least {least} queries, steps; each at least 1"
             )
         self._check("executions", 0 not in self.executions, "serial, batched, auto, or positive numbers of tasks")
+        if self.estimators and self.what != "maml":
+            raise BenchError("--estimators are of the exact meta-gradient; use them with --what maml")
         fewest = 2 if self.sweep == "ways" else 1
         self._check("values", all(value >= fewest for value in self.values), f"whole numbers of at least {fewest}")
         if self.values and self.sweep is None:
@@ -86,6 +92,11 @@ class Options:
             raise BenchError("--throughput trains on characters; choose --network omniglot or maxpool")
         if self.throughput and (self.sweep is not None or self.rows):
             raise BenchError("--throughput measures whole training; it goes without --rows and --sweep")
+
+    @property
+    def ways(self) -> tuple[Execution | str, ...]:
+        """What innerloop does beside its default, each a contender of its own."""
+        return (*self.executions, *self.estimators)
 
     def chosen(self) -> list[Row]:
         """The rows to measure."""

@@ -38,7 +38,8 @@ def run_benchmark(options: Options, say: Callable[[str], None], plot: Path | Non
     """
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    used, where, missing = versions(), machine(), missing_peers(Spec(options.what, 0.1, 1))
+    used, where = versions(), machine()
+    missing = missing_peers(Spec(options.what, 0.1, 1)) if options.peers else {}
     report: dict[str, Any] = {"what": options.what, "versions": used, "machine": where, "threads": where["threads"]}
     if options.throughput:
         for line in heading(used, where, {}):

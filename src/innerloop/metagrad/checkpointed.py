@@ -9,6 +9,9 @@ from innerloop.metagrad.piecewise import Pieces, piecewise
 
 __all__ = ["checkpointed"]
 
+WHOLE = 4
+"""Inner steps that are few enough to be held whole."""
+
 
 def checkpointed(segments: int | None = None) -> MetaGradient:
     r"""The exact meta-gradient, by going back through the inner loop one segment at a time.
@@ -17,14 +20,15 @@ def checkpointed(segments: int | None = None) -> MetaGradient:
     segment, the last first, is computed once more with its graph and differentiated. The result is that of
     :func:`innerloop.unrolled` to rounding, with the same random numbers in layers such as dropout.
 
-    Memory is that of the graph of one segment or of the query loss, whichever is larger, and of one iterate (adapted
-    parameters and the rule's state) for each segment. It grows with the square root of the number of inner steps K.
-    Each inner step is computed twice and differentiated once, which takes 1.4 to 1.6 times as long as ``unrolled``
-    (``benchmarks/inner_steps.py``).
+    By default a segment has 4 inner steps, or half the square root of their number K from K = 65 on, and up to 4 steps
+    are one segment, as in ``unrolled``. Memory is that of the graph of one segment, or of all but one of the steps of
+    the last one and the query loss, and of an iterate (adapted parameters and the rule's state) for each segment; that
+    of the last one is kept from the way forth, and its steps alone are not computed twice. ``docs/performance.md`` has
+    time and memory from 1 to 128 steps.
 
     Args:
-        segments: the number of segments, at most K; about the square root of K by default. 1 has the graph of the
-            whole inner loop, as ``unrolled`` does.
+        segments: the number of segments, at most K. 1 has the graph of the whole inner loop; K has the least memory
+            where the graph of a step is much larger than an iterate.
 
     Raises:
         ValueError: fewer than one segment.
@@ -45,7 +49,7 @@ def checkpointed(segments: int | None = None) -> MetaGradient:
         raise ValueError(f"segments is {segments}; there must be at least 1")
 
     def pieces(steps: int) -> Pieces:
-        size = max(1, -(-steps // max(1, segments or math.isqrt(steps))))
-        return Pieces(kept=size, graph=size)
+        size = -(-steps // segments) if segments else max(WHOLE, math.ceil(math.sqrt(steps) / 2))
+        return Pieces(kept=max(1, size), graph=max(1, size), last=steps if steps <= size else size - 1)
 
     return piecewise(pieces)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,15 +22,24 @@ from innerloop.metagrad.base import (
     scored_iterates,
     stack_steps,
 )
+from innerloop.metagrad.kept import Kept
 from innerloop.objectives import accuracies
-from innerloop.params import Params, leaves, map_nested
+from innerloop.params import Params, flattened, leaves, map_nested
 from innerloop.rules.base import InnerRule, RuleState
 from innerloop.seeds import RandomState
-from innerloop.unroll import Iterate, Problem, Support, Track, begin, step, unroll, without_gaps
+from innerloop.unroll import Iterate, Problem, Support, Track, begin, step, without_gaps
 
 __all__ = ["Pieces", "piecewise"]
 
 T = TypeVar("T")
+
+
+class Compute(Protocol):
+    """How a part of the computation is called: for the first time, or again with the same random numbers."""
+
+    def __call__(self, what: str, k: int, compute: Callable[[], T]) -> T:
+        """The result of a part."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -40,10 +49,13 @@ class Pieces:
     Args:
         kept: steps between two iterates that are kept on the way forth.
         graph: steps that are differentiated in one graph on the way back; at most ``kept``.
+        last: steps at the end whose graph is kept from the way forth, so that they are not computed again. It is there
+            together with the graph of the query loss.
     """
 
     kept: int
     graph: int
+    last: int = 0
 
 
 def piecewise(pieces: Callable[[int], Pieces]) -> MetaGradient:
@@ -89,45 +101,57 @@ class _Pass:
     weights: Sequence[float]
     random: dict[tuple[str, int], RandomState] = field(default_factory=dict)
     losses: dict[int, Tensor] = field(default_factory=dict)
+    support_losses: list[Tensor] = field(default_factory=list)
     grads: dict[str, Tensor] = field(default_factory=dict)
 
     def run(self, pieces: Pieces) -> tuple[Params, Info]:
         """The sum of the tasks' meta-gradients, and what was observed."""
-        kept, support_losses, last = self.forth(pieces.kept)
-        cotangents, accuracy = self.score_last(last)
+        before = self.adaptation.steps - pieces.last
+        kept, iterate = self.forth(range(before), pieces.kept)
         moving: list[bool] = []
-        if flat := _flat(last.state):
+        if flattened(iterate.state):
             moving = _moving(self.adaptation.rule, self.again("begin", 0, self.begin))
-            cotangents += [None] * len(flat)
-        carried = carried_state(self.adaptation, last.state)
-        del last, flat
-        borders = range(0, self.adaptation.steps, pieces.kept)
-        for start in reversed(borders):
-            stop = min(start + pieces.kept, self.adaptation.steps)
+        cotangents, accuracy, carried = self.end(range(before, self.adaptation.steps), iterate, moving)
+        del iterate
+        for start in reversed(range(0, before, pieces.kept)):
+            stop = min(start + pieces.kept, before)
             cotangents = self.back(range(start, stop), kept.pop(), cotangents, size=pieces.graph, moving=moving)
         first = self.again("begin", 0, self.begin)
         self.add(pulled_back(_tensors(first), cotangents, self.theta))
         found = [self.grads.get(name) for name in self.theta]
         grads = without_gaps(self.theta, found, unused=self.problem.unused, what="meta-objective")
         loss = torch.stack([self.weights[k] * self.losses[k] for k in sorted(self.losses)]).sum(0)
-        return grads, Info(loss, stack_steps(support_losses, self.episode), accuracy, carried)
+        return grads, Info(loss, stack_steps(self.support_losses, self.episode), accuracy, carried)
 
-    def forth(self, every: int) -> tuple[list[Iterate], list[Tensor], Iterate]:
-        """Every so many iterates, the support losses, and the last iterate; all without a graph."""
-        kept: list[Iterate] = []
-        support_losses: list[Tensor] = []
-        iterates = unroll(self.problem, self.adaptation, self.theta, self.support, Track.NOTHING)
-        iterate = self.first_time("begin", 0, partial(next, iterates))
-        for k in range(self.adaptation.steps):
+    def forth(self, steps: range, every: int) -> tuple[Kept, Iterate]:
+        """Every so many iterates, and the one after these steps; all without a graph."""
+        kept = Kept(-(-len(steps) // every))
+        iterate = self.first_time("begin", 0, partial(self.begin, Track.NOTHING))
+        for k in steps:
             if k % every == 0:
-                kept.append(iterate)
+                kept.push(iterate)
             if self.weights[k] and (k == 0 or self.random):
                 # It is scored on the way back. Here it only draws its random numbers, if any, when it is its turn.
                 self.first_time("query", k, partial(self.query, iterate))
-            iterate = self.first_time("step", k, partial(next, iterates))
-            if iterate.support_losses is not None:
-                support_losses.append(iterate.support_losses)
-        return kept, support_losses, iterate
+            iterate = self.first_time("step", k, partial(self.step, iterate, k, Track.NOTHING))
+            self.note(iterate)
+        return kept, iterate
+
+    def end(
+        self, steps: range, iterate: Iterate, moving: Sequence[bool]
+    ) -> tuple[Cotangents, Tensor | None, RuleState | None]:
+        """The cotangents of an iterate from the last steps and the objective, the accuracy, and the carried state."""
+        first, outputs, given = self.cut_off(iterate, moving), list[Tensor](), Cotangents()
+        iterate = first
+        for k in steps:
+            iterate = self.onwards(iterate, k, self.first_time, outputs, given)
+            self.note(iterate)
+        cotangents, accuracy = self.score_last(iterate)
+        cotangents += [None] * len(flattened(iterate.state))
+        carried = carried_state(self.adaptation, iterate.state)
+        if steps:
+            cotangents = self.through(first, [*outputs, *_tensors(iterate)], given + cotangents)
+        return cotangents, accuracy, carried
 
     def back(
         self, steps: range, iterate: Iterate, cotangents: Cotangents, *, size: int, moving: Sequence[bool]
@@ -135,30 +159,32 @@ class _Pass:
         """The cotangents of the iterate before these steps from those after them, in pieces of a size."""
         start, stop = steps.start, steps.stop
         cuts = range(start, stop, size)
-        iterates = [iterate]
+        kept = Kept(len(cuts))
+        kept.push(iterate)
         for k in range(start, cuts[-1]):
             iterate = self.again("step", k, partial(self.step, iterate, k, Track.NOTHING))
             if k + 1 in cuts:
-                iterates.append(iterate)
-        del iterate
+                kept.push(iterate)
         for cut in reversed(cuts):
-            at = self.cut_off(iterates.pop(), moving)
-            cotangents = self.through(range(cut, min(cut + size, stop)), at, cotangents)
+            first, outputs, given = self.cut_off(kept.pop(), moving), list[Tensor](), Cotangents()
+            iterate = first
+            for k in range(cut, min(cut + size, stop)):
+                iterate = self.onwards(iterate, k, self.again, outputs, given)
+            outputs += _tensors(iterate)
+            del iterate
+            cotangents = self.through(first, outputs, given + cotangents)
         return cotangents
 
-    def through(self, steps: range, first: Iterate, cotangents: Cotangents) -> Cotangents:
-        """The same through the graph of these steps, whose first iterate consists of leaves."""
-        outputs: list[Tensor] = []
-        given: Cotangents = []
-        iterate = first
-        for k in steps:
-            if self.weights[k]:
-                scores, _ = self.again("query", k, partial(self.score, iterate, k))
-                outputs += iterate.adapted.values()
-                given += scores
-            iterate = self.again("step", k, partial(self.step, iterate, k, Track.EVERYTHING))
-        outputs += _tensors(iterate)
-        given += cotangents
+    def onwards(self, iterate: Iterate, k: int, compute: Compute, outputs: list[Tensor], given: Cotangents) -> Iterate:
+        """The next iterate with its graph; what the objective says of this one is noted."""
+        if self.weights[k]:
+            scores, _ = compute("query", k, partial(self.score, iterate, k))
+            outputs += iterate.adapted.values()
+            given += scores
+        return compute("step", k, partial(self.step, iterate, k, Track.EVERYTHING))
+
+    def through(self, first: Iterate, outputs: Sequence[Tensor], given: Cotangents) -> Cotangents:
+        """The cotangents of an iterate of leaves from those of what was computed from it."""
         inputs = {str(i): t for i, t in enumerate(_tensors(first))}
         found = pulled_back(outputs, given, {**inputs, **first.fixed})
         self.add({name: found[name] for name in first.fixed if name in found})
@@ -188,9 +214,9 @@ class _Pass:
         with torch.no_grad():
             return self.problem.query(iterate.adapted, iterate.fixed, self.episode)[1]
 
-    def begin(self) -> Iterate:
-        """The start with its graph."""
-        return begin(self.problem, self.adaptation, self.theta, self.support, Track.EVERYTHING)
+    def begin(self, track: Track = Track.EVERYTHING) -> Iterate:
+        """The start."""
+        return begin(self.problem, self.adaptation, self.theta, self.support, track)
 
     def step(self, iterate: Iterate, k: int, track: Track) -> Iterate:
         """One inner step."""
@@ -200,6 +226,11 @@ class _Pass:
         """The same values as leaves, to begin a graph with."""
         fixed = {name: self.theta[name] for name in iterate.fixed}
         return Iterate(leaves(iterate.adapted), fixed, _with_flags(iterate.state, moving))
+
+    def note(self, iterate: Iterate) -> None:
+        """Note what was observed on the way to an iterate."""
+        if iterate.support_losses is not None:
+            self.support_losses.append(iterate.support_losses)
 
     def add(self, grads: Mapping[str, Tensor]) -> None:
         """Add to the gradients of the meta-parameters."""
@@ -223,18 +254,6 @@ class _Pass:
             return compute()
 
 
-def _flat(state: RuleState) -> list[Tensor]:
-    """The tensors of a rule's state."""
-    found: list[Tensor] = []
-
-    def note(tensor: Tensor) -> Tensor:
-        found.append(tensor)
-        return tensor
-
-    map_nested(note, state)
-    return found
-
-
 def _with_flags(state: RuleState, flags: Sequence[bool]) -> RuleState:
     """The same values, those that are flagged as leaves to be differentiated with respect to."""
     remaining = iter(flags)
@@ -243,7 +262,7 @@ def _with_flags(state: RuleState, flags: Sequence[bool]) -> RuleState:
 
 def _tensors(iterate: Iterate) -> list[Tensor]:
     """All that the next step begins with."""
-    return [*iterate.adapted.values(), *_flat(iterate.state)]
+    return [*iterate.adapted.values(), *flattened(iterate.state)]
 
 
 def _moving(rule: InnerRule, start: Iterate) -> list[bool]:
@@ -253,10 +272,10 @@ def _moving(rule: InnerRule, start: Iterate) -> list[bool]:
     """
     params = leaves({name: t[:1] for name, t in start.adapted.items()})
     state = map_nested(lambda t: t[:1], start.state)
-    moving = [t.requires_grad for t in _flat(state)]
+    moving = [t.requires_grad for t in flattened(state)]
     while True:
         _, state = vmap(rule.step)(params, params, _with_flags(state, moving))
-        after = [was or t.requires_grad for was, t in zip(moving, _flat(state), strict=True)]
+        after = [was or t.requires_grad for was, t in zip(moving, flattened(state), strict=True)]
         if after == moving:
             return moving
         moving = after
