@@ -380,6 +380,8 @@ def test_out_of_memory_names_what_needs_less(error: Exception, kind: type[Except
     assert type(caught.value) is kind
     assert str(error) in str(caught.value)
     assert "12 inner steps of 2 tasks" in str(caught.value)
+    with pytest.raises(kind, match=r"il\.checkpointed\(3\)"):  # 3 steps are one segment by default
+        il.meta_gradient(smooth_net(), il.maml(0.1, 3), vector_episode(2), loss, execution="batched")
     assert caught.value.__cause__ is error
 
 

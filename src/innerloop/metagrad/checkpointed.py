@@ -10,7 +10,7 @@ from innerloop.metagrad.piecewise import Pieces, piecewise
 __all__ = ["checkpointed"]
 
 WHOLE = 4
-"""Inner steps that are few enough to be held whole."""
+"""Inner steps that are few enough to be held whole, where the number of segments is not given."""
 
 
 def checkpointed(segments: int | None = None) -> MetaGradient:

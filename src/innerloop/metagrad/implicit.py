@@ -94,7 +94,9 @@ def implicit(strength: float, *, iterations: int = 5, solver: Solver = "cg", dam
             found = {name: slopes[name] for name in at.fixed if name in slopes}
             solution = {name: slopes[name] for name in at.adapted if name in slopes}
             if adaptation.steps:
-                solution, through = _through_solution(problem, adaptation.inner_loss, at, support, slopes, solved=solved)
+                solution, through = _through_solution(
+                    problem, adaptation.inner_loss, at, support, slopes, solved=solved
+                )
                 solution = scale(solution, strength)
                 found |= {name: found[name] - part if name in found else -part for name, part in through.items()}
             first = begin(problem, adaptation, theta, support, Track.UPDATES).adapted

@@ -27,8 +27,8 @@ def mixed_mode(keep: int | Literal["all"] | None = None) -> MetaGradient:
     Memory is that of the graph of one inner step or of the query loss, whichever is larger, and of the iterates that
     are kept, each as large as the adapted parameters and the rule's state: ``keep`` of them, and K / ``keep`` between
     two of those. Each inner step is computed three times and differentiated once, which takes 1.7 to 2.1 times as long
-    as ``unrolled`` (``benchmarks/inner_steps.py``). With ``keep="all"`` a step is computed twice, and takes as long as
-    with :func:`innerloop.checkpointed`.
+    as ``unrolled`` (``docs/performance.md``). With ``keep="all"`` a step is computed twice, and takes as long as with
+    :func:`innerloop.checkpointed`.
 
     Where the graph of a step is many times larger than the parameters, as with large images or many examples,
     ``keep="all"`` costs little memory. Where it is not, ``checkpointed`` needs little more and is faster.

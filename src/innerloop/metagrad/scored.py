@@ -10,6 +10,7 @@ from torch import Tensor
 from innerloop.adaptation import Adaptation
 from innerloop.episode import Episode
 from innerloop.metagrad.base import Info, MetaGradient, carried_state, scored_iterates, stack_steps
+from innerloop.metagrad.checkpointed import WHOLE
 from innerloop.objectives import accuracies
 from innerloop.params import Params, leaves
 from innerloop.unroll import Problem, Support, Track, named_gradients, unroll
@@ -43,10 +44,11 @@ def unrolled() -> MetaGradient:
         except (MemoryError, RuntimeError) as error:
             if (same := _of_memory(error)) is None:
                 raise
+            segments = adaptation.steps if adaptation.steps <= WHOLE else ""  # few are one segment by default
             raise same(
                 f"{str(error) or 'out of memory'}\nThe graphs of {adaptation.steps} inner steps of {episode.tasks} "
                 "tasks did not fit. To need less, run fewer tasks at a time with execution=N, or take another exact "
-                "estimator: meta_gradient=il.checkpointed() or meta_gradient=il.mixed_mode()"
+                f"estimator: meta_gradient=il.checkpointed({segments}) or meta_gradient=il.mixed_mode()"
             ) from error
 
     return advised
