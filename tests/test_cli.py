@@ -235,7 +235,7 @@ def test_damaged_runs_are_named(run: Path, tmp_path: Path, capsys: pytest.Captur
     ):
         copy = tmp_path / victim
         copy.mkdir()
-        for path in run.iterdir():
+        for path in filter(Path.is_file, run.iterdir()):
             (copy / path.name).write_bytes(content if path.name == victim else path.read_bytes())
         assert main(["evaluate", str(copy), "--tasks", "2"]) == 2
         error = capsys.readouterr().err
@@ -244,12 +244,12 @@ def test_damaged_runs_are_named(run: Path, tmp_path: Path, capsys: pytest.Captur
 
 
 def test_a_finished_run_is_not_overwritten(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     assert main([*SINUSOID, "--out", str(run), "--quiet"]) == 2
     assert "--resume" in capsys.readouterr().err
     assert main([*SINUSOID, "--inner-lr", "0.02", "--out", str(run), "--resume", "--quiet"]) == 2
     assert "--inner-lr 0.01 (now 0.02)" in capsys.readouterr().err
-    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

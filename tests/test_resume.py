@@ -95,6 +95,14 @@ def metrics_without_rates(folder: Path) -> list[dict[str, float]]:
 def assert_same_run(folder: Path, whole: Path) -> None:
     assert_same_bits(folder / CHECKPOINT_FILE, whole / CHECKPOINT_FILE)
     assert_same_bits(folder / "learner.safetensors", whole / "learner.safetensors")
+    best = sorted(path.name for path in (whole / "best").iterdir())
+    assert len(best) == 5
+    assert sorted(path.name for path in (folder / "best").iterdir()) == best
+    for name in best:
+        assert_same_bits(folder / "best" / name / "learner.safetensors", whole / "best" / name / "learner.safetensors")
+        assert (folder / "best" / name / "learner.json").read_text() == (
+            whole / "best" / name / "learner.json"
+        ).read_text()
     assert metrics_without_rates(folder) == metrics_without_rates(whole)
 
 

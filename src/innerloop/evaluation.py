@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +21,7 @@ from innerloop.rules.base import RuleState
 from innerloop.seeds import Stream, generator_at
 from innerloop.unroll import Problem, Support, Track, unroll
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Evaluation", "Member", "evaluate", "evaluate_together"]
 
 
 @dataclass(frozen=True)
@@ -35,12 +34,14 @@ class Evaluation:
         accuracy: the fraction of right query predictions, of the same shape; None for regression.
         norm: the normalisation mode that the numbers hold for.
         calibration: how well the class probabilities after the last step fit, of all queries; None for regression.
+        members: of how many learners the outputs were averaged; 1 unless this is an ensemble.
     """
 
     loss: Tensor
     accuracy: Tensor | None
     norm: Norm
     calibration: Calibration | None = None
+    members: int = 1
 
     @property
     def scores(self) -> Tensor:
@@ -119,27 +120,74 @@ def evaluate(
         >>> result.metric, list(result.loss.shape)
         ('loss', [6, 2])
     """
+    return evaluate_together(
+        [Member(net, method, meta_params, rule_state)],
+        episodes,
+        tasks=tasks,
+        loss_fn=loss_fn,
+        norm=norm,
+        execution=execution,
+        seed=seed,
+        stream=stream,
+        every_step=every_step,
+    )
+
+
+@dataclass(frozen=True)
+class Member:
+    """A member of an ensemble; its parts are as for :func:`evaluate`."""
+
+    net: nn.Module
+    method: Method
+    meta_params: Mapping[str, Tensor] | None = None
+    rule_state: RuleState | None = None
+
+
+def evaluate_together(
+    members: Sequence[Member],
+    episodes: EpisodeSampler,
+    *,
+    tasks: int = 600,
+    loss_fn: LossFn = F.cross_entropy,
+    norm: Norm = "transductive",
+    execution: Execution = "auto",
+    seed: int = 0,
+    stream: Stream = Stream.TESTING,
+    every_step: bool = True,
+) -> Evaluation:
+    """Evaluate an ensemble: each member adapts to each task by itself, and their outputs (logits) are averaged.
+
+    The tasks and mini-batches are those that :func:`evaluate` has for the first member alone.
+
+    Args:
+        members: the members.
+        episodes: as for :func:`evaluate`.
+        tasks: as for :func:`evaluate`.
+        loss_fn: as for :func:`evaluate`; of the averaged outputs.
+        norm: as for :func:`evaluate`.
+        execution: as for :func:`evaluate`.
+        seed: as for :func:`evaluate`.
+        stream: as for :func:`evaluate`.
+        every_step: as for :func:`evaluate`.
+
+    Raises:
+        ValueError: as for :func:`evaluate`; there are no members, or they are scored after different numbers of steps.
+
+    References:
+        Antoniou, Edwards, Storkey: How to train your MAML. ICLR 2019, whose published code tests the five checkpoints
+        that were the best in validation like this.
+    """
     if tasks < 1:
         raise ValueError(f"tasks is {tasks}; an evaluation needs at least 1")
-    engine = Engine(net, loss_fn, norm=norm, execution=execution, unused="ignore", training=False)
-    meta = engine.packed(meta_params_of(engine.model.initial, method, meta_params))
-    generator = generator_at(seed, stream, device=next(iter(engine.model.initial.values())).device)
-
-    def score(problem: Problem, chunk: Episode, support: Support) -> _Scores:
-        losses, right, calibration = [], [], None
-        for k, iterate in enumerate(unroll(problem, method.test, meta, support, Track.NOTHING)):
-            if not every_step and k < method.test.steps:
-                continue
-            with torch.no_grad():
-                loss, outputs = problem.query(iterate.adapted, iterate.fixed, chunk)
-            losses.append(loss)
-            right.append(accuracies(outputs, chunk.query_y))
-        present = [accuracy for accuracy in right if accuracy is not None]
-        if present:
-            calibration = Calibration.of(outputs, chunk.query_y)
-        return _Scores(torch.stack(losses, 1), torch.stack(present, 1) if present else None, calibration)
-
-    parts: list[_Scores] = []
+    steps = {member.method.test.steps for member in members}
+    if not members or (every_step and len(steps) > 1):
+        raise ValueError(
+            f"an ensemble of {len(members)} members with {sorted(steps)} inner steps: give one or more, which take as "
+            "many steps, or pass every_step=False"
+        )
+    answering = [_answering(m, loss_fn, norm=norm, execution=execution, every_step=every_step) for m in members]
+    generator = generator_at(seed, stream, device=next(iter(members[0].net.parameters())).device)
+    losses, right, calibrations = [], [], []
     missing = tasks
     while missing > 0:
         episode = episodes(generator)
@@ -149,20 +197,57 @@ def evaluate(
             )
         episode = episode[:missing]
         missing -= episode.tasks
-        parts += engine.over_chunks(score, method.test, episode, rule_state, generator)
-    right = [part.accuracy for part in parts if part.accuracy is not None]
-    calibrations = [part.calibration for part in parts if part.calibration is not None]
+        state = generator.get_state()
+        answers = []
+        for answer in answering:
+            generator.set_state(state)  # the same mini-batches for all
+            answers.append(answer(episode, generator))
+        loss, outputs = answers[0]
+        if len(answers) > 1:
+            outputs = torch.stack([each for _, each in answers]).mean(0)
+            loss = _losses(loss_fn, outputs, episode.query_y)
+        losses.append(loss)
+        accuracy = [accuracies(at, episode.query_y) for at in outputs.unbind(1)]
+        if present := [a for a in accuracy if a is not None]:
+            right.append(torch.stack(present, 1))
+            calibrations.append(Calibration.of(outputs[:, -1], episode.query_y))
     return Evaluation(
-        loss=torch.cat([part.loss for part in parts]).cpu(),
+        loss=torch.cat(losses).cpu(),
         accuracy=torch.cat(right).cpu() if right else None,
         norm=norm,
         calibration=Calibration.together(calibrations) if calibrations else None,
+        members=len(members),
     )
 
 
-class _Scores(NamedTuple):
-    """Of some of the tasks: ``[T, K + 1]``, the same or None, and None where that is."""
+Answers = tuple[Tensor, Tensor]
+"""Query losses ``[T, S]`` and outputs ``[T, S, Q, ...]`` after the inner steps that are scored."""
 
-    loss: Tensor
-    accuracy: Tensor | None
-    calibration: Calibration | None
+
+def _answering(
+    member: Member, loss_fn: LossFn, *, norm: Norm, execution: Execution, every_step: bool
+) -> Callable[[Episode, torch.Generator], Answers]:
+    """What a member answers to the queries of a meta-batch."""
+    engine = Engine(member.net, loss_fn, norm=norm, execution=execution, unused="ignore", training=False)
+    adaptation = member.method.test
+    meta = engine.packed(meta_params_of(engine.model.initial, member.method, member.meta_params))
+
+    def chunk_answers(problem: Problem, chunk: Episode, support: Support) -> Answers:
+        found = []
+        for k, iterate in enumerate(unroll(problem, adaptation, meta, support, Track.NOTHING)):
+            if every_step or k == adaptation.steps:
+                with torch.no_grad():
+                    found.append(problem.query(iterate.adapted, iterate.fixed, chunk))
+        return torch.stack([loss for loss, _ in found], 1), torch.stack([outputs for _, outputs in found], 1)
+
+    def answers(episode: Episode, generator: torch.Generator) -> Answers:
+        chunks = list(engine.over_chunks(chunk_answers, adaptation, episode, member.rule_state, generator))
+        return torch.cat([loss for loss, _ in chunks]), torch.cat([outputs for _, outputs in chunks])
+
+    return answers
+
+
+def _losses(loss_fn: LossFn, outputs: Tensor, targets: Tensor) -> Tensor:
+    """The losses ``[T, S]`` of outputs ``[T, S, Q, ...]``."""
+    rows = [[loss_fn(at, y) for at in task] for task, y in zip(outputs, targets, strict=True)]
+    return torch.stack([torch.stack(row) for row in rows])

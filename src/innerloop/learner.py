@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from innerloop.checkpoint import CheckpointError, load_state, save_state, write_atomically
 from innerloop.episode import EpisodeSampler
-from innerloop.evaluation import Evaluation, evaluate
+from innerloop.evaluation import Evaluation, Member, evaluate_together
 from innerloop.execute import adapt, meta_params_of
 from innerloop.functional import Norm, StatelessModel
 from innerloop.method import METHODS, Method
@@ -129,20 +129,20 @@ class Learner:
         norm: Norm | None = None,
         seed: int = 0,
         every_step: bool = True,
+        others: Sequence[Learner] = (),
     ) -> Evaluation:
         """Adapt to new tasks and score the predictions, see :func:`innerloop.evaluate`.
 
-        ``norm`` is the learner's own mode if None.
+        ``norm`` is the learner's own mode if None. With ``others``, this learner and they are an ensemble: each adapts
+        by itself, and their outputs are averaged, see :func:`innerloop.evaluation.evaluate_together`.
         """
-        return evaluate(
-            self._net,
-            self.method,
+        members = [Member(each._net, each.method, each._meta_params, each._rule_state) for each in (self, *others)]
+        return evaluate_together(
+            members,
             episodes,
             tasks=tasks,
             loss_fn=self.loss_fn,
             norm=norm or self.norm,
-            meta_params=self._meta_params,
-            rule_state=self._rule_state,
             seed=seed,
             every_step=every_step,
         )

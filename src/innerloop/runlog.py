@@ -11,9 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from innerloop.checkpoint import write_atomically
+from torch import Tensor
 
-__all__ = ["RunLog", "read_metrics"]
+from innerloop.checkpoint import write_atomically
+from innerloop.metagrad.base import Info
+
+__all__ = ["RunLog", "Window", "read_metrics"]
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -96,6 +99,32 @@ class RunLog:
             for name, value in record.items():
                 if name != "iteration":
                     self._events.add_scalar(f"{group}/{name.removeprefix('val_')}", value, int(record["iteration"]))
+
+
+class Window:
+    """Sums of what was observed since the last record, on the device until they are read."""
+
+    def __init__(self, iterations: int = 0, sums: dict[str, Tensor] | None = None) -> None:
+        self.iterations, self.sums = iterations, sums or {}
+
+    def add(self, info: Info) -> None:
+        """One more iteration."""
+        observed = {"loss": info.loss, "accuracy": info.query_accuracy}
+        if info.support_losses.shape[1]:
+            observed["support_loss"] = info.support_losses[:, -1]
+        for name, values in observed.items():
+            if values is not None:
+                mean = values.mean().double()
+                self.sums[name] = self.sums[name].to(mean.device) + mean if name in self.sums else mean
+        self.iterations += 1
+
+    def means(self) -> dict[str, float]:
+        """The means over the iterations."""
+        return {name: float(total) / self.iterations for name, total in self.sums.items()}
+
+    def state(self) -> dict[str, Any]:
+        """The arguments that make it again."""
+        return {"iterations": self.iterations, "sums": dict(self.sums)}
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import math
 import signal
-import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal
 
 import torch
@@ -18,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from innerloop.best import BestLearners, Validated
 from innerloop.checkpoint import CheckpointError, load_state, save_state
 from innerloop.episode import Episode, EpisodeSampler
 from innerloop.evaluation import Evaluation, evaluate
@@ -31,9 +29,10 @@ from innerloop.params import map_nested
 from innerloop.plans import Execution
 from innerloop.precision import Precision
 from innerloop.rules.base import RuleState
-from innerloop.runlog import RunLog
+from innerloop.runlog import RunLog, Window
 from innerloop.seeds import RandomState, Stream, generator_at
 from innerloop.selection import partition
+from innerloop.stopping import stop_signals
 
 __all__ = ["DivergedError", "MetaTrainer", "TrainingStopped", "Validation"]
 
@@ -69,12 +68,14 @@ class Validation:
         tasks: how many.
         every: iterations between validations.
         keep_best: whether the learner kept is the best by validation, or the latest.
+        keep: with ``keep_best``, how many of the best learners are kept besides, for an ensemble.
     """
 
     episodes: EpisodeSampler
     tasks: int = 200
     every: int = 500
     keep_best: bool = True
+    keep: int = 5
 
 
 class MetaTrainer:
@@ -143,7 +144,8 @@ class MetaTrainer:
         self.iteration = 0
         self.best: float | None = None
         self._validated = 0
-        self._window = _Window()
+        self._best_learners = BestLearners()
+        self._window = Window()
 
     def step(self, episode: Episode, generator: torch.Generator | None = None) -> Info:
         """One outer update on a meta-batch.
@@ -189,9 +191,9 @@ class MetaTrainer:
     ) -> None:
         """Train until ``iterations`` outer updates are done.
 
-        With a folder, a checkpoint is kept there, metrics (``metrics.jsonl`` and TensorBoard events), and the
-        learner to deploy. SIGINT and SIGTERM then save before training stops; a run killed without warning goes on
-        from its last checkpoint, to the same bits on the same machine.
+        With a folder, a checkpoint is kept there, metrics (``metrics.jsonl`` and TensorBoard events), the learner to
+        deploy, and under ``best`` those of the best validations. SIGINT and SIGTERM then save before training stops; a
+        run killed without warning goes on from its last checkpoint, to the same bits on the same machine.
 
         Args:
             episodes: draws the meta-batches.
@@ -224,23 +226,28 @@ class MetaTrainer:
                 self._check_finite()
                 if learner:
                     self.learner(net_spec=net_spec, about=about).save(folder)
+                if (entry := self._best_learners.of(self.iteration)) is not None:
+                    scored = {**(about or {}), f"val_{entry.metric}": entry.score}
+                    where = self._best_learners.folder(folder, self.iteration)
+                    self.learner(net_spec=net_spec, about=scored).save(where)
                 self.save(folder / CHECKPOINT_FILE)
+                self._best_learners.drop_others(folder)
 
         log = RunLog(iterations, self.iteration, folder=folder, progress=progress)
         if self._engine.execution == "auto" and iterations - self.iteration >= LONG:
             self._calibrate(episodes, log)
         try:
-            with _stop_signals(enabled=folder is not None) as received:
+            with stop_signals(enabled=folder is not None) as received:
                 while True:
                     keeps_best = validation is not None and validation.keep_best
-                    improved = False
+                    improved = among_best = False
                     if received:
                         save(learner=not keeps_best or self.best is None)
                         raise TrainingStopped(received[0], self.iteration)
                     finished = self.iteration >= iterations
                     if validation is not None and self._is_due(validation.every, finished=finished):
-                        improved = self._validate(validation, log)
-                    if finished or improved or self.iteration % save_every == 0:
+                        improved, among_best = self._validate(validation, log)
+                    if finished or among_best or improved or self.iteration % save_every == 0:
                         save(learner=improved or not keeps_best or self.best is None)
                     if finished:
                         break
@@ -274,6 +281,7 @@ class MetaTrainer:
             "execution": self._engine.execution,
             "best": self.best,
             "validated": self._validated,
+            "best_learners": [tuple(entry) for entry in self._best_learners.entries],
             "meta_params": dict(self.meta_params),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
@@ -307,7 +315,8 @@ class MetaTrainer:
         if self._engine.execution == "auto":
             self._engine.execution = state.get("execution", "auto")
         self.iteration, self.best, self._validated = state["iteration"], state["best"], state["validated"]
-        self._window = _Window(**state["window"])
+        self._best_learners = BestLearners(entries=(Validated(*entry) for entry in state.get("best_learners", ())))
+        self._window = Window(**state["window"])
         cuda = state["random"]["cuda"] if self.device.type == "cuda" else None  # a run may go on on another device
         RandomState(state["random"]["cpu"], cuda, self.device).restore()
 
@@ -330,7 +339,7 @@ class MetaTrainer:
         if self.iteration % log_every == 0:
             rate = float(self.optimizer.param_groups[0]["lr"])
             means = self._window.means()
-            self._window = _Window()
+            self._window = Window()
             if not all(math.isfinite(value) for value in means.values()):
                 raise DivergedError(f"the loss became infinite or NaN by iteration {self.iteration}")
             log.train({"iteration": self.iteration, **means, "outer_lr": rate})
@@ -339,16 +348,18 @@ class MetaTrainer:
         """Whether to validate now. A run that was stopped between an iteration and its validation makes up for it."""
         return 0 < self.iteration != self._validated and (finished or self.iteration % every == 0)
 
-    def _validate(self, validation: Validation, log: RunLog) -> bool:
-        """Validate, and say whether it is the best so far."""
+    def _validate(self, validation: Validation, log: RunLog) -> tuple[bool, bool]:
+        """Validate, and say whether it is the best so far, and whether it is among the best."""
         result = self._evaluate(validation.episodes, validation.tasks, self.norm, Stream.VALIDATION, every_step=False)
         self._validated = self.iteration
         improved = validation.keep_best and result.better_than(self.best)
         if improved:
             self.best = result.mean
+        self._best_learners.most = validation.keep if validation.keep_best else 0
+        among_best = self._best_learners.note(self.iteration, result)
         record = {f"val_{result.metric}": result.mean, "val_loss": float(result.loss[:, -1].mean())}
         log.validation({"iteration": self.iteration, **record, "val_ci95": result.ci95}, best=improved)
-        return improved
+        return improved, among_best
 
     def _evaluate(
         self, episodes: EpisodeSampler, tasks: int, norm: Norm, stream: Stream, *, every_step: bool = True
@@ -373,29 +384,6 @@ class MetaTrainer:
             raise DivergedError(f"a parameter became infinite or NaN by iteration {self.iteration}")
 
 
-class _Window:
-    """Sums of what was observed since the last record, on the device until they are read."""
-
-    def __init__(self, iterations: int = 0, sums: dict[str, Tensor] | None = None) -> None:
-        self.iterations, self.sums = iterations, sums or {}
-
-    def add(self, info: Info) -> None:
-        observed = {"loss": info.loss, "accuracy": info.query_accuracy}
-        if info.support_losses.shape[1]:
-            observed["support_loss"] = info.support_losses[:, -1]
-        for name, values in observed.items():
-            if values is not None:
-                mean = values.mean().double()
-                self.sums[name] = self.sums[name].to(mean.device) + mean if name in self.sums else mean
-        self.iterations += 1
-
-    def means(self) -> dict[str, float]:
-        return {name: float(total) / self.iterations for name, total in self.sums.items()}
-
-    def state(self) -> dict[str, Any]:
-        return {"iterations": self.iterations, "sums": dict(self.sums)}
-
-
 def _all_finite(tensors: Iterable[Tensor]) -> bool:
     return all(bool(torch.isfinite(tensor.sum())) for tensor in tensors)
 
@@ -405,26 +393,3 @@ def _last_good(folder: Path | None) -> str:
         return "try a smaller inner or outer learning rate"
     path = folder / CHECKPOINT_FILE
     return f"the last good checkpoint is {path}; try a smaller inner or outer learning rate"
-
-
-@contextmanager
-def _stop_signals(*, enabled: bool) -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying of them; a second one acts as usual."""
-    received: list[int] = []
-    if not enabled or threading.current_thread() is not threading.main_thread():
-        yield received
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def note(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        for each, handler in before.items():
-            signal.signal(each, handler)
-
-    for number in before:
-        signal.signal(number, note)
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -81,6 +81,9 @@ class EvaluateArguments:
     """Seed of the tasks; the run's if not given."""
     last_step: bool = False
     """Score after the last inner step alone, which takes less time."""
+    ensemble: int | None = None
+    """Average the outputs of so many learners of the run, those with the best validations; MAML++ was published with 5.
+    The run's learner alone if not given."""
     calibration: Path | None = None
     """PNG file to draw a reliability diagram into: accuracy by confidence."""
     json: bool = False

@@ -40,7 +40,7 @@ usage: innerloop COMMAND ...
 
   innerloop train RECIPE [--data-dir D] [--iterations N] [--device cpu|cuda] [--seed S] [--out RUN] [--resume] ...
                               meta-train by a recipe; 'innerloop train RECIPE --help' lists every setting
-  innerloop evaluate RUN [--tasks N] [--norm transductive|inductive] [--calibration FILE] [--json] ...
+  innerloop evaluate RUN [--tasks N] [--norm transductive|inductive] [--ensemble N] [--calibration FILE] [--json] ...
                               evaluate a run on new tasks, by its recipe's protocol
   innerloop recipes           list the recipes
   innerloop quickstart        train and evaluate MAML and Reptile within minutes
@@ -124,6 +124,7 @@ def evaluate(argv: Sequence[str]) -> int:
         split=arguments.split,
         seed=arguments.seed,
         last_step=arguments.last_step,
+        ensemble=arguments.ensemble,
     )
     print("\n".join(_described(result)))
     if arguments.calibration is not None and result.evaluation.calibration is not None:
@@ -197,6 +198,8 @@ def _described(result: RunResult) -> list[str]:
     task = "" if run.config.regression else f" {run.config.ways}-way"
     protocol = f"{run.config.dataset}{task} {run.config.shots}-shot, {result.split} split"
     lines = [f"{run.recipe}: {protocol}, {len(evaluation.loss)} tasks, {steps} inner steps, {evaluation.norm}"]
+    if evaluation.members > 1:
+        lines.append(f"ensemble of {evaluation.members} checkpoints of the run, outputs averaged")
     if evaluation.accuracy is None:
         lines.append(f"loss {evaluation.mean:.4f} ± {evaluation.ci95:.4f}")
         per_step = [f"{value:.3f}" for value in evaluation.per_step]

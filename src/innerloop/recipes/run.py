@@ -1,7 +1,8 @@
 """Training runs and their folders: what ``innerloop train`` and ``innerloop evaluate`` do.
 
 A run folder holds ``config.json`` (the resolved configuration), ``metrics.jsonl`` and TensorBoard events,
-``checkpoint.safetensors`` (to resume from), ``learner.json`` and ``learner.safetensors`` (to deploy), ``curves.png``.
+``checkpoint.safetensors`` (to resume from), ``learner.json`` and ``learner.safetensors`` (to deploy), ``curves.png``,
+and in ``best/ITERATION`` the learners of the best validations (for an ensemble).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, Literal
 
 import torch
 
+from innerloop.best import best_learners
 from innerloop.calibration import Calibration
 from innerloop.checkpoint import CheckpointError, write_atomically
 from innerloop.evaluation import Evaluation
@@ -56,6 +58,7 @@ class RunResult:
             "run": str(self.run.folder),
             "recipe": self.run.recipe,
             "method": config.method,
+            "ensemble": result.members if result.members > 1 else None,
             result.metric: result.mean,
             "ci95": result.ci95,
             "tasks": len(result.loss),
@@ -162,6 +165,7 @@ def evaluate_run(
     split: Literal["train", "val", "test"] = "test",
     seed: int | None = None,
     last_step: bool = False,
+    ensemble: int | None = None,
 ) -> RunResult:
     """Evaluate a run's learner by its recipe's protocol.
 
@@ -172,16 +176,23 @@ def evaluate_run(
         norm: the normalisation mode; the recipe's if None.
         split: which characters to draw tasks from.
         seed: seed of the tasks; the run's if None.
+        ensemble: of how many of the learners that were the best in validation to average the outputs, as the published
+            code of MAML++ does; None for the run's learner alone.
         last_step: whether to score after the last inner step alone, which takes less time.
 
     Raises:
         CheckpointError: the folder holds no run, or a damaged one.
-        ConfigError: the number of tasks is below 1.
+        ConfigError: the number of tasks is below 1, or that of the ensemble.
         DataError: the data is absent or damaged, or has no such split.
     """
+    if ensemble is not None and ensemble < 1:
+        raise ConfigError(f"--ensemble is {ensemble}; it must be a whole number of at least 1")
     run = read_run(folder)
     config = replace(run.config, test_tasks=run.config.test_tasks if tasks is None else tasks)
-    learner = Learner.load(folder, device=source.device)
+    if ensemble is None:
+        learner, others = Learner.load(folder, device=source.device), []
+    else:
+        learner, *others = best_learners(folder, ensemble, device=source.device)
     episodes = source.evaluation(config, split)
     started = time.monotonic()
     evaluation = learner.evaluate(
@@ -190,6 +201,7 @@ def evaluate_run(
         norm=norm or config.norm,
         seed=config.seed if seed is None else seed,
         every_step=not last_step,
+        others=others,
     )
     return RunResult(run, evaluation, learner.method.test.steps, split, time.monotonic() - started)
 
