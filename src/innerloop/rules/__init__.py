@@ -10,6 +10,7 @@ from innerloop.rules.kronecker import kronecker
 from innerloop.rules.learned import learned_rates, learned_sgd
 from innerloop.rules.proximal import proximal
 from innerloop.rules.rmsprop import rmsprop
+from innerloop.rules.settings import learned_settings
 from innerloop.rules.sgd import sgd
 from innerloop.rules.singular import singular
 from innerloop.rules.svgd import svgd
@@ -27,6 +28,7 @@ __all__ = [
     "from_torch",
     "kronecker",
     "learned_rates",
+    "learned_settings",
     "learned_sgd",
     "proximal",
     "rmsprop",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from innerloop.params import Params, map_params
-from innerloop.rules._checks import check_at_least
+from innerloop.rules._checks import Setting, check_at_least, is_off
 from innerloop.rules._numeric import counter, safe_sqrt
 from innerloop.rules.base import InnerRule, RuleState
 
@@ -16,12 +16,12 @@ __all__ = ["adagrad"]
 
 
 def adagrad(
-    lr: float,
+    lr: Setting,
     *,
-    lr_decay: float = 0.0,
-    weight_decay: float = 0.0,
-    initial_accumulator_value: float = 0.0,
-    eps: float = 1e-10,
+    lr_decay: Setting = 0.0,
+    weight_decay: Setting = 0.0,
+    initial_accumulator_value: Setting = 0.0,
+    eps: Setting = 1e-10,
 ) -> InnerRule:
     r"""Adagrad (Duchi et al., 2011), differentiable, step for step equal to ``torch.optim.Adagrad``.
 
@@ -56,11 +56,11 @@ def adagrad(
     )
 
     def init(params: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> RuleState:
-        sums = map_params(lambda p: torch.full_like(p, initial_accumulator_value), params)
+        sums = map_params(lambda p: torch.zeros_like(p) + initial_accumulator_value, params)
         return {"count": counter(next(iter(params.values()))), "sum": sums}
 
     def step(params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState) -> tuple[Params, RuleState]:
-        if weight_decay:
+        if not is_off(weight_decay):
             grads = map_params(lambda g, p: g + weight_decay * p, grads, params)
         count: Tensor = state["count"]
         rate = lr / (1 + count * lr_decay)

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from innerloop.params import Params, map_params, scale
-from innerloop.rules._checks import check_at_least, check_below
+from innerloop.params import Params, map_params
+from innerloop.rules._checks import Setting, check_at_least, check_below, is_off
 from innerloop.rules._numeric import counter, safe_sqrt
 from innerloop.rules.base import InnerRule, RuleState
 
@@ -17,7 +17,7 @@ __all__ = ["adam", "adamw"]
 
 
 def adam(
-    lr: float, *, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0
+    lr: Setting, *, betas: tuple[Setting, Setting] = (0.9, 0.999), eps: Setting = 1e-8, weight_decay: Setting = 0.0
 ) -> InnerRule:
     r"""Adam (Kingma and Ba, 2015), differentiable, step for step equal to ``torch.optim.Adam``.
 
@@ -49,15 +49,15 @@ def adam(
     def init(params: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> RuleState:
         some = next(iter(params.values()))
         zeros = map_params(torch.zeros_like, params)
-        m = zeros if beta1 else {}  # with β1 = 0, m is the gradient and nothing is carried
+        m = {} if is_off(beta1) else zeros  # with β1 = 0, m is the gradient and nothing is carried
         return {"count": counter(some), "m": m, "v": zeros}
 
     def step(params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState) -> tuple[Params, RuleState]:
-        if weight_decay:
+        if not is_off(weight_decay):
             grads = map_params(lambda g, p: g + weight_decay * p, grads, params)
         count = state["count"] + 1
-        m = map_params(lambda m, g: (beta1 * m).add_(g, alpha=1 - beta1), state["m"], grads) if beta1 else {}
-        v = map_params(lambda v, g: (beta2 * v).add_(g * g, alpha=1 - beta2), state["v"], grads)
+        m = {} if is_off(beta1) else map_params(lambda m, g: _mean(beta1, m, g), state["m"], grads)
+        v = map_params(lambda v, g: _mean(beta2, v, g * g), state["v"], grads)
         rate = lr / _bias_correction(beta1, count)
         root = _bias_correction(beta2, count).sqrt()
 
@@ -72,7 +72,7 @@ def adam(
 
 
 def adamw(
-    lr: float, *, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.01
+    lr: Setting, *, betas: tuple[Setting, Setting] = (0.9, 0.999), eps: Setting = 1e-8, weight_decay: Setting = 0.01
 ) -> InnerRule:
     r"""Adam with decoupled weight decay, differentiable, step for step equal to ``torch.optim.AdamW``.
 
@@ -99,11 +99,20 @@ def adamw(
     inner = adam(lr, betas=betas, eps=eps)
 
     def step(params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState) -> tuple[Params, RuleState]:
-        return inner.step(scale(params, 1 - lr * weight_decay), grads, state)
+        return inner.step(map_params(lambda p: p * (1 - lr * weight_decay), params), grads, state)
 
     return inner._replace(step=step)
 
 
-def _bias_correction(beta: float, count: Tensor) -> Tensor:
+def _mean(beta: Setting, mean: Tensor, new: Tensor) -> Tensor:
+    """``beta * mean + (1 - beta) * new``."""
+    if isinstance(beta, Tensor):
+        return beta * mean + (1 - beta) * new
+    return (beta * mean).add_(new, alpha=1 - beta)
+
+
+def _bias_correction(beta: Setting, count: Tensor) -> Tensor:
     """``1 - beta**count``, without the cancellation that costs float32 four digits at the first steps."""
-    return torch.ones_like(count) if beta == 0 else -torch.expm1(count * math.log(beta))
+    if is_off(beta):
+        return torch.ones_like(count)
+    return -torch.expm1(count * (beta.log() if isinstance(beta, Tensor) else math.log(beta)))

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from innerloop.params import Params, map_params
-from innerloop.rules._checks import check_at_least
+from innerloop.rules._checks import Setting, check_at_least
 from innerloop.rules.base import InnerRule, RuleState
 
 __all__ = ["proximal"]
 
 
-def proximal(rule: InnerRule, strength: float) -> InnerRule:
+def proximal(rule: InnerRule, strength: Setting) -> InnerRule:
     r"""Have a rule minimise the support loss with a pull back to where the inner loop started.
 
     .. math:: g \leftarrow g + \lambda (\theta_k - \theta_0)

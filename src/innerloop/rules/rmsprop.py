@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from innerloop.params import Params, map_params
-from innerloop.rules._checks import check_at_least, check_below
+from innerloop.rules._checks import Setting, check_at_least, check_below, is_off
 from innerloop.rules._numeric import safe_sqrt
 from innerloop.rules.base import InnerRule, RuleState
 
@@ -16,12 +16,12 @@ __all__ = ["rmsprop"]
 
 
 def rmsprop(
-    lr: float,
+    lr: Setting,
     *,
-    alpha: float = 0.99,
-    eps: float = 1e-8,
-    weight_decay: float = 0.0,
-    momentum: float = 0.0,
+    alpha: Setting = 0.99,
+    eps: Setting = 1e-8,
+    weight_decay: Setting = 0.0,
+    momentum: Setting = 0.0,
     centered: bool = False,
 ) -> InnerRule:
     r"""RMSprop (Hinton, 2012), differentiable, step for step equal to ``torch.optim.RMSprop``.
@@ -54,10 +54,10 @@ def rmsprop(
 
     def init(params: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> RuleState:
         zeros = map_params(torch.zeros_like, params)
-        return {"v": zeros, "mean": zeros if centered else {}, "b": zeros if momentum else {}}
+        return {"v": zeros, "mean": zeros if centered else {}, "b": {} if is_off(momentum) else zeros}
 
     def step(params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState) -> tuple[Params, RuleState]:
-        if weight_decay:
+        if not is_off(weight_decay):
             grads = map_params(lambda g, p: g + weight_decay * p, grads, params)
         v = map_params(lambda v, g: alpha * v + (1 - alpha) * (g * g), state["v"], grads)
         mean, spread = state["mean"], v
@@ -66,7 +66,7 @@ def rmsprop(
             spread = map_params(lambda v, m: v - m * m, v, mean)
         moves = map_params(lambda g, s: g / (safe_sqrt(s) + eps), grads, spread)
         b = state["b"]
-        if momentum:
+        if not is_off(momentum):
             b = moves = map_params(lambda b, m: momentum * b + m, b, moves)
         return map_params(lambda p, m: p - lr * m, params, moves), {"v": v, "mean": mean, "b": b}
 

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from innerloop.params import Params, map_params
-from innerloop.rules._checks import check_at_least, check_below
+from innerloop.rules._checks import Setting, check_at_least, check_below, is_off
 from innerloop.rules.base import InnerRule, RuleState
 
 __all__ = ["sgd"]
 
 
-def sgd(lr: float, *, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0) -> InnerRule:
+def sgd(lr: Setting, *, momentum: Setting = 0.0, nesterov: bool = False, weight_decay: Setting = 0.0) -> InnerRule:
     r"""Gradient descent, differentiable, step for step equal to ``torch.optim.SGD``.
 
     .. math:: g \leftarrow g + \lambda\theta,\quad b \leftarrow \mu b + g,\quad \theta \leftarrow \theta - \alpha b
@@ -37,17 +37,17 @@ def sgd(lr: float, *, momentum: float = 0.0, nesterov: bool = False, weight_deca
     """
     check_at_least(0.0, lr=lr, momentum=momentum, weight_decay=weight_decay)
     check_below(1.0, momentum=momentum)
-    if nesterov and momentum == 0:
+    if nesterov and is_off(momentum):
         raise ValueError("nesterov=True needs a momentum above 0")
 
     def init(params: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> RuleState:
         # A buffer of zeros makes the first step b = g, as torch.optim.SGD does without dampening.
-        return map_params(torch.zeros_like, params) if momentum else {}
+        return {} if is_off(momentum) else map_params(torch.zeros_like, params)
 
     def step(params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState) -> tuple[Params, RuleState]:
-        if weight_decay:
+        if not is_off(weight_decay):
             grads = map_params(lambda g, p: g + weight_decay * p, grads, params)
-        if momentum:
+        if not is_off(momentum):
             state = map_params(lambda b, g: momentum * b + g, state, grads)
             grads = map_params(lambda g, b: g + momentum * b, grads, state) if nesterov else state
         return map_params(lambda p, g: p - lr * g, params, grads), state
