@@ -90,8 +90,9 @@ _FAMILY: dict[str, dict[str, Any]] = {
     "finetune": {
         "method": "finetune",
         "train_ways": 4400,
-        "joint_batch": 64,
+        "joint_batch": 128,
         "tasks": 1,
+        "iterations": 20_000,
         "inner_lr": 0.1,
         "test_steps": 20,
         "adapt": "@last",
