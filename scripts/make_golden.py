@@ -42,6 +42,8 @@ def run(name: str) -> dict[str, list[float]]:
     net = il.nets.mlp(outputs=2 if signs else 1, hidden=(16, 16))
     if name == "nearest_neighbour":
         net[-1] = il.nets.Neighbours(16, 2)
+    if name == "bmaml":
+        net = il.nets.mlp_with_particles(3, hidden=(16, 16))
     net = net.double()
     sampler = il.data.sinusoids().episodes(shots=6, queries=8, tasks=4)
 
