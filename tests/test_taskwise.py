@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,11 +20,13 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.func import functional_call, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 
 import innerloop as il
 from innerloop.taskwise import library, missing, taskwise
 from innerloop.taskwise.convolution import Window, convolve
-from innerloop.taskwise.normalisation import batch_norm, with_relu
+from innerloop.taskwise.normalisation import batch_norm, started
+from innerloop.taskwise.pooled import max_pooled
 from innerloop.taskwise.pooling import max_pool
 
 needs_kernels = pytest.mark.skipif(missing() is not None, reason=f"no kernels: {missing()}")
@@ -120,8 +123,9 @@ def reference_norm(x: Tensor, scale: Tensor | None, shift: Tensor | None, *, rel
 
 def normalise(x: Tensor, scale: Tensor | None, shift: Tensor | None, *, relu: bool) -> Tensor:
     spatial = x.ndim - 3
-    y = batch_norm(x, scale, shift, 1e-3, spatial)
-    return with_relu(y, x, scale, shift, 1e-3, spatial) if relu else y[0]
+    y, write = batch_norm(started(x, scale, shift, 1e-3, spatial), relu=relu)
+    write()
+    return y
 
 
 @needs_kernels
@@ -181,6 +185,136 @@ def test_max_pooling_and_its_derivatives(window: Window) -> None:
     torch.testing.assert_close(*seconds)
 
 
+def pooled(x: Tensor, scale: Tensor | None, shift: Tensor | None, window: Window) -> Tensor:
+    return max_pooled(started(x, scale, shift, 1e-3, 2), window)
+
+
+def reference_pooled(x: Tensor, scale: Tensor | None, shift: Tensor | None, window: Window) -> Tensor:
+    return torch.stack([F.max_pool2d(t, window.kernel) for t in reference_norm(x, scale, shift, relu=True)])
+
+
+@needs_kernels
+@pytest.mark.parametrize("size", [(2, 4), (5, 7)])
+@pytest.mark.parametrize("affine", ["both", "neither"])
+def test_batch_norm_with_relu_and_pooling_to_third_order(size: tuple[int, int], affine: str) -> None:
+    window = Window((2, 3), (2, 3), (0, 0), (1, 1))
+    x = numbers(2, 3, 9, *size)
+    inputs = [x, *((numbers(2, 9, seed=1), numbers(2, 9, seed=2)) if affine == "both" else ())]
+    scale, shift = inputs[1:] or (None, None)
+    results = []
+    for function in (pooled, reference_pooled):
+        derivatives = [function(x, scale, shift, window)]
+        for order in range(3):
+            value = sum((0.3 * t).tanh().sum() for t in derivatives[-len(inputs) :])
+            derivatives += torch.autograd.grad(value, inputs, create_graph=order < 2)
+        results.append(derivatives)
+    torch.testing.assert_close(*results, rtol=1e-7, atol=1e-8)
+
+
+@needs_kernels
+@pytest.mark.parametrize("pool", [False, True])
+def test_batch_norm_in_stripes_of_every_width(pool: bool) -> None:
+    window = Window((2, 2), (2, 2), (0, 0), (1, 1))
+    wide = [numbers(2, 3, 117, 5, 6), numbers(2, 117, seed=1), numbers(2, 117, seed=2)]
+    results = []
+    for inputs in (wide, [t.detach().float().requires_grad_() for t in wide]):
+        y = pooled(*inputs, window) if pool else normalise(*inputs, relu=True)
+        first = torch.autograd.grad(y.pow(2).sum(), inputs, create_graph=True)
+        second = torch.autograd.grad(sum(t.pow(2).mean() for t in first), inputs)
+        results.append([t.double() for t in (y, *first, *second)])
+    for narrow, exact in zip(*results[::-1], strict=True):
+        assert (narrow - exact).abs().max() < 1e-4 * exact.abs().max()
+
+
+@needs_kernels
+def test_pooling_after_batch_norm_passes_on_what_is_not_a_number() -> None:
+    x = torch.randn(1, 2, 1, 2, 4)
+    x[0, 0, 0, 0, 0] = torch.nan
+    assert pooled(x, None, None, Window((2, 2), (2, 2), (0, 0), (1, 1))).isnan().all()
+
+
+def swish(x: Tensor) -> Tensor:
+    return x * x.sigmoid()
+
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)
+    seen_by_torchscript_alone = torch.jit.script(swish)
+
+
+class Entered(TorchDispatchMode):
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
+
+
+def leaving_a_mode(norm: nn.Module, x: Tensor) -> Tensor:
+    with Entered():
+        y = norm(x)
+    return y.sin()
+
+
+def entering_a_mode(norm: nn.Module, x: Tensor) -> Tensor:
+    y = norm(x)
+    with Entered():
+        z = y.relu().sin()
+    return z + y
+
+
+def again(norm: nn.Module, x: Tensor) -> Tensor:
+    y = norm(x)
+    z = y.relu()
+    return F.max_pool2d(z, 2).sum() + z.sin() + y
+
+
+def changed_in_place(norm: nn.Module, x: Tensor) -> Tensor:
+    y = norm(x)
+    y += 1
+    return y.relu().sin()
+
+
+USES: list[Callable[[nn.Module, Tensor], Tensor]] = [
+    lambda norm, x: norm(x),
+    lambda norm, x: norm(x).relu(),
+    lambda norm, x: F.relu(norm(x), inplace=True),
+    lambda norm, x: F.max_pool2d(norm(x), 2),
+    lambda norm, x: F.max_pool2d(norm(x).relu(), 2),
+    lambda norm, x: F.max_pool2d(norm(x).relu(), 3, 1),
+    lambda norm, x: seen_by_torchscript_alone(norm(x)),
+    lambda norm, x: seen_by_torchscript_alone(norm(x).relu()),
+    lambda norm, x: vmap(lambda t: norm(t[None]), randomness="different")(x).cos(),
+    lambda norm, x: vmap(lambda t: norm(t[None]).relu())(x).cos(),
+    leaving_a_mode,
+    entering_a_mode,
+    again,
+    changed_in_place,
+]
+
+
+@needs_kernels
+@pytest.mark.parametrize("use", USES, ids=[str(i) for i in range(len(USES))])
+def test_an_output_is_written_whatever_looks_at_it(use: Callable[[nn.Module, Tensor], Tensor]) -> None:
+    norm = nn.BatchNorm2d(3, track_running_stats=False).double()
+    x = numbers(2, 4, 3, 4, 6)
+    before = _get_current_dispatch_mode_stack()
+    with taskwise(CPU):
+        mapped = vmap(lambda t: use(norm, t))(x)
+    assert before == _get_current_dispatch_mode_stack()
+    looped = torch.stack([use(norm, t) for t in x])
+    torch.testing.assert_close(mapped, looped)
+    inputs = (x, norm.weight, norm.bias)
+    torch.testing.assert_close(*(torch.autograd.grad(y.pow(3).sum(), inputs) for y in (mapped, looped)))
+
+
+@needs_kernels
+def test_an_output_that_nothing_looks_at_is_not_written(calls: list[str]) -> None:
+    block = nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False), nn.ReLU(), nn.MaxPool2d(2))
+    with taskwise(CPU):
+        vmap(lambda t: block(t).sum())(torch.randn(2, 4, 3, 4, 6))
+        assert calls == ["normalise_pool"]
+        vmap(lambda t: block[:2](t).sum())(torch.randn(2, 4, 3, 4, 6))
+        assert calls == ["normalise_pool", "normalise"]
+
+
 @needs_kernels
 def test_max_pooling_passes_on_what_is_not_a_number() -> None:
     x = torch.zeros(1, 1, 1, 2, 4)
@@ -190,18 +324,19 @@ def test_max_pooling_passes_on_what_is_not_a_number() -> None:
 
 
 class Residual(nn.Module):
-    """Uses the output of its norm twice, and ReLU in both forms."""
+    """Uses the output of its norm twice, and ReLU in both forms; then a block of the usual kind."""
 
     def __init__(self, *, inplace: bool) -> None:
         super().__init__()
         self.stem, self.conv = nn.Conv2d(1, 5, 3), nn.Conv2d(5, 6, 3, padding=1)
         self.norm, self.head = nn.BatchNorm2d(6), nn.Linear(6, 3)
+        self.block = nn.Sequential(nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2))
         self.inplace = inplace
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm(self.conv(self.stem(x)))
         z = F.relu(y, inplace=self.inplace) + 2 * y
-        return self.head(F.max_pool2d(torch.relu(z), 2).mean((2, 3)))
+        return self.head(self.block(F.max_pool2d(torch.relu(z), 2, stride=1)).mean((2, 3)))
 
 
 @pytest.fixture
@@ -241,8 +376,9 @@ def test_the_kernels_see_a_nested_vmap(calls: list[str]) -> None:
     net = Residual(inplace=False).double()
     x = numbers(2, 3, 4, 1, 8, 8).detach()
     params = {n: torch.stack([p, 2 * p]).detach() for n, p in net.named_parameters()}
-    net.norm.running_mean = net.norm.running_var = net.norm.num_batches_tracked = None
-    net.norm.track_running_stats = False
+    for norm in (net.norm, net.block[0]):
+        norm.running_mean = norm.running_var = norm.num_batches_tracked = None
+        norm.track_running_stats = False
 
     def one(params: dict[str, Tensor], x: Tensor) -> Tensor:
         return vmap(lambda t: functional_call(net, params, (t,)))(x)

@@ -19,8 +19,10 @@ from torch.overrides import TorchFunctionMode
 
 from innerloop.taskwise import tasks
 from innerloop.taskwise.convolution import Window, convolve
+from innerloop.taskwise.deferred import Deferred, Unwritten
 from innerloop.taskwise.library import SUFFIX, kernels
-from innerloop.taskwise.normalisation import batch_norm, with_relu
+from innerloop.taskwise.normalisation import Norm, batch_norm, started
+from innerloop.taskwise.pooled import joinable, max_pooled
 from innerloop.taskwise.pooling import max_pool
 from innerloop.taskwise.recurrent import Cell, gru_cell, lstm_cell, plain_cell, recurrent
 
@@ -43,7 +45,7 @@ class _Mode(TorchFunctionMode):
     def __init__(self, *, use_kernels: bool) -> None:
         super().__init__()
         self.use_kernels = use_kernels
-        self.normalised: tuple[Tensor, int, tuple[Any, ...]] | None = None
+        self._deferred = Deferred()
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -51,11 +53,23 @@ class _Mode(TorchFunctionMode):
         replace = _REWRITTEN.get(func)
         if replace is None and self.use_kernels and func in _KERNELS and tasks.mapped():
             replace = _KERNELS[func]
-        if replace is not None:
-            result = replace(self, *args, **(kwargs or {}))
-            if result is not None:
-                return result
-        return func(*args, **(kwargs or {}))
+        self._deferred.disarm()
+        try:
+            if replace not in _JOINING:
+                self._deferred.settle()
+            if replace is not None:
+                result = replace(self, *args, **(kwargs or {}))
+                if result is not None:
+                    return result
+                self._deferred.settle()
+            return func(*args, **(kwargs or {}))
+        finally:
+            self._deferred.arm()
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        self._deferred.disarm()
+        self._deferred.settle()
 
     def convolution(
         self,
@@ -95,24 +109,24 @@ class _Mode(TorchFunctionMode):
         if input.numel() <= input.shape[1]:
             return None  # a single value for each channel: PyTorch words the error
         with tasks.outside():
-            stack, inputs = tasks.stacked(input, shared=(weight, bias))
-            arguments = (*inputs, eps, input.ndim - 2)
-            results = batch_norm(*arguments)
-        output = stack.unstacked(results[0])
-        self.normalised = output, results[0]._version, (stack, results, arguments)
-        return output
+            stack, (x, scale, shift) = tasks.stacked(input, shared=(weight, bias))
+            norm = started(x, scale, shift, eps, input.ndim - 2)
+        return self._normalised(stack, norm, relu=False)
 
     def relu(self, input: Tensor, inplace: bool = False) -> Tensor | None:
         """Of what batch norm just gave: the two as one."""
-        if inplace or self.normalised is None or self.normalised[0] is not input:
+        found = self._deferred.find(input)
+        if inplace or found is None:
             return None
-        (_, version, (stack, results, arguments)), self.normalised = self.normalised, None
-        if results[0]._version != version:
-            return None  # changed in place since, as by adding a shortcut
+        stack, norm, after_relu = found
+        return None if after_relu else self._normalised(stack, norm, relu=True)
+
+    def _normalised(self, stack: tasks.Stack, norm: Norm, *, relu: bool) -> Tensor:
         with tasks.outside():
-            y = with_relu(results, *arguments)
-        restored: Tensor = stack.unstacked(y)
-        return restored
+            value, write = batch_norm(norm, relu=relu)
+        output: Tensor = stack.unstacked(value)
+        self._deferred.add(Unwritten(output, value, write, (stack, norm, relu)))
+        return output
 
     def group_normalisation(self, input: Tensor, *rest: Any, **options: Any) -> Tensor:
         """PyTorch's own, which under ``vmap`` takes only images that are contiguous."""
@@ -135,6 +149,13 @@ class _Mode(TorchFunctionMode):
         sizes = (*window.output(input.shape[2:]), 255 // (window.kernel[0] * window.kernel[1]), len(input))
         if min(sizes) < 1 or any(2 * p > k for p, k in zip(window.padding, window.kernel, strict=True)):
             return None
+        if found := self._deferred.find(input):
+            stack, norm, after_relu = found
+            if after_relu and joinable(window):
+                with tasks.outside():
+                    y = max_pooled(norm, window)
+                return stack.unstacked(y)
+        self._deferred.settle()
         with tasks.outside():
             stack, (x,) = tasks.stacked(input)
             y = max_pool(x, window)
@@ -216,6 +237,9 @@ _KERNELS: dict[Callable[..., Any], Replacement] = {
     F.max_pool2d: _Mode.pooling,
     torch.max_pool2d: _Mode.pooling,
 }
+
+_JOINING = (_Mode.relu, _Mode.pooling)
+"""What may be computed together with what came before, and so settles by itself."""
 
 
 def _usable(*tensors: Tensor | None) -> bool:

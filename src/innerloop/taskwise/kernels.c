@@ -54,6 +54,7 @@ static int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit 
 #include "convolution.h"
 #include "normalisation.h"
 #include "pooling.h"
+#include "pooled.h"
 #undef REAL
 #undef INTEGER
 #undef vec
@@ -65,3 +66,4 @@ static int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit 
 #include "convolution.h"
 #include "normalisation.h"
 #include "pooling.h"
+#include "pooled.h"

@@ -10,7 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
-__all__ = ["apply", "channels_last", "new_channels_last", "new_packed", "own_axes", "pack", "packable", "packed"]
+__all__ = [
+    "apply",
+    "channels_last",
+    "contiguous",
+    "new_channels_last",
+    "new_packed",
+    "own_axes",
+    "pack",
+    "packable",
+    "packed",
+]
 
 
 def apply(function: type[Function], *arguments: Any) -> Any:
@@ -41,7 +51,7 @@ def new_channels_last(like: Tensor, shape: Sequence[int], spatial: int = 2) -> T
     It is no view: autograd forbids changing in place the views that a function of ours returns.
     """
     *stack, channels = shape[: len(shape) - spatial]
-    strides = _contiguous((*stack, *shape[len(shape) - spatial :], channels))
+    strides = contiguous((*stack, *shape[len(shape) - spatial :], channels))
     outer = len(stack)
     return like.new_empty_strided(tuple(shape), (*strides[:outer], 1, *strides[outer:-1]))
 
@@ -49,11 +59,12 @@ def new_channels_last(like: Tensor, shape: Sequence[int], spatial: int = 2) -> T
 def new_packed(like: Tensor, stack: Sequence[int], shape: Sequence[int]) -> Tensor:
     """Uninitialised weights ``[..., O, I, kh, kw]`` that lie in memory as ``[..., kh, kw, I, O]``."""
     out, inside, height, width = shape
-    *outer, of_height, of_width, of_inside, of_out = _contiguous((*stack, height, width, inside, out))
+    *outer, of_height, of_width, of_inside, of_out = contiguous((*stack, height, width, inside, out))
     return like.new_empty_strided((*stack, *shape), (*outer, of_out, of_inside, of_height, of_width))
 
 
-def _contiguous(shape: Sequence[int]) -> list[int]:
+def contiguous(shape: Sequence[int]) -> list[int]:
+    """The strides of a contiguous tensor."""
     strides = [1]
     for size in shape[:0:-1]:
         strides.append(strides[-1] * size)

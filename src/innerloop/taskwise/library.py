@@ -72,6 +72,9 @@ _SIGNATURES: dict[str, tuple[type[ctypes.c_int] | None, list[Any]]] = {
     "normalise": (None, [_NUMBER] * 4 + [ctypes.c_int, ctypes.c_double] + [_POINTER] * 6),
     "normalise_back": (None, [_NUMBER] * 4 + [ctypes.c_int] + [_POINTER] * 9),
     "normalise_twice": (None, [_NUMBER] * 4 + [ctypes.c_int] + [_POINTER] * 12),
+    "normalise_pool": (None, [_SIZES, _NUMBER, ctypes.c_double] + [_POINTER] * 8),
+    "normalise_pool_back": (None, [_SIZES, _NUMBER] + [_POINTER] * 11),
+    "normalise_pool_twice": (None, [_SIZES, _NUMBER] + [_POINTER] * 14),
     "pool": (None, [_SIZES] + [_POINTER] * 3),
     "pool_linear": (None, [_SIZES, ctypes.c_int, *[_POINTER] * 3]),
 }
@@ -144,7 +147,7 @@ def _built() -> Path:
         target = Path(scratch) / path.name
         for tuned in TUNED:
             command = [compiler, *COMMON, *tuned, "-o", str(target), str(SOURCE), "-lm"]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
             if done.returncode == 0:
                 break
         else:

@@ -76,6 +76,20 @@ INLINE void NAME(normalise_stripe)(const int vectors, const int64_t lanes, const
     }
 }
 
+/* What the gradient of x takes off, from the sums of g and of g (x - centre); gives those of scale and shift. */
+INLINE void NAME(finish_back)(const int vectors, const int64_t lanes, const NAME(Group) *s, int64_t c,
+                              const NAME(Affine) *by, double totals[2][TOTAL], vec *m1, vec *m2) {
+    EACH {
+        vec s1 = {0}, s2 = {0};
+        for (int64_t i = 0; i < LANES; i++) {
+            const double t1 = totals[0][v * LANES + i], t2 = totals[1][v * LANES + i] * (double)by->root[v][i];
+            s1[i] = (REAL)t1, s2[i] = (REAL)t2;
+            m1[v][i] = (REAL)(t1 / (double)s->rows), m2[v][i] = (REAL)(t2 / (double)s->rows) * by->root[v][i];
+        }
+        TO(s->g_shift + c, s1), TO(s->g_scale + c, s2);
+    }
+}
+
 /* Its derivative: gradients of x, scale and shift from the gradient g of y. */
 INLINE void NAME(back_stripe)(const int vectors, const int64_t lanes, const NAME(Group) *s, int64_t c, REAL epsilon) {
     NAME(Affine) by;
@@ -96,15 +110,7 @@ INLINE void NAME(back_stripe)(const int vectors, const int64_t lanes, const NAME
         }
         EACH NAME(collect)(&sum[v], totals[0] + v * LANES), NAME(collect)(&product[v], totals[1] + v * LANES);
     }
-    EACH {
-        vec s1 = {0}, s2 = {0};
-        for (int64_t i = 0; i < LANES; i++) {
-            const double t1 = totals[0][v * LANES + i], t2 = totals[1][v * LANES + i] * (double)by.root[v][i];
-            s1[i] = (REAL)t1, s2[i] = (REAL)t2;
-            m1[v][i] = (REAL)(t1 / (double)s->rows), m2[v][i] = (REAL)(t2 / (double)s->rows) * by.root[v][i];
-        }
-        TO(s->g_shift + c, s1), TO(s->g_scale + c, s2);
-    }
+    NAME(finish_back)(vectors, lanes, s, c, &by, totals, m1, m2);
     for (int64_t r = 0; r < s->rows; r++) {
         const REAL *x = s->x + r * s->channels + c, *g = s->g + r * s->channels + c;
         REAL *gx = s->gx + r * s->channels + c;
@@ -117,20 +123,47 @@ INLINE void NAME(back_stripe)(const int vectors, const int64_t lanes, const NAME
     }
 }
 
+/* What the second derivative is made of, beside what varies from row to row. */
+typedef struct {
+    vec m2[WIDE], mu[WIDE], mux[WIDE], on_scale[WIDE], on_shift[WIDE], q_mean[WIDE], on_x[WIDE];
+} NAME(Second);
+
+/* From the sums of g, g X, u, u X and u g. */
+INLINE void NAME(finish_twice)(const int vectors, const int64_t lanes, const NAME(Group) *s, int64_t c,
+                               const NAME(Affine) *by, double totals[5][TOTAL], NAME(Second) *to) {
+    EACH {
+        vec means[5];
+        for (int j = 0; j < 5; j++)
+            for (int64_t i = 0; i < LANES; i++) means[j][i] = (REAL)(totals[j][v * LANES + i] / (double)s->rows);
+        const vec m1 = means[0], m2 = means[1], mu = means[2], mux = means[3], factor = by->factor[v];
+        const vec projected = means[4] - mu * m1 - mux * m2; /* mean(u P(g)) */
+        const vec on_scale = s->a ? FROM(s->a + c) : (vec){0}, on_shift = s->b ? FROM(s->b + c) : (vec){0};
+        TO(s->g_scale + c, by->root[v] * projected * (REAL)s->rows);
+        to->m2[v] = m2, to->mu[v] = mu, to->mux[v] = mux, to->on_scale[v] = on_scale, to->on_shift[v] = on_shift;
+        to->q_mean[v] = on_scale * m1 - factor * (m2 * mu + mux * m1);
+        to->on_x[v] = by->root[v] * ((on_scale - factor * mux * 2) * m2) + factor * by->root[v] * projected;
+    }
+}
+
+/* The gradient of x; `back` becomes that of g. */
+INLINE vec NAME(twice_of)(const NAME(Second) *by, const int v, const NAME(Affine) *affine, vec X, vec in, vec up,
+                          vec *back) {
+    const vec factor = affine->factor[v];
+    const vec q = by->on_scale[v] * up - factor * (by->m2[v] * in + by->mux[v] * up);
+    *back = factor * (in - by->mu[v] - X * by->mux[v]) + by->on_scale[v] * X + by->on_shift[v];
+    return affine->root[v] * (q - by->q_mean[v]) - X * by->on_x[v];
+}
+
 /* The derivative of that: gradients of g, x and scale, from those of gx (u), of g_scale (a) and of g_shift (b).
  * With n the rows, X the normalised x and P(v) = v - mean(v) - X mean(v X), gx = scale / std * P(g); P is symmetric,
  * and its dependence on x is through X and 1 / std. */
 INLINE void NAME(twice_stripe)(const int vectors, const int64_t lanes, const NAME(Group) *s, int64_t c, REAL epsilon) {
     NAME(Affine) by;
-    vec sums[5][WIDE] = {{{0}}}, on_scale[WIDE], on_shift[WIDE], means[5][WIDE], q_mean[WIDE], on_x[WIDE];
+    NAME(Second) second;
+    vec sums[5][WIDE] = {{{0}}};
     double totals[5][TOTAL] = {{0}};
     (void)epsilon;
     NAME(read_affine)(&by, vectors, lanes, s, c);
-    EACH {
-        on_scale[v] = on_shift[v] = (vec){0};
-        if (s->a) on_scale[v] = FROM(s->a + c);
-        if (s->b) on_shift[v] = FROM(s->b + c);
-    }
     for (int64_t r = 0; r < s->rows;) {
         const int64_t end = r + BLOCK < s->rows ? r + BLOCK : s->rows;
         for (; r < end; r++) {
@@ -144,45 +177,31 @@ INLINE void NAME(twice_stripe)(const int vectors, const int64_t lanes, const NAM
         }
         for (int i = 0; i < 5; i++) EACH NAME(collect)(&sums[i][v], totals[i] + v * LANES);
     }
-    EACH {
-        for (int j = 0; j < 5; j++)
-            for (int64_t i = 0; i < LANES; i++) means[j][v][i] = (REAL)(totals[j][v * LANES + i] / (double)s->rows);
-        const vec m1 = means[0][v], m2 = means[1][v], mu = means[2][v], mux = means[3][v];
-        const vec projected = means[4][v] - mu * m1 - mux * m2; /* mean(u P(g)) */
-        TO(s->g_scale + c, by.root[v] * projected * (REAL)s->rows);
-        q_mean[v] = on_scale[v] * m1 - by.factor[v] * (m2 * mu + mux * m1);
-        on_x[v] = by.root[v] * ((on_scale[v] - by.factor[v] * mux * 2) * m2) + by.factor[v] * by.root[v] * projected;
-    }
+    NAME(finish_twice)(vectors, lanes, s, c, &by, totals, &second);
     for (int64_t r = 0; r < s->rows; r++) {
         const int64_t at = r * s->channels + c;
         EACH {
-            const vec d = FROM(s->x + at) - by.centre[v], X = d * by.root[v], in = FROM(s->u + at);
-            const vec before = d * by.factor[v] + by.added[v];
-            vec up = FROM(s->g + at);
+            const vec d = FROM(s->x + at) - by.centre[v], before = d * by.factor[v] + by.added[v];
+            vec up = FROM(s->g + at), back;
             if (s->relu) up = NAME(where_positive)(before, up);
-            vec back = by.factor[v] * (in - means[2][v] - X * means[3][v]) + on_scale[v] * X + on_shift[v];
-            if (s->relu) back = NAME(where_positive)(before, back);
-            TO(s->gg + at, back);
-            const vec q = on_scale[v] * up - by.factor[v] * (means[1][v] * in + means[3][v] * up);
-            TO(s->gx + at, by.root[v] * (q - q_mean[v]) - X * on_x[v]);
+            TO(s->gx + at, NAME(twice_of)(&second, v, &by, d * by.root[v], FROM(s->u + at), up, &back));
+            TO(s->gg + at, s->relu ? NAME(where_positive)(before, back) : back);
         }
     }
 }
 
-#if WIDE == 4
-#define WIDEST(stripe)                                                                                            \
-    if (left >= 4) { NAME(stripe)(4, LANES, &s, c, (REAL)epsilon), c += 4 * LANES; continue; }
-#else
-#define WIDEST(stripe)
-#endif
-/* All channels of a group, in stripes. */
+/* All channels of a group, in stripes; of doubles, which are not in a hurry, narrower ones, to compile sooner. */
 #define STRIPES(stripe)                                                                                           \
     for (int64_t c = 0; c < channels;) {                                                                          \
         const int64_t left = (channels - c) / LANES;                                                              \
-        WIDEST(stripe)                                                                                            \
-        if (left >= 2) NAME(stripe)(2, LANES, &s, c, (REAL)epsilon), c += 2 * LANES;                              \
-        else if (left) NAME(stripe)(1, LANES, &s, c, (REAL)epsilon), c += LANES;                                  \
-        else NAME(stripe)(1, channels - c, &s, c, (REAL)epsilon), c = channels;                                   \
+        if (WIDE >= 4 && sizeof(REAL) == 4 && left >= 4)                                                          \
+            NAME(stripe)(WIDE >= 4 ? 4 : 1, LANES, &s, c, (REAL)epsilon), c += 4 * LANES;                          \
+        else if (sizeof(REAL) == 4 && left >= 2)                                                                  \
+            NAME(stripe)(2, LANES, &s, c, (REAL)epsilon), c += 2 * LANES;                                          \
+        else if (left)                                                                                            \
+            NAME(stripe)(1, LANES, &s, c, (REAL)epsilon), c += LANES;                                              \
+        else                                                                                                      \
+            NAME(stripe)(1, channels - c, &s, c, (REAL)epsilon), c = channels;                                     \
     }
 
 /* For `groups` groups of rows; `each` consecutive ones have the same scale and shift, a and b. */

@@ -5,7 +5,9 @@ ReLU after it may be part of it. Derivatives of third order and above come from 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -13,80 +15,81 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from innerloop.taskwise.layout import apply, new_channels_last, own_axes
+from innerloop.taskwise.layout import apply, contiguous, new_channels_last, own_axes
 from innerloop.taskwise.library import call
 
-__all__ = ["batch_norm", "with_relu"]
+__all__ = ["Norm", "batch_norm", "differentiable", "gradient_formula", "groups_each", "sets_of", "started"]
 
 
-def batch_norm(
-    x: Tensor, scale: Tensor | None, shift: Tensor | None, epsilon: float, spatial: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalise ``[..., N, C, *]`` over N and the ``spatial`` axes after C, then scale and shift by ``[..., C]``.
+@dataclass(frozen=True)
+class Norm:
+    """Batch norm of images or vectors ``[..., N, C, *]``, over N and the axes after C, tasks in front.
 
-    The leading axes are tasks; those of scale and shift may be 1.
-
-    Returns:
-        The output, and the mean and the inverse standard deviation of each group, ``[..., C]``.
+    Attributes:
+        x: the input.
+        scale: ``[..., C]``, its leading axes those of the tasks or 1; None for none.
+        shift: the same.
+        epsilon: what is added to the variance.
+        spatial: the number of axes after C.
+        mean: of each group, ``[..., C]``; known once an output is written.
+        inverse: the inverse standard deviation, likewise.
     """
-    outputs: tuple[Tensor, Tensor, Tensor] = apply(_Output, x, scale, shift, epsilon, spatial)
-    return outputs
+
+    x: Tensor
+    scale: Tensor | None
+    shift: Tensor | None
+    epsilon: float
+    spatial: int
+    mean: Tensor
+    inverse: Tensor
+
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        """All of them."""
+        return self.x, self.scale, self.shift, self.mean, self.inverse
 
 
-def with_relu(
-    normalised: tuple[Tensor, Tensor, Tensor],
-    x: Tensor,
-    scale: Tensor | None,
-    shift: Tensor | None,
-    epsilon: float,
-    spatial: int,
-) -> Tensor:
-    """ReLU of what :func:`batch_norm` gave, differentiated together with it in fewer passes over memory."""
-    y, mean, inverse = normalised
-    output: Tensor = apply(_WithReLU, x, scale, shift, epsilon, spatial, y.detach(), mean, inverse)
-    return output
+def started(x: Tensor, scale: Tensor | None, shift: Tensor | None, epsilon: float, spatial: int) -> Norm:
+    """The same, nothing being computed yet."""
+    stack, channels = x.shape[: -2 - spatial], x.shape[-1 - spatial]
+    strides = contiguous((*stack, channels))
+    mean, inverse = (x.new_empty_strided((*stack, channels), strides) for _ in range(2))
+    return Norm(x, scale, shift, epsilon, spatial, mean, inverse)
+
+
+def batch_norm(norm: Norm, *, relu: bool = False) -> tuple[Tensor, Callable[[], None]]:
+    """The output, scaled and shifted, perhaps with ReLU after it; and what writes it."""
+    writers: list[Callable[[], None]] = []
+    output: Tensor = apply(_Output, *norm.tensors, norm.epsilon, relu, norm.spatial, writers)
+    return output, writers[0]
 
 
 class _Output(Function):
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, scale: Tensor | None, shift: Tensor | None, epsilon: float, spatial: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        rows = _rows(x, spatial)
-        y, stack = new_channels_last(x, x.shape, spatial), x.shape[: -2 - spatial]
-        mean, inverse = (x.new_empty((*stack, rows.shape[-1])) for _ in range(2))
-        sets = _sets((scale, shift), stack)
-        call("normalise", x.dtype, *_sizes(rows, stack, sets), 0, epsilon, rows, *sets, mean, inverse, y)
-        ctx.save_for_backward(x, scale, shift, mean, inverse)
-        ctx.mark_non_differentiable(mean, inverse)
-        ctx.options = epsilon, False, spatial
-        return y, mean, inverse
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        return *_gradients(ctx, g), None, None
-
-
-class _WithReLU(Function):
     @staticmethod
     def forward(
         ctx: Any,
         x: Tensor,
         scale: Tensor | None,
         shift: Tensor | None,
-        epsilon: float,
-        spatial: int,
-        y: Tensor,
         mean: Tensor,
         inverse: Tensor,
+        epsilon: float,
+        relu: bool,
+        spatial: int,
+        writers: list[Callable[[], None]],
     ) -> Tensor:
+        rows, stack = _rows(x, spatial), x.shape[: -2 - spatial]
+        y, sets = new_channels_last(x, x.shape, spatial), sets_of((scale, shift), stack)
+        numbers = (*_sizes(rows, stack, sets), int(relu), epsilon)
+        # By address: whether anybody else holds y is to be told from outside.
+        writers.append(partial(call, "normalise", x.dtype, *numbers, rows, *sets, mean, inverse, y.data_ptr()))
         ctx.save_for_backward(x, scale, shift, mean, inverse)
-        ctx.options = epsilon, True, spatial
-        return y.relu()
+        ctx.options = epsilon, relu, spatial
+        return y
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        return *_gradients(ctx, g), *(None,) * 5
+        return *_gradients(ctx, g), *(None,) * 6
 
 
 def _gradients(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
@@ -120,7 +123,7 @@ class _Gradient(Function):
         ctx.options = epsilon, relu, spatial
         rows, stack = _rows(x, spatial), x.shape[: -2 - spatial]
         gx, g_scale, g_shift = new_channels_last(x, x.shape, spatial), torch.empty_like(mean), torch.empty_like(mean)
-        sets = _sets((scale, shift), stack)
+        sets = sets_of((scale, shift), stack)
         numbers = (*_sizes(rows, stack, sets), int(relu))
         inputs = (_rows(g, spatial), rows, *sets, mean, inverse)
         call("normalise_back", x.dtype, *numbers, *inputs, gx, g_scale, g_shift)
@@ -129,38 +132,40 @@ class _Gradient(Function):
     @staticmethod
     def backward(ctx: Any, u: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor | None, ...]:
         g, x, scale, shift, mean, inverse = ctx.saved_tensors
-        _, relu, spatial = ctx.options
+        epsilon, relu, spatial = ctx.options
         if torch.is_grad_enabled():
-            return _differentiable(ctx.needs_input_grad, (g, x, scale, shift), ctx.options, (u, a, b))
+            formula = partial(gradient_formula, epsilon=epsilon, relu=relu, spatial=spatial)
+            return *differentiable(formula, ctx.needs_input_grad, (g, x, scale, shift), (u, a, b)), *(None,) * 6
         rows, stack = _rows(x, spatial), x.shape[: -2 - spatial]
         gg, gx = (new_channels_last(x, x.shape, spatial) for _ in range(2))
         g_scale = torch.empty_like(mean)
-        sets = _sets((scale, shift), stack)
+        sets = sets_of((scale, shift), stack)
         numbers = (*_sizes(rows, stack, sets), int(relu))
         inputs = (_rows(u, spatial), a.contiguous(), b.contiguous(), _rows(g, spatial), rows, *sets)
         call("normalise_twice", x.dtype, *numbers, *inputs, mean, inverse, gg, gx, g_scale)
         return gg, gx, None if scale is None else g_scale.sum_to_size(scale.shape), *(None,) * 6
 
 
-def _differentiable(
-    needed: Sequence[bool], inputs: tuple[Tensor | None, ...], options: tuple[Any, ...], cotangents: tuple[Tensor, ...]
-) -> tuple[Tensor | None, ...]:
-    """The gradients of g, x and scale once more, with a graph of their own."""
+def differentiable(
+    formula: Callable[..., tuple[Tensor, ...]],
+    needed: Sequence[bool],
+    inputs: tuple[Tensor | None, ...],
+    cotangents: tuple[Tensor, ...],
+) -> list[Tensor | None]:
+    """The gradients of g, x and scale once more, with a graph of their own; ``inputs`` are these and shift."""
     # New names for the same values, so that what g owes to x is not counted here too.
     g, x, scale, shift = (None if t is None else t.view_as(t) for t in inputs)
-    assert g is not None
-    assert x is not None
-    outputs = _gradient_formula(g, x, scale, shift, *options)
     wanted = {i: t for i, t in enumerate((g, x, scale)) if needed[i] and t is not None}
+    outputs = formula(g, x, scale, shift)
     found = torch.autograd.grad(outputs, list(wanted.values()), cotangents, create_graph=True, allow_unused=True)
-    grads: list[Tensor | None] = [None] * 9
+    grads: list[Tensor | None] = [None] * 3
     for i, grad in zip(wanted, found, strict=True):
         grads[i] = grad
-    return tuple(grads)
+    return grads
 
 
-def _gradient_formula(
-    g: Tensor, x: Tensor, scale: Tensor | None, shift: Tensor | None, epsilon: float, relu: bool, spatial: int
+def gradient_formula(
+    g: Tensor, x: Tensor, scale: Tensor | None, shift: Tensor | None, *, epsilon: float, relu: bool, spatial: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What :class:`_Gradient` computes, in PyTorch."""
     channel = -1 - spatial
@@ -187,7 +192,7 @@ def _rows(x: Tensor, spatial: int) -> Tensor:
     return x.movedim(-1 - spatial, -1).contiguous()
 
 
-def _sets(parameters: Sequence[Tensor | None], stack: Sequence[int]) -> tuple[Tensor | None, ...]:
+def sets_of(parameters: Sequence[Tensor | None], stack: Sequence[int]) -> tuple[Tensor | None, ...]:
     """Scale and shift, contiguous, with the same leading axes, of which there are no more than needed."""
     own = max((own_axes(p.shape[:-1]) for p in parameters if p is not None), default=0)
     return tuple(None if p is None else p.expand(*stack[:own], *p.shape[own:]).contiguous() for p in parameters)
@@ -196,5 +201,9 @@ def _sets(parameters: Sequence[Tensor | None], stack: Sequence[int]) -> tuple[Te
 def _sizes(rows: Tensor, stack: Sequence[int], sets: Sequence[Tensor | None]) -> tuple[int, int, int, int]:
     """Groups, groups of the same scale and shift, rows of a group, and channels."""
     groups, channels = prod(stack), rows.shape[-1]
-    count = max((p.numel() // channels for p in sets if p is not None), default=1)
-    return groups, groups // count, rows.numel() // (groups * channels), channels
+    return groups, groups_each(groups, channels, sets), rows.numel() // (groups * channels), channels
+
+
+def groups_each(groups: int, channels: int, sets: Sequence[Tensor | None]) -> int:
+    """How many groups have the same scale and shift."""
+    return groups // max((p.numel() // channels for p in sets if p is not None), default=1)

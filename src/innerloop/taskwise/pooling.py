@@ -18,13 +18,19 @@ from innerloop.taskwise.convolution import Window
 from innerloop.taskwise.layout import apply, channels_last, new_channels_last
 from innerloop.taskwise.library import Geometry, call
 
-__all__ = ["max_pool"]
+__all__ = ["max_pool", "spread"]
 
 
 def max_pool(x: Tensor, window: Window) -> Tensor:
     """The largest value of each window of images ``[..., C, H, W]``."""
     output: Tensor = apply(_Output, x, window)
     return output
+
+
+def spread(g: Tensor, chosen: Tensor, window: Window, size: Sequence[int]) -> Tensor:
+    """Each value to the pixel, of images of this size, that its window took; a tap that there is not takes none."""
+    images: Tensor = apply(_Spread, g, chosen, window, size)
+    return images
 
 
 class _Output(Function):
@@ -39,7 +45,8 @@ class _Output(Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        return apply(_Spread, g, *ctx.saved_tensors, ctx.window, ctx.size), None
+        (chosen,) = ctx.saved_tensors
+        return spread(g, chosen, ctx.window, ctx.size), None
 
 
 class _Spread(Function):
@@ -71,7 +78,8 @@ class _Taken(Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        return apply(_Spread, g, *ctx.saved_tensors, ctx.window, ctx.size), None, None
+        (chosen,) = ctx.saved_tensors
+        return spread(g, chosen, ctx.window, ctx.size), None, None
 
 
 def _geometry(window: Window, shape: Sequence[int]) -> Geometry:
