@@ -21,8 +21,8 @@ and runs tasks one by one where the model cannot be batched. :meth:`innerloop.ex
 timing.
 """
 
-CACHE_ELEMENTS = 250_000
-"""Input elements of a chunk on CPU, beyond which its activations fall out of the cache."""
+CACHE_ELEMENTS = 500_000
+"""Input elements of a chunk on CPU: beyond, its activations fall out of the cache, which costs more than chunks do."""
 
 
 @dataclass(frozen=True)
