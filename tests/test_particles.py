@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import itertools
 import math
 from pathlib import Path
@@ -374,9 +373,3 @@ def test_a_learner_with_particles_is_saved_and_loaded(tmp_path: Path) -> None:
     learner.save(tmp_path)
     loaded = il.Learner.load(tmp_path)
     assert torch.equal(loaded.adapt(x, y).predict_proba(query), learner.adapt(x, y).predict_proba(query))
-
-
-def test_the_examples_of_the_documentation_run() -> None:
-    result = doctest.testfile(str(Path(__file__).parents[1] / "docs" / "methods.md"), module_relative=False)
-    assert result.attempted > 4
-    assert not result.failed

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
-from pathlib import Path
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -156,9 +153,3 @@ def test_a_schedule_is_that_of_torch() -> None:
         optimizer.step()
         scheduler.step()
     assert_same(adapted, dict(net.named_parameters()), rtol=1e-6)
-
-
-def test_the_examples_of_the_page_on_rules_run() -> None:
-    result = doctest.testfile(str(Path(__file__).parents[1] / "docs" / "rules.md"), module_relative=False)
-    assert result.attempted > 10
-    assert result.failed == 0

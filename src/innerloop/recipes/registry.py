@@ -1,7 +1,7 @@
 """The named recipes: the papers' hyperparameters and protocols.
 
 Sources: Finn et al., 2017 (MAML), section 5 and appendix A, and its published code; Nichol et al., 2018 (Reptile),
-appendix A, and its published code; for the rest of the family, ``docs/methods.md``. There and in ``docs/recipes.md`` is
+appendix A, and its published code; for the rest of the family, ``docs/methods/``. There and in ``docs/recipes.md`` is
 where a recipe departs from them.
 """
 
