@@ -55,6 +55,8 @@ def scheduled(cell: str, method: str) -> Config:
     changes |= {name: getattr(config, name) for name in ("queries", "iterations") if getattr(config, name) == 0}
     if config.tasks == 1:
         changes["tasks"] = 1
+    images = SCHEDULES[cell]["tasks"] * config.ways * (config.shots + SCHEDULES[cell]["queries"])
+    changes["joint_batch"] = images  # a classifier sees as many images an iteration as MAML does
     if config.outer_optimizer == "adam":
         changes |= ADAM
     changes |= {"val_every": max(1, changes["iterations"]), "multi_step_iterations": changes["iterations"] // 10}
