@@ -26,7 +26,7 @@ def mixed_mode(keep: int | Literal["all"] | None = None) -> MetaGradient:
 
     Memory is that of the graph of one inner step or of the query loss, whichever is larger, and of the iterates that
     are kept, each as large as the adapted parameters and the rule's state: ``keep`` of them, and K / ``keep`` between
-    two of those. Each inner step is computed three times and differentiated once, which takes 1.7 to 2.1 times as long
+    two of those. Each inner step is computed three times and differentiated once, which takes 1.7 to 2.0 times as long
     as ``unrolled`` (``docs/performance.md``). With ``keep="all"`` a step is computed twice, and takes as long as with
     :func:`innerloop.checkpointed`.
 
