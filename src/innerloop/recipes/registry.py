@@ -107,7 +107,7 @@ _FAMILY: dict[str, dict[str, Any]] = {
         "iterations": 0,
         "head_std": None,
     },
-    "cavia": {"method": "cavia", "inner_lr": 1.0, "inner_steps": 2, "test_steps": 2, "context_size": 100},
+    "cavia": {"method": "cavia", "inner_lr": 10.0, "inner_steps": 2, "test_steps": 2, "context_size": 100},
     "imaml": {"method": "imaml", "inner_lr": 0.1, "inner_steps": 16, "test_steps": 16, "iterations": 20_000},
     "meta-curvature": {"method": "meta_curvature"},
     "t-net": {"method": "t_net", "warps": "*warp.* *.norm.*", "iterations": 40_000},
