@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from innerloop.bench.memory import peak_memory
 from innerloop.bench.options import BenchError
 from innerloop.bench.peers import PEERS, Spec
 from innerloop.bench.rows import ROWS, Row, Sizes, episode_of, make_network, rows_of, spec_of
+from innerloop.bench.timing import interleaved
 from innerloop.bench.work import forward_flops, matmul_rate, meta_gradient_flops
 from innerloop.cli.main import main
 
@@ -264,8 +266,14 @@ def test_counting_leaves_no_hook_and_no_gradient():
     assert all(parameter.grad is None for parameter in net.parameters())
 
 
-def test_the_rate_of_a_matrix_product_is_a_number_of_operations():
-    assert 0 < matmul_rate(size=32, repeats=2) < 1e16
+@pytest.mark.parametrize("clock", ["wall", "processor"])
+def test_the_rate_of_a_matrix_product_is_a_number_of_operations(clock):
+    assert 0 < matmul_rate(size=64, repeats=2, clock=clock) < 1e16
+
+
+def test_waiting_takes_no_time_of_the_processor():
+    (asleep,) = interleaved({"asleep": lambda: time.sleep(0.1)}, rounds=1, clock="processor")["asleep"]
+    assert asleep < 0.05
 
 
 def test_the_rows():

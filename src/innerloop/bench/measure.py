@@ -45,9 +45,9 @@ def measure(row: Row, options: Options) -> dict[str, Any]:
     del exact
     calls = {name: functools.partial(fn, episode) for name, fn in contenders.items()}
     interleaved(calls, rounds=1)  # to warm up
-    rate = matmul_rate()
-    samples = interleaved(calls, options.rounds)
-    rate = max(rate, matmul_rate())
+    rate = matmul_rate(clock=options.clock)
+    samples = interleaved(calls, options.rounds, options.clock)
+    rate = max(rate, matmul_rate(clock=options.clock))
     flops = meta_gradient_flops(options.what, row.sizes, forward_flops(net, episode.support_x[0, :2]))
     return {
         "network": row.network,

@@ -8,6 +8,7 @@ from typing import Literal
 
 from innerloop.bench.peers import What
 from innerloop.bench.rows import ROWS, NetworkName, Row, Sizes, rows_of
+from innerloop.bench.timing import Clock
 from innerloop.plans import Execution
 
 __all__ = ["BenchError", "Options"]
@@ -44,6 +45,8 @@ class Options:
     """How often each contender is timed."""
     threads: int | None = None
     """Threads of torch, for all contenders; PyTorch's default if not given."""
+    clock: Clock = "wall"
+    """What times them: wall, or the processor, which other work on the machine disturbs less (with --threads 1)."""
     inner_lr: float | None = None
     """Inner learning rate; 0.4 for one step, 0.1 for several, 0.01 for more than ten if not given."""
     executions: tuple[Execution, ...] = ()

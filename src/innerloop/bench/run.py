@@ -51,7 +51,13 @@ def run_benchmark(options: Options, say: Callable[[str], None], plot: Path | Non
     for line in heading(used, where, missing):
         say(line)
     rows: list[dict[str, Any]] = []
-    report |= {"rounds": options.rounds, "sweep": options.sweep, "missing": missing, "rows": rows}
+    report |= {
+        "rounds": options.rounds,
+        "clock": options.clock,
+        "sweep": options.sweep,
+        "missing": missing,
+        "rows": rows,
+    }
     for row in options.chosen():
         rows.append(measure(row, options))
         for line in table(rows[-1]):
