@@ -14,6 +14,7 @@ Clock: TypeAlias = Literal["wall", "processor"]
 """Time on the wall, or that of the processor, summed over threads, which other work on the machine disturbs less."""
 
 CLOCKS: dict[Clock, Callable[[], float]] = {"wall": time.perf_counter, "processor": time.process_time}
+"""What reads them."""
 
 
 def interleaved(

@@ -1,7 +1,7 @@
 """Layers of many tasks at once, each task with weights of its own, at the speed of matrix products.
 
-``kernels.c`` holds the arithmetic, ``library.py`` builds and calls it, and ``intercept.py`` puts it in the place of
-what a module's layers call.
+``kernels.c`` and the files that it includes hold the arithmetic, ``library.py`` builds and calls it, and
+``intercept.py`` puts it in the place of what a module's layers call.
 """
 
 from innerloop.taskwise.intercept import taskwise
