@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from core_helpers import (
     CLASSIFICATION,
+    LEARNING,
     assert_no_graph,
     assert_same,
     assert_untouched,
@@ -19,6 +21,7 @@ from core_helpers import (
     regression_episode,
     rng,
     small,
+    smooth_net,
     snapshot,
     vector_episode,
 )
@@ -294,6 +297,47 @@ def test_test_steps_are_those_of_new_tasks(name: str) -> None:
     result = il.evaluate(net, method, lambda generator: episode, tasks=5)
     assert result.loss.shape == result.accuracy.shape == (5, method.test.steps + 1)
     assert result.norm == "transductive"
+
+
+EXACT = [name for name in LEARNING if il.METHODS[name]().meta_gradient.__qualname__.startswith("unrolled.")]
+"""The methods whose estimator is the exact one; tests of their own compare the others with closed forms."""
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_the_meta_gradient_is_exact(name: str) -> None:
+    """Along a random direction of all that is meta-learned, by central differences."""
+    net, episode = smooth_net(), vector_episode()
+    method = build(name, inner_lr=0.2, inner_steps=2, form="exact_svd")
+    meta, g = meta_params_of(dict(net.named_parameters()), method), rng(3)
+    meta = {n: p.detach() + 0.1 * torch.randn(p.shape, generator=g, dtype=p.dtype) for n, p in meta.items()}
+    direction = {n: torch.randn(p.shape, generator=g, dtype=p.dtype) for n, p in meta.items()}
+
+    def at(distance: float) -> tuple[dict[str, Tensor], float]:
+        moved = {n: p + distance * direction[n] for n, p in meta.items()}
+        grads, info = il.meta_gradient(net, method, episode, meta_params=moved)
+        return grads, float(info.loss.mean())
+
+    slope = sum(float((grad * direction[n]).sum()) for n, grad in at(0.0)[0].items())
+    assert slope == pytest.approx((at(1e-5)[1] - at(-1e-5)[1]) / 2e-5, rel=1e-6, abs=1e-8)
+    assert abs(slope) > 1e-3
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_a_stopped_run_resumes_to_the_same_bits(name: str, tmp_path: Path) -> None:
+    def trainer(seed: int) -> il.MetaTrainer:
+        torch.manual_seed(seed)
+        method = small(name, multi_step_iterations=4, first_order_iterations=2)
+        return il.MetaTrainer(mlp(), method, lambda params: torch.optim.Adam(params, lr=1e-2))
+
+    def tasks(generator: torch.Generator) -> il.Episode:
+        return vector_episode(3, seed=int(torch.randint(1000, (), generator=generator)))
+
+    whole, part, resumed = (trainer(seed) for seed in (0, 0, 1))
+    whole.fit(tasks, 5, progress=False)
+    part.fit(tasks, 3, folder=tmp_path, progress=False)
+    resumed.fit(tasks, 5, folder=tmp_path, resume=True, progress=False)
+    assert_same(resumed.meta_params, whole.meta_params, rtol=0, atol=0)
+    assert any(not torch.equal(p, whole.meta_params[n]) for n, p in trainer(0).meta_params.items())
 
 
 @METHODS
