@@ -19,7 +19,10 @@ LAYERS: list[list[str]] = [
     ["inner_losses", "adaptation", "unroll"],
     ["metagrad", "method", "plans", "workers", "precision", "compiled", "execute"],
     ["methods"],
-    ["calibration", "checkpoint", "evaluation", "runlog", "stopping", "predictor", "learner", "best", "trainer"],
+    [
+        *("calibration", "checkpoint", "evaluation", "runlog", "stopping", "predictor", "statistics"),
+        *("learner", "best", "trainer"),
+    ],
 ]
 LEAVES = {"nets", "data"}  # may import layer 0; only layer 5 and the outside may import them
 OUTSIDE = {"recipes", "bench", "cli", "serve", "export", "__main__"}  # may import everything

@@ -14,7 +14,7 @@ from innerloop.checkpoint import CheckpointError
 from innerloop.evaluation import Evaluation
 from innerloop.learner import Learner
 
-__all__ = ["BestLearners", "Validated", "best_learners"]
+__all__ = ["BestLearners", "Validated", "best_folders", "best_learners"]
 
 FOLDER = "best"
 
@@ -68,6 +68,11 @@ class BestLearners:
                 shutil.rmtree(path)
 
 
+def best_folders(run: Path) -> list[Path]:
+    """The folders of the learners of a run that had the best validations, in no particular order."""
+    return [path.parent for path in sorted((run / FOLDER).glob("*/learner.json"))]
+
+
 def best_learners(run: Path, count: int, *, device: torch.device | str = "cpu") -> list[Learner]:
     """The learners of a run that had the best validations, the best first.
 
@@ -79,7 +84,7 @@ def best_learners(run: Path, count: int, *, device: torch.device | str = "cpu") 
     Raises:
         CheckpointError: the run has fewer, or one is damaged.
     """
-    learners = [Learner.load(path.parent, device=device) for path in sorted((run / FOLDER).glob("*/learner.json"))]
+    learners = [Learner.load(folder, device=device) for folder in best_folders(run)]
     if len(learners) < count:
         raise CheckpointError(
             f"{run} has the learners of {len(learners)} validations, and an ensemble of {count} is asked for: take "

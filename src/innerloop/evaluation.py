@@ -83,6 +83,7 @@ def evaluate(
     tasks: int = 600,
     loss_fn: LossFn = F.cross_entropy,
     norm: Norm = "transductive",
+    statistics: Mapping[str, Tensor] | None = None,
     meta_params: Mapping[str, Tensor] | None = None,
     rule_state: RuleState | None = None,
     execution: Execution = "auto",
@@ -102,6 +103,7 @@ def evaluate(
         tasks: how many tasks; the last meta-batch is cut to fit.
         loss_fn: ``(outputs, targets) -> scalar`` of one task.
         norm: the normalisation mode, see :mod:`innerloop.functional`.
+        statistics: those of the ``per_step`` mode, see :func:`innerloop.statistics.statistics_by_step`.
         meta_params: values to use instead of the module's own, by name.
         rule_state: the inner rule's state carried over from training.
         execution: how tasks are run.
@@ -121,7 +123,7 @@ def evaluate(
         ('loss', [6, 2])
     """
     return evaluate_together(
-        [Member(net, method, meta_params, rule_state)],
+        [Member(net, method, meta_params, rule_state, statistics)],
         episodes,
         tasks=tasks,
         loss_fn=loss_fn,
@@ -141,6 +143,7 @@ class Member:
     method: Method
     meta_params: Mapping[str, Tensor] | None = None
     rule_state: RuleState | None = None
+    statistics: Mapping[str, Tensor] | None = None
 
 
 def evaluate_together(
@@ -228,7 +231,15 @@ def _answering(
     member: Member, loss_fn: LossFn, *, norm: Norm, execution: Execution, every_step: bool
 ) -> Callable[[Episode, torch.Generator], Answers]:
     """What a member answers to the queries of a meta-batch."""
-    engine = Engine(member.net, loss_fn, norm=norm, execution=execution, unused="ignore", training=False)
+    engine = Engine(
+        member.net,
+        loss_fn,
+        norm=norm,
+        execution=execution,
+        unused="ignore",
+        training=False,
+        statistics=member.statistics,
+    )
     adaptation = member.method.test
     meta = engine.packed(meta_params_of(engine.model.initial, member.method, member.meta_params))
 
@@ -237,7 +248,7 @@ def _answering(
         for k, iterate in enumerate(unroll(problem, adaptation, meta, support, Track.NOTHING)):
             if every_step or k == adaptation.steps:
                 with torch.no_grad():
-                    found.append(problem.query(iterate.adapted, iterate.fixed, chunk))
+                    found.append(problem.at(k).query(iterate.adapted, iterate.fixed, chunk))
         return torch.stack([loss for loss, _ in found], 1), torch.stack([outputs for _, outputs in found], 1)
 
     def answers(episode: Episode, generator: torch.Generator) -> Answers:

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Literal, TypeVar
 
 import torch
@@ -49,6 +50,7 @@ class Engine:
             the loop; on a CPU the kernels of :mod:`innerloop.taskwise`, which it replaces, are mostly faster.
         unused: whether a parameter that a loss does not use is an error or has a gradient of zero.
         training: whether dropout and the like are active; as they are in ``net`` by default.
+        statistics: those of the ``per_step`` mode, which is for adapting and predicting, not for meta-gradients.
 
     Raises:
         ValueError: an unknown way to run, or a module that cannot be used (see
@@ -66,13 +68,15 @@ class Engine:
         compile: bool = False,  # noqa: A002 - torch's word
         unused: Literal["error", "ignore"] = "error",
         training: bool | None = None,
+        statistics: Mapping[str, Tensor] | None = None,
     ) -> None:
         if unused not in ("error", "ignore"):
             raise ValueError(f"unused is {unused!r}; choose 'error' or 'ignore'")
-        self.model = StatelessModel(net, norm, training=training)
+        make_model = partial(StatelessModel, net, norm, training=training, statistics=statistics)
+        self.model = make_model()
         self._precision = checked_precision(precision)
         self._compiled = CompiledEstimates() if compile else None
-        self._workers = Workers(lambda: StatelessModel(net, norm, training=training))
+        self._workers = Workers(make_model)
         self._packable = frozenset(packable(net))
         self._proved = False  # that the model runs as planned
         self._draws = False  # that it draws random numbers, as dropout does
@@ -351,6 +355,7 @@ def adapt(
     *,
     meta_params: Mapping[str, Tensor] | None = None,
     norm: Norm = "transductive",
+    statistics: Mapping[str, Tensor] | None = None,
     unused: Literal["error", "ignore"] = "error",
     rule_state: RuleState | None = None,
     generator: torch.Generator | None = None,
@@ -367,6 +372,7 @@ def adapt(
         loss_fn: ``(outputs, targets) -> scalar``.
         meta_params: values to start from instead of the module's own, by name.
         norm: as for :func:`meta_gradient`; while adapting, the first two modes are the same.
+        statistics: those of the ``per_step`` mode, see :func:`innerloop.statistics.statistics_by_step`.
         unused: as for :func:`meta_gradient`.
         rule_state: as for :func:`meta_gradient`.
         generator: as for :func:`meta_gradient`.
@@ -384,7 +390,7 @@ def adapt(
         >>> torch.func.functional_call(net, params, torch.ones(2, 1)).shape
         torch.Size([2, 1])
     """
-    engine = Engine(net, loss_fn, norm=norm, execution="serial", unused=unused, training=False)
+    engine = Engine(net, loss_fn, norm=norm, execution="serial", unused=unused, training=False, statistics=statistics)
     meta_params = meta_params_of(engine.model.initial, method, meta_params)
     adaptation = method.test
     x, y = x_support[None], y_support[None]

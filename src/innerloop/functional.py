@@ -10,6 +10,10 @@ Normalisation modes (:data:`Norm`), to be named beside every accuracy:
     of Nichol et al., 2018 (Reptile): a prediction never depends on the other queries.
 ``running``
     By the statistics stored in the module, at adaptation and at prediction. Also independent of other queries.
+``per_step``
+    For evaluation: at inner iterate k by statistics that were gathered at iterate k on tasks of meta-training, see
+    :func:`innerloop.statistics.statistics_by_step`, as MAML++ is described (Antoniou et al., 2019, section 4, BNRS).
+    Also independent of other queries. Meta-training goes on with batch statistics, as in MAML++'s published code.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ import copy
 import traceback
 from collections.abc import Mapping
 from functools import partial
-from typing import Literal, get_args
+from typing import Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +34,7 @@ from innerloop.params import METHOD_PREFIX, Params
 
 __all__ = ["Norm", "StatelessModel"]
 
-Norm = Literal["transductive", "inductive", "running"]
+Norm = Literal["transductive", "inductive", "running", "per_step"]
 """How batch statistics are taken; see the module's documentation."""
 
 
@@ -45,10 +49,13 @@ class StatelessModel:
         module: any ``nn.Module`` whose forward takes one tensor with the batch as its first axis and returns one.
         norm: the normalisation mode.
         training: whether layers such as dropout are in training mode; the module's own modes by default.
+        statistics: those of ``per_step``, by the names of the layers' buffers: ``LAYER.running_mean`` and
+            ``LAYER.running_var``, each ``[K + 1, C]`` for iterates 0 to K.
 
     Raises:
-        ValueError: an unknown mode, ``running`` for a module that stores no statistics, or a module whose
-            parameters are not created yet, or none of whose parameters is trainable, or an embedding with ``max_norm``.
+        ValueError: an unknown mode, ``running`` for a module that stores no statistics, ``per_step`` without those of
+            every batch-norm layer, or a module whose parameters are not created yet, or none of whose parameters is
+            trainable, or an embedding with ``max_norm``.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
@@ -59,7 +66,14 @@ class StatelessModel:
         0
     """
 
-    def __init__(self, module: nn.Module, norm: Norm = "transductive", *, training: bool | None = None) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        norm: Norm = "transductive",
+        *,
+        training: bool | None = None,
+        statistics: Mapping[str, Tensor] | None = None,
+    ) -> None:
         if norm not in get_args(Norm):
             raise ValueError(f"norm is {norm!r}; choose one of {', '.join(map(repr, get_args(Norm)))}")
         if any(is_lazy(p) for p in module.parameters()):
@@ -81,18 +95,13 @@ class StatelessModel:
                         "make it without, or normalise what it gives"
                     )
                 layer.sparse = False  # sparse gradients have no second derivative
-        norms = [m for m in self._module.modules() if isinstance(m, _NormBase)]
-        self.mixes_examples = norm != "running" and any(isinstance(m, _BatchNorm) for m in norms)
-        for layer in norms:
-            if norm != "running":
-                layer.running_mean = layer.running_var = layer.num_batches_tracked = None
-                layer.track_running_stats = False
-            elif isinstance(layer, _BatchNorm) and layer.running_mean is None:
-                raise ValueError(
-                    "norm='running' needs batch-norm layers that store statistics, and this module has one made with "
-                    "track_running_stats=False; choose 'transductive' or 'inductive'"
-                )
-            else:
+        self._batch_norms = {name: m for name, m in self._module.named_modules() if isinstance(m, _BatchNorm)}
+        self.mixes_examples = norm in ("transductive", "inductive") and bool(self._batch_norms)
+        self._statistics = _checked(statistics or {}, self._batch_norms) if norm == "per_step" else {}
+        _settle_norms(self._module, norm)
+        for name, layer in self._batch_norms.items():
+            if norm == "per_step":
+                layer.running_mean, layer.running_var = (self._statistics[buffer][0] for buffer in _buffers_of(name))
                 layer.eval()
         modes = {m.training for m in self._module.modules() if isinstance(m, nn.RNNBase)}
         self.recurrent: Literal["none", "training", "evaluating"] = (
@@ -106,6 +115,38 @@ class StatelessModel:
         scratch = {name: buffer.clone() for name, buffer in self._buffers.items()}
         output: Tensor = functional_call(self._module, {**params, **scratch}, (x,))
         return output
+
+    def at(self, step: int) -> Self:
+        """The model as it is at an inner iterate, which matters to ``per_step``; beyond the last known it stays so."""
+        if not self._statistics:
+            return self
+        view = copy.copy(self)
+        view._buffers = self._buffers | {n: rows[min(step, len(rows) - 1)] for n, rows in self._statistics.items()}
+        return view
+
+    def batch_statistics(self, params: Mapping[str, Tensor], x: Tensor) -> Params:
+        """The mean and the variance ``[C]`` of what each batch-norm layer is given for a batch.
+
+        By the names of the layers' buffers. The variance is the unbiased one, as that which PyTorch stores; of a layer
+        that is called several times, the means over the calls; of one that is not called, 0 and 1.
+        """
+        found: dict[str, list[Tensor]] = {}
+
+        def note(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            var, mean = torch.var_mean(inputs[0], [0, *range(2, inputs[0].ndim)])
+            for buffer, value in zip(_buffers_of(name), (mean, var), strict=True):
+                found.setdefault(buffer, []).append(value)
+
+        hooks = [m.register_forward_pre_hook(partial(note, name)) for name, m in self._batch_norms.items()]
+        try:
+            self(params, x)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        for name, layer in self._batch_norms.items():
+            for buffer, value in zip(_buffers_of(name), (0.0, 1.0), strict=True):
+                found.setdefault(buffer, [x.new_full((layer.num_features,), value)])
+        return {name: torch.stack(values).mean(0) for name, values in found.items()}
 
     def has_layer(self, layer: str) -> bool:
         """Whether the module has a submodule of this name."""
@@ -169,6 +210,39 @@ class StatelessModel:
             return torch.stack([one(query) for query in query_x])
         outputs: Tensor = vmap(one, randomness="different")(query_x)
         return outputs
+
+
+def _settle_norms(module: nn.Module, norm: Norm) -> None:
+    """Let normalisation layers use what they have stored, or forget it."""
+    for layer in module.modules():
+        if not isinstance(layer, _NormBase):
+            continue
+        if norm != "running":
+            layer.running_mean = layer.running_var = layer.num_batches_tracked = None
+            layer.track_running_stats = False
+        elif isinstance(layer, _BatchNorm) and layer.running_mean is None:
+            raise ValueError(
+                "norm='running' needs batch-norm layers that store statistics, and this module has one made with "
+                "track_running_stats=False; choose 'transductive' or 'inductive'"
+            )
+        else:
+            layer.eval()
+
+
+def _buffers_of(layer: str) -> list[str]:
+    """The names of the buffers in which a batch-norm layer has a mean and a variance."""
+    return [f"{layer}.{part}".removeprefix(".") for part in ("running_mean", "running_var")]
+
+
+def _checked(statistics: Mapping[str, Tensor], layers: Mapping[str, _BatchNorm]) -> Params:
+    """The statistics of these layers; an error that says how to have them where they are absent."""
+    names = [buffer for layer in layers for buffer in _buffers_of(layer)]
+    if absent := [name for name in names if name not in statistics]:
+        raise ValueError(
+            f"norm='per_step' needs statistics of meta-training tasks, and there are none for {', '.join(absent)}: "
+            "evaluate what il.Learner.with_statistics gives. Meta-training itself is 'transductive' or 'inductive'"
+        )
+    return {name: statistics[name] for name in names}
 
 
 def _private_copy(module: nn.Module) -> nn.Module:

@@ -20,10 +20,11 @@ from innerloop.functional import Norm, StatelessModel
 from innerloop.method import METHODS, Method
 from innerloop.nets import NETS
 from innerloop.objectives import LOSSES, LossFn
-from innerloop.params import METHOD_PREFIX, map_nested, map_params
+from innerloop.params import METHOD_PREFIX, detached, map_nested, map_params
 from innerloop.predictor import Predictor
 from innerloop.rules.base import RuleState
 from innerloop.seeds import Stream, generator_at
+from innerloop.statistics import statistics_by_step
 from innerloop.unroll import Problem, Support, Track, begin
 
 __all__ = ["Learner"]
@@ -39,6 +40,7 @@ class Learner:
         method: its ``test`` adaptation is used.
         meta_params: values to use instead of the module's own, and what the method learned.
         rule_state: the inner rule's state carried over from training.
+        statistics: what the ``per_step`` mode normalises by; :meth:`with_statistics` gathers them.
         loss_fn: ``(outputs, targets) -> scalar``; one of :data:`innerloop.objectives.LOSSES` if it is to be saved.
         norm: the normalisation mode of predictions, see :mod:`innerloop.functional`. With ``inductive``, the
             default, a prediction does not depend on the other queries.
@@ -61,6 +63,7 @@ class Learner:
         *,
         meta_params: Mapping[str, Tensor] | None = None,
         rule_state: RuleState | None = None,
+        statistics: Mapping[str, Tensor] | None = None,
         loss_fn: LossFn = F.cross_entropy,
         norm: Norm = "inductive",
         net_spec: Mapping[str, Any] | None = None,
@@ -73,7 +76,8 @@ class Learner:
             for name, value in meta.items():
                 if not name.startswith(METHOD_PREFIX):
                     own[name].copy_(value)
-        self._model = StatelessModel(self._net, norm, training=False)
+        self.statistics = None if statistics is None else detached(statistics)
+        self._model = StatelessModel(self._net, norm, training=False, statistics=self.statistics)
         # Detached, so that nothing that runs later can write a gradient to the start or extend a graph from it.
         start = {
             **meta_params_of(self._model.initial, method),
@@ -114,12 +118,56 @@ class Learner:
             self.loss_fn,
             meta_params=self._meta_params,
             norm=self.norm,
+            statistics=self.statistics,
             unused="ignore",
             rule_state=self._rule_state,
             generator=generator_at(0, Stream.ADAPTING, device=device),
         )
         # Copies, since what is not adapted would otherwise be the start itself.
-        return Predictor(map_params(Tensor.clone, params), classes, self._model, x)
+        return Predictor(map_params(Tensor.clone, params), classes, self._model.at(self.method.test.steps), x)
+
+    def with_statistics(
+        self, episodes: EpisodeSampler, *, tasks: int = 100, norm: Norm | None = None, seed: int = 0
+    ) -> Learner:
+        """The same learner with batch-norm statistics for each inner step, so that it knows the mode ``per_step``.
+
+        Args:
+            episodes: draws tasks of meta-training, with queries.
+            tasks: how many tasks to average over.
+            norm: the mode of the new learner; this one's if None.
+            seed: the seed of the tasks.
+
+        Raises:
+            ValueError: as for :func:`innerloop.statistics.statistics_by_step`.
+
+        Example:
+            >>> import innerloop as il
+            >>> learner = Learner(il.nets.conv4(ways=5, filters=4), il.maml(0.1))
+            >>> tasks = il.data.glyphs("train").episodes(ways=5, shots=1, queries=1, tasks=2)
+            >>> learner.with_statistics(tasks, tasks=2, norm="per_step").evaluate(tasks, tasks=2).norm
+            'per_step'
+        """
+        statistics = statistics_by_step(
+            self._net,
+            self.method,
+            episodes,
+            tasks=tasks,
+            loss_fn=self.loss_fn,
+            meta_params=self._meta_params,
+            rule_state=self._rule_state,
+            seed=seed,
+        )
+        return Learner(
+            self._net,
+            self.method,
+            meta_params=self._meta_params,
+            rule_state=self._rule_state,
+            statistics=statistics,
+            loss_fn=self.loss_fn,
+            norm=norm or self.norm,
+            net_spec=self.net_spec,
+            about=self.about,
+        )
 
     def evaluate(
         self,
@@ -136,7 +184,10 @@ class Learner:
         ``norm`` is the learner's own mode if None. With ``others``, this learner and they are an ensemble: each adapts
         by itself, and their outputs are averaged, see :func:`innerloop.evaluation.evaluate_together`.
         """
-        members = [Member(each._net, each.method, each._meta_params, each._rule_state) for each in (self, *others)]
+        members = [
+            Member(each._net, each.method, each._meta_params, each._rule_state, each.statistics)
+            for each in (self, *others)
+        ]
         return evaluate_together(
             members,
             episodes,
@@ -168,7 +219,12 @@ class Learner:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         learned = {n: t for n, t in self._meta_params.items() if n.startswith(METHOD_PREFIX)}
-        state = {"net": dict(self._net.state_dict()), "learned": learned, "rule_state": self._rule_state}
+        state = {
+            "net": dict(self._net.state_dict()),
+            "learned": learned,
+            "rule_state": self._rule_state,
+            "statistics": self.statistics,
+        }
         save_state(state, folder / "learner.safetensors")
         write_atomically(folder / "learner.json", (json.dumps(description, indent=2) + "\n").encode())
 
@@ -227,6 +283,7 @@ class Learner:
             method,
             meta_params=learned,
             rule_state=rule_state,
+            statistics=state.get("statistics"),  # absent in folders written before there were any
             loss_fn=loss,
             norm=norm or saved_norm,
             net_spec=net_spec,

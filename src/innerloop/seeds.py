@@ -24,6 +24,7 @@ class Stream(IntEnum):
     VALIDATION = 1
     TESTING = 2
     ADAPTING = 3
+    STATISTICS = 4
 
 
 def generator_at(seed: int, stream: Stream, index: int = 0, device: torch.device | str = "cpu") -> torch.Generator:

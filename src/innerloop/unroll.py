@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
 from typing import Literal
@@ -61,6 +61,11 @@ class Problem:
     loss_fn: LossFn
     batched: bool = True
     unused: Literal["error", "ignore"] = "error"
+
+    def at(self, step: int) -> Problem:
+        """The problem as it is at the iterate θ_step, see :meth:`innerloop.functional.StatelessModel.at`."""
+        model = self.model.at(step)
+        return self if model is self.model else replace(self, model=model)
 
     def support_losses(
         self, inner_loss: InnerLoss, adapted: Params, fixed: Params, x: Tensor, y: Tensor, *, twice: bool
@@ -212,7 +217,7 @@ def step(
         # Inside the inner loop the parameters that it leaves alone are constants, except to the second order.
         fixed = iterate.fixed if second_order else detached(iterate.fixed)
         at = {name: t if second_order and t.requires_grad else leaf(t) for name, t in iterate.adapted.items()}
-        losses = problem.support_losses(adaptation.inner_loss, at, fixed, x, y, twice=second_order)
+        losses = problem.at(k).support_losses(adaptation.inner_loss, at, fixed, x, y, twice=second_order)
         grads = named_gradients(losses.sum(), at, create_graph=second_order, unused=problem.unused, what="support loss")
     with torch.set_grad_enabled(track is not Track.NOTHING):
         adapted, state = vmap(adaptation.rule.step)(iterate.adapted, grads, iterate.state)

@@ -72,9 +72,9 @@ class EvaluateArguments:
     """Folder that 'innerloop train' wrote."""
     tasks: int | None = None
     """Tasks; the recipe's number if not given."""
-    norm: Literal["transductive", "inductive"] | None = None
-    """Batch-norm statistics: of the whole query set, or of each query with the support set; the recipe's if not
-    given."""
+    norm: Literal["transductive", "inductive", "per_step"] | None = None
+    """Batch-norm statistics: of the whole query set, of each query with the support set, or those of each inner step
+    that train --statistics-tasks gathered; the recipe's if not given."""
     split: Literal["train", "val", "test"] = "test"
     """Which classes tasks are drawn from."""
     seed: int | None = None

@@ -43,6 +43,7 @@ def maml_plus_plus(
     - **Derivative-order annealing**: first order for ``first_order_iterations``, then exact. The paper's 50 epochs are
       25,000 iterations; the published configurations leave it off, as is the default here.
     - **Batch norm's weights for each step**: ``per_step="*.norm.*"``, see :func:`innerloop.rules.by_step`.
+    - **Batch norm's statistics for each step** are a matter of evaluation: :meth:`innerloop.Learner.with_statistics`.
     - The cosine schedule of the outer rate belongs to the outer loop; the recipes have it.
 
     The method itself is that of the end of training; the trainer asks :meth:`innerloop.Method.at` for what it is at an

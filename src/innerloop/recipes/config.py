@@ -151,6 +151,9 @@ class Config:
     """Iterations between validations."""
     test_tasks: int = 600
     """Tasks of an evaluation."""
+    statistics_tasks: int = 0
+    """Tasks to gather batch-norm statistics for each inner step from, once trained, for evaluate --norm per_step; 0 for
+    none."""
     seed: int = 0
     """Seed of the initial weights and of all tasks."""
 
@@ -163,7 +166,7 @@ class Config:
             self._check(name, getattr(self, name) >= least, f"a whole number of at least {least}")
         for name in (
             *("iterations", "inner_steps", "test_steps", "multi_step_iterations", "first_order_iterations", "seed"),
-            "leader_steps",
+            *("leader_steps", "statistics_tasks"),
         ):
             self._check(name, getattr(self, name) >= 0, "a whole number of at least 0")
         for name in ("train_shots", "inner_batch", "test_batch"):

@@ -74,6 +74,7 @@ _FAMILY: dict[str, dict[str, Any]] = {
         "tasks": 8,
         "iterations": 50_000,
         "outer_schedule": "cosine",
+        "statistics_tasks": 100,
     },
     "protomaml": {"method": "protomaml"},
     # An episode at a time, of more classes than in test.

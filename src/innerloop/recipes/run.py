@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import torch
 
-from innerloop.best import best_learners
+from innerloop.best import best_folders, best_learners
 from innerloop.calibration import Calibration
 from innerloop.checkpoint import CheckpointError, write_atomically
 from innerloop.evaluation import Evaluation
@@ -130,9 +130,19 @@ def train_run(
             net_spec=spec,
             about={"recipe": recipe},
         )
+        if config.statistics_tasks:
+            _add_statistics(folder, config, source)
     finally:
         draw_curves(folder)
     return Run(folder, recipe, config)
+
+
+def _add_statistics(folder: Path, config: Config, source: DataSource) -> None:
+    """Give the learners of a run what the mode ``per_step`` normalises by, of tasks of meta-training."""
+    episodes = source.evaluation(config, "train")
+    for path in (folder, *best_folders(folder)):
+        learner = Learner.load(path, device=source.device)
+        learner.with_statistics(episodes, tasks=config.statistics_tasks, seed=config.seed).save(path)
 
 
 def read_run(folder: Path) -> Run:
@@ -182,7 +192,8 @@ def evaluate_run(
 
     Raises:
         CheckpointError: the folder holds no run, or a damaged one.
-        ConfigError: the number of tasks is below 1, or that of the ensemble.
+        ConfigError: the number of tasks is below 1, or that of the ensemble, or the run has not the statistics of
+            ``per_step``.
         DataError: the data is absent or damaged, or has no such split.
     """
     if ensemble is not None and ensemble < 1:
@@ -193,6 +204,11 @@ def evaluate_run(
         learner, others = Learner.load(folder, device=source.device), []
     else:
         learner, *others = best_learners(folder, ensemble, device=source.device)
+    if norm == "per_step" and any(each.statistics is None for each in (learner, *others)):
+        raise ConfigError(
+            f"--norm is per_step, and {folder} has no batch-norm statistics for each step: add them with 'innerloop "
+            f"train {run.recipe} --out {folder} --resume --statistics-tasks 100' and the run's other settings"
+        )
     episodes = source.evaluation(config, split)
     started = time.monotonic()
     evaluation = learner.evaluate(
@@ -229,6 +245,7 @@ def _calibration_json(calibration: Calibration) -> dict[str, Any]:
 
 def _check_same(before: Config, now: Config, folder: Path) -> None:
     old, new = asdict(before), asdict(now)
+    del old["statistics_tasks"]  # they are gathered when all is trained
     if before.outer_schedule == "constant":
         del old["iterations"]  # a run on a constant rate can go on for longer
     changed = [f"--{n.replace('_', '-')} {value} (now {new[n]})" for n, value in old.items() if value != new[n]]
