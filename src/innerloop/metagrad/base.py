@@ -13,9 +13,18 @@ from innerloop.adaptation import Adaptation
 from innerloop.episode import Episode
 from innerloop.params import Params, map_nested, sum_tasks
 from innerloop.rules.base import RuleState
-from innerloop.unroll import Problem, Support
+from innerloop.unroll import Iterate, Problem, Support, Track, unroll
 
-__all__ = ["Cotangents", "Info", "MetaGradient", "carried_state", "pulled_back", "scored_iterates", "stack_steps"]
+__all__ = [
+    "Cotangents",
+    "Info",
+    "MetaGradient",
+    "carried_state",
+    "last_iterate",
+    "pulled_back",
+    "scored_iterates",
+    "stack_steps",
+]
 
 
 Cotangents = list[Tensor | None]
@@ -97,6 +106,17 @@ def scored_iterates(adaptation: Adaptation, episode: Episode) -> tuple[float, ..
             f"each iterate, the start included: {adaptation.steps + 1}"
         )
     return weights
+
+
+def last_iterate(
+    problem: Problem, adaptation: Adaptation, meta_params: Mapping[str, Tensor], support: Support, track: Track
+) -> tuple[Iterate, list[Tensor]]:
+    """Where the inner loop ends, and the support losses ``[T]`` of each step; arguments as for ``unroll``."""
+    support_losses: list[Tensor] = []
+    for iterate in unroll(problem, adaptation, meta_params, support, track):
+        if iterate.support_losses is not None:
+            support_losses.append(iterate.support_losses)
+    return iterate, support_losses
 
 
 def stack_steps(losses: list[Tensor], episode: Episode) -> Tensor:

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from innerloop.adaptation import Adaptation
 from innerloop.episode import Episode
-from innerloop.metagrad.base import Info, MetaGradient, carried_state, scored_iterates, stack_steps
+from innerloop.metagrad.base import Info, MetaGradient, carried_state, last_iterate, scored_iterates, stack_steps
 from innerloop.objectives import accuracies
 from innerloop.params import Params, detached, leaves, map_nested
-from innerloop.unroll import Iterate, Problem, Support, Track, named_gradients, step, unroll
+from innerloop.unroll import Iterate, Problem, Support, Track, named_gradients, step
 
 __all__ = ["chaser"]
 
@@ -56,11 +56,8 @@ def chaser(leader_steps: int = 1) -> MetaGradient:
         if any(scored_iterates(adaptation, episode)[:-1]):
             raise ValueError("the chaser loss is of the last iterate; use the objective last_step")
         theta = leaves(meta_params)
-        support_losses: list[Tensor] = []
         with torch.enable_grad():
-            for iterate in unroll(problem, adaptation, theta, support, Track.EVERYTHING):
-                if iterate.support_losses is not None:
-                    support_losses.append(iterate.support_losses)
+            iterate, support_losses = last_iterate(problem, adaptation, theta, support, Track.EVERYTHING)
             target = _leader(problem, adaptation, iterate, episode, leader_steps)
             distances = torch.stack(
                 [(t - target[name]).square().flatten(1).sum(1) for name, t in iterate.adapted.items()]

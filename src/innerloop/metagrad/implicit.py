@@ -11,11 +11,19 @@ from torch import Tensor
 from innerloop.adaptation import Adaptation
 from innerloop.episode import Episode
 from innerloop.inner_losses import InnerLoss
-from innerloop.metagrad.base import Info, MetaGradient, carried_state, pulled_back, scored_iterates, stack_steps
+from innerloop.metagrad.base import (
+    Info,
+    MetaGradient,
+    carried_state,
+    last_iterate,
+    pulled_back,
+    scored_iterates,
+    stack_steps,
+)
 from innerloop.metagrad.solvers import Product, Solver, solve
 from innerloop.objectives import accuracies
 from innerloop.params import METHOD_PREFIX, Params, leaves, scale
-from innerloop.unroll import Iterate, Problem, Support, Track, begin, named_gradients, unroll, without_gaps
+from innerloop.unroll import Iterate, Problem, Support, Track, begin, named_gradients, without_gaps
 
 __all__ = ["implicit"]
 
@@ -80,10 +88,7 @@ def implicit(strength: float, *, iterations: int = 5, solver: Solver = "cg", dam
             raise ValueError(f"the implicit gradient says nothing about {', '.join(learned)}; use unrolled")
         if any(weights[:-1]):
             raise ValueError("the implicit gradient is that of the last iterate; use the objective last_step")
-        support_losses: list[Tensor] = []
-        for iterate in unroll(problem, adaptation, meta_params, support, Track.NOTHING):
-            if iterate.support_losses is not None:
-                support_losses.append(iterate.support_losses)
+        iterate, support_losses = last_iterate(problem, adaptation, meta_params, support, Track.NOTHING)
         with torch.enable_grad():
             theta = leaves(meta_params)
             at = Iterate(leaves(iterate.adapted), {name: theta[name] for name in iterate.fixed}, iterate.state)

@@ -18,7 +18,7 @@ from torch.autograd import Function
 from innerloop.taskwise.layout import apply, contiguous, new_channels_last, own_axes
 from innerloop.taskwise.library import call
 
-__all__ = ["Norm", "batch_norm", "differentiable", "gradient_formula", "groups_each", "sets_of", "started"]
+__all__ = ["Norm", "batch_norm", "differentiable", "gradient_formula", "groups_each", "of_inputs", "sets_of", "started"]
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,14 @@ class _Output(Function):
 def _gradients(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     """The gradients of x, scale and shift."""
     x, scale, shift, mean, inverse = ctx.saved_tensors
-    gx, g_scale, g_shift = apply(_Gradient, g, x, scale, shift, mean, inverse, *ctx.options)
+    return of_inputs(apply(_Gradient, g, x, scale, shift, mean, inverse, *ctx.options), scale, shift)
+
+
+def of_inputs(
+    gradients: tuple[Tensor, Tensor, Tensor], scale: Tensor | None, shift: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    """The gradients of x, scale and shift: those of each group summed over the groups that share them."""
+    gx, g_scale, g_shift = gradients
     return (
         gx,
         None if scale is None else g_scale.sum_to_size(scale.shape),

@@ -17,7 +17,7 @@ from torch.autograd import Function
 from innerloop.taskwise.convolution import Window
 from innerloop.taskwise.layout import apply, channels_last, new_channels_last
 from innerloop.taskwise.library import Geometry, call
-from innerloop.taskwise.normalisation import Norm, differentiable, gradient_formula, groups_each, sets_of
+from innerloop.taskwise.normalisation import Norm, differentiable, gradient_formula, groups_each, of_inputs, sets_of
 from innerloop.taskwise.pooling import spread
 
 __all__ = ["joinable", "max_pooled"]
@@ -60,13 +60,7 @@ class _Output(Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         _, scale, shift, *_ = saved = ctx.saved_tensors
-        gx, g_scale, g_shift = apply(_Gradient, g, *saved, *ctx.options)
-        return (
-            gx,
-            None if scale is None else g_scale.sum_to_size(scale.shape),
-            None if shift is None else g_shift.sum_to_size(shift.shape),
-            *(None,) * 4,
-        )
+        return *of_inputs(apply(_Gradient, g, *saved, *ctx.options), scale, shift), *(None,) * 4
 
 
 class _Gradient(Function):
