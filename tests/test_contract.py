@@ -287,6 +287,7 @@ def test_what_is_not_adapted_stays_at_its_start(name: str) -> None:
     grads, _ = il.meta_gradient(net, method, episode)
     assert {n for n in grads if not n.startswith("method.")} == dict(net.named_parameters()).keys()
     assert all(grads[n].shape == p.shape for n, p in net.named_parameters())
+    assert not [n for n in grads if ".0.weight" in n or ".0.bias" in n]  # nothing is learned about what stays
 
 
 @METHODS

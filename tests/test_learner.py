@@ -287,6 +287,16 @@ def test_what_a_method_learned_is_saved(tmp_path) -> None:
     assert torch.equal(loaded.adapt(x, y).outputs(query), expected)
 
 
+def test_what_another_method_learned_is_refused(tmp_path) -> None:
+    """As are rates of parameters that are not adapted, which folders of earlier versions have."""
+    il.Learner(smooth_net(), il.meta_sgd()).save(tmp_path)
+    for other in (il.meta_sgd(adapt="2.*"), il.alfa()):
+        with pytest.raises(il.CheckpointError, match=r"earlier version: .* these shapes: method\.lr\.0\.weight"):
+            il.Learner.load(tmp_path, net=smooth_net(), method=other)
+    with pytest.raises(ValueError, match=r"these shapes: method\.lr\.0\.bias"):
+        il.Learner(smooth_net(), il.meta_sgd(), meta_params={"method.lr.0.bias": torch.ones(())})
+
+
 def test_a_method_that_was_changed_is_not_taken_for_the_registered_one(tmp_path) -> None:
     """``dataclasses.replace`` is the natural way to change a named method."""
     net = smooth_net()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -70,12 +72,19 @@ def test_steps_beyond_the_learned_ones_reuse_the_last_rate() -> None:
     assert seen == [1.0, 11.0, 21.0, 31.0]
 
 
-def test_the_rate_of_what_is_not_adapted_has_no_gradient() -> None:
+def test_only_what_is_adapted_has_rates() -> None:
     net, episode = smooth_net(), vector_episode()
-    rule = il.rules.learned_sgd(0.3, per="layer")
-    grads, _ = il.meta_gradient(net, il.Method(il.Adaptation(rule, 2, adapt="2.*"), il.unrolled()), episode)
+    training = il.Adaptation(il.rules.learned_sgd(0.3, per="layer"), 2, adapt="2.*")
+    grads, _ = il.meta_gradient(net, il.Method(training, il.unrolled()), episode)
     assert float(grads["method.lr.2.weight"].abs()) > 0
+    assert [n for n in grads if "0.weight" in n] == ["0.weight"]
+    # What new tasks adapt beside has its rates too; nothing teaches those.
+    method = il.Method(training, il.unrolled(), replace(training, adapt="2.* 0.weight"))
+    grads, _ = il.meta_gradient(net, method, episode)
     assert float(grads["method.lr.0.weight"]) == 0
+    assert "method.lr.0.bias" not in grads
+    adapted = il.adapt(net, method, episode.support_x[0], episode.support_y[0])
+    assert not torch.equal(adapted["0.weight"], net[0].weight)
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from innerloop.plans import Execution, Plan, candidates, checked, planned
 from innerloop.precision import Precision, checked_precision, computing_in
 from innerloop.rules.base import RuleState
 from innerloop.seeds import RandomState
+from innerloop.selection import partition
 from innerloop.taskwise import pack, packable
 from innerloop.unroll import Problem, Support, Track, unroll
 from innerloop.workers import Workers
@@ -279,15 +280,18 @@ def meta_params_of(
 ) -> Params:
     """The meta-parameters: the model's own, then what the method learns, under ``method.``.
 
+    A rule learns something about the parameters that are adapted, in meta-training or on new tasks, and no others.
+
     Args:
         model_params: the model's trainable parameters.
         method: the method.
         given: all of them, if they are known; else they are as before training.
 
     Raises:
-        ValueError: a name is unknown or absent.
+        ValueError: a name is unknown or absent, or the patterns of what is adapted do not fit the model.
     """
-    learned = method.adaptation.rule.learned(model_params)
+    adapted = {name for each in (method.adaptation, method.test) for name in partition(model_params, each.adapt)[0]}
+    learned = method.adaptation.rule.learned({name: p for name, p in model_params.items() if name in adapted})
     initial = {**model_params, **{METHOD_PREFIX + name: tensor for name, tensor in learned.items()}}
     if given is None:
         return initial

@@ -48,6 +48,9 @@ class Learner:
             :meth:`load` can make the network itself.
         about: anything else to be kept with it, as JSON values.
 
+    Raises:
+        ValueError: ``meta_params`` holds what the method does not learn.
+
     Example:
         >>> import innerloop as il
         >>> learner = Learner(il.nets.conv4(ways=3), il.maml(inner_lr=0.1))
@@ -78,11 +81,11 @@ class Learner:
                     own[name].copy_(value)
         self.statistics = None if statistics is None else detached(statistics)
         self._model = StatelessModel(self._net, norm, training=False, statistics=self.statistics)
+        initial = meta_params_of(self._model.initial, method)
+        start = {**initial, **{n: t for n, t in meta.items() if n not in own}}
+        if unfit := [n for n, t in start.items() if n not in initial or t.shape != initial[n].shape]:
+            raise ValueError(f"the method learns nothing by these names and of these shapes: {', '.join(unfit)}")
         # Detached, so that nothing that runs later can write a gradient to the start or extend a graph from it.
-        start = {
-            **meta_params_of(self._model.initial, method),
-            **{n: t for n, t in meta.items() if n not in own},
-        }
         self._meta_params = map_params(lambda t: t.detach().clone(), start)
         self._rule_state = map_nested(lambda t: t.detach().clone(), rule_state)
         self.method, self.loss_fn, self.norm = method, loss_fn, norm
@@ -278,17 +281,20 @@ class Learner:
             learned, rule_state = state["learned"], state["rule_state"]
         except (RuntimeError, KeyError, TypeError) as error:
             raise CheckpointError(f"the weights in {folder} do not fit the network: {error}") from error
-        return cls(
-            net,
-            method,
-            meta_params=learned,
-            rule_state=rule_state,
-            statistics=state.get("statistics"),  # absent in folders written before there were any
-            loss_fn=loss,
-            norm=norm or saved_norm,
-            net_spec=net_spec,
-            about=about,
-        )
+        try:
+            return cls(
+                net,
+                method,
+                meta_params=learned,
+                rule_state=rule_state,
+                statistics=state.get("statistics"),  # absent in folders written before there were any
+                loss_fn=loss,
+                norm=norm or saved_norm,
+                net_spec=net_spec,
+                about=about,
+            )
+        except ValueError as error:
+            raise CheckpointError(f"what {folder} holds is of another method or an earlier version: {error}") from error
 
     def _ways(self, x: Tensor, y: Tensor) -> int:
         """How many classes it tells apart: the outputs at the start, which may have put another head in place."""

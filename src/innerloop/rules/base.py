@@ -29,8 +29,8 @@ class InnerRule(NamedTuple):
         init: ``(params, learned) -> state``. ``learned`` holds what the rule meta-learns; a rule that uses it
             carries it in its state.
         step: ``(params, grads, state) -> (params, state)``.
-        learned: ``params -> learned``, the initial values of what the rule meta-learns, from the model's
-            initial parameters. They become meta-parameters under the prefix ``method.``.
+        learned: ``params -> learned``, the initial values of what the rule meta-learns, from the initial values of
+            the parameters that are adapted. They become meta-parameters under the prefix ``method.``.
 
     Example:
         Gradient descent with one learned rate:
