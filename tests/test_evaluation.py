@@ -160,12 +160,12 @@ def test_adapting_beats_not_adapting_on_tasks_that_can_be_learned() -> None:
 
 @pytest.mark.parametrize("tasks", [0, -3])
 def test_no_tasks_are_refused(tasks: int) -> None:
-    with pytest.raises(ValueError, match=f"tasks is {tasks}; an evaluation needs at least 1"):
+    with pytest.raises(ValueError, match=f"tasks is {tasks}; there must be at least 1"):
         il.evaluate(smooth_net(), METHOD, sampler(), tasks=tasks)
 
 
 def test_episodes_without_queries_are_refused() -> None:
-    with pytest.raises(ValueError, match="scored on the query set, and these episodes have none"):
+    with pytest.raises(ValueError, match="looks at the query sets, and these episodes have none"):
         il.evaluate(smooth_net(), METHOD, sampler(queries=0), tasks=3)
 
 

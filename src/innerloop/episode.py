@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Episode", "EpisodeSampler"]
+__all__ = ["Episode", "EpisodeSampler", "with_queries"]
 
 
 @dataclass(frozen=True)
@@ -79,3 +79,26 @@ class Episode:
 
 EpisodeSampler = Callable[[torch.Generator], Episode]
 """Draws a meta-batch of tasks: a pure function of a :class:`torch.Generator`."""
+
+
+def with_queries(episodes: EpisodeSampler, tasks: int, generator: torch.Generator) -> Iterator[Episode]:
+    """Meta-batches of tasks that have queries, until there are ``tasks`` of them; the last one is cut to fit.
+
+    Each is drawn when it is asked for, from the generator as it is by then.
+
+    Raises:
+        ValueError: ``tasks`` is below 1, or the episodes have no queries.
+
+    Example:
+        >>> x, y = torch.zeros(4, 5, 3), torch.zeros(4, 5)
+        >>> [episode.tasks for episode in with_queries(lambda generator: Episode(x, y, x, y), 6, torch.Generator())]
+        [4, 2]
+    """
+    if tasks < 1:
+        raise ValueError(f"tasks is {tasks}; there must be at least 1")
+    while tasks > 0:
+        episode = episodes(generator)
+        if episode.query_x.shape[1] == 0:
+            raise ValueError("this looks at the query sets, and these episodes have none; use queries=1 or more")
+        yield episode[:tasks]
+        tasks -= episode.tasks

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from innerloop.calibration import Calibration
-from innerloop.episode import Episode, EpisodeSampler
+from innerloop.episode import Episode, EpisodeSampler, with_queries
 from innerloop.execute import Engine, meta_params_of
 from innerloop.functional import Norm
 from innerloop.method import Method
@@ -180,8 +180,6 @@ def evaluate_together(
         Antoniou, Edwards, Storkey: How to train your MAML. ICLR 2019, whose published code tests the five checkpoints
         that were the best in validation like this.
     """
-    if tasks < 1:
-        raise ValueError(f"tasks is {tasks}; an evaluation needs at least 1")
     steps = {member.method.test.steps for member in members}
     if not members or (every_step and len(steps) > 1):
         raise ValueError(
@@ -191,15 +189,7 @@ def evaluate_together(
     answering = [_answering(m, loss_fn, norm=norm, execution=execution, every_step=every_step) for m in members]
     generator = generator_at(seed, stream, device=next(iter(members[0].net.parameters())).device)
     losses, right, calibrations = [], [], []
-    missing = tasks
-    while missing > 0:
-        episode = episodes(generator)
-        if episode.query_x.shape[1] == 0:
-            raise ValueError(
-                "predictions are scored on the query set, and these episodes have none; use queries=1 or more"
-            )
-        episode = episode[:missing]
-        missing -= episode.tasks
+    for episode in with_queries(episodes, tasks, generator):
         state = generator.get_state()
         answers = []
         for answer in answering:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from innerloop.episode import Episode, EpisodeSampler
+from innerloop.episode import Episode, EpisodeSampler, with_queries
 from innerloop.execute import Engine, meta_params_of
 from innerloop.method import Method
 from innerloop.objectives import LossFn
@@ -65,8 +65,6 @@ def statistics_by_step(
     References:
         Antoniou, Edwards, Storkey: How to train your MAML. ICLR 2019, section 4 (BNRS).
     """
-    if tasks < 1:
-        raise ValueError(f"tasks is {tasks}; statistics are of at least 1")
     engine = Engine(net, loss_fn, execution="serial", unused="ignore", training=False)
     adaptation = method.test
     meta = meta_params_of(engine.model.initial, method, meta_params)
@@ -82,9 +80,6 @@ def statistics_by_step(
 
     generator = generator_at(seed, Stream.STATISTICS, device=next(iter(meta.values())).device)
     found: list[Params] = []
-    while len(found) < tasks:
-        episode = episodes(generator)[: tasks - len(found)]
-        if episode.query_x.shape[1] == 0:
-            raise ValueError("the last statistics are of the query set, and these episodes have none; use queries=1")
+    for episode in with_queries(episodes, tasks, generator):
         found += engine.over_chunks(of_one, adaptation, episode, rule_state, generator)
     return map_params(Tensor.detach, scale(total(found), 1 / tasks))
