@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
 
 __all__ = [
     "METHOD_PREFIX",
@@ -66,13 +67,39 @@ def leaf(a: Tensor) -> Tensor:
 
 def expand_tasks(a: Mapping[str, Tensor], tasks: int) -> Params:
     """One copy for each task, without copying memory: ``[...]`` becomes ``[tasks, ...]``."""
+    return map_params(lambda t: _Shared.apply(t, tasks), a)
 
-    def one(t: Tensor) -> Tensor:
-        # The derivative is a sum over tasks, which is to read its input in the order of memory; see sum_tasks.
-        order, inverse = _memory_order(t)
-        return t.permute(order).expand(tasks, *(t.shape[i] for i in order)).permute(0, *(i + 1 for i in inverse))
 
-    return map_params(one, a)
+class _Shared(Function):
+    """One tensor for all tasks; the derivative is a sum over these."""
+
+    @staticmethod
+    def forward(ctx: Any, t: Tensor, tasks: int) -> Tensor:
+        ctx.source = t
+        return t.expand(tasks, *t.shape)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+        return sum_tasks(g), None
+
+
+def read_again(a: Mapping[str, Tensor]) -> Params:
+    """The same tensors, each as a node of its own in the graph.
+
+    So that :func:`shared_source` can tell whether a backward pass ends at it, or goes on to what it is made of. Nobody
+    may ask, in one pass, for the gradients of both.
+    """
+    return map_params(lambda t: t.view_as(t) if t.requires_grad else t, a)
+
+
+def shared_source(t: Tensor) -> tuple[Any, Tensor] | None:
+    """Of what :func:`read_again` gave for one of :func:`expand_tasks`: the latter's node, and the tensor expanded."""
+    if t.grad_fn is None or len(t.grad_fn.next_functions) != 1:
+        return None
+    kind: Any = _Shared
+    node: Any = t.grad_fn.next_functions[0][0]
+    same = isinstance(node, kind._backward_cls) and t.shape[1:] == node.source.shape and not t.stride(0)
+    return (node, node.source) if same else None
 
 
 def sum_tasks(t: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from innerloop.episode import Episode
 from innerloop.functional import StatelessModel
 from innerloop.inner_losses import InnerLoss
 from innerloop.objectives import LossFn
-from innerloop.params import METHOD_PREFIX, Params, detached, leaf, map_nested
+from innerloop.params import METHOD_PREFIX, Params, detached, leaf, map_nested, read_again
 from innerloop.rules.base import RuleState
 from innerloop.selection import partition
 from innerloop.starts import Tasks
@@ -100,7 +100,7 @@ class Problem:
         with self._running(episode.query_x.device):
             if self.batched:
                 losses, outputs = vmap(one, randomness="different")(
-                    adapted, episode.support_x, episode.query_x, episode.query_y
+                    read_again(adapted), episode.support_x, episode.query_x, episode.query_y
                 )
                 return losses, outputs
             pairs = [
@@ -216,7 +216,8 @@ def step(
     with torch.enable_grad():
         # Inside the inner loop the parameters that it leaves alone are constants, except to the second order.
         fixed = iterate.fixed if second_order else detached(iterate.fixed)
-        at = {name: t if second_order and t.requires_grad else leaf(t) for name, t in iterate.adapted.items()}
+        adapted = read_again(iterate.adapted) if problem.batched else iterate.adapted
+        at = {name: t if second_order and t.requires_grad else leaf(t) for name, t in adapted.items()}
         losses = problem.at(k).support_losses(adaptation.inner_loss, at, fixed, x, y, twice=second_order)
         grads = named_gradients(losses.sum(), at, create_graph=second_order, unused=problem.unused, what="support loss")
     with torch.set_grad_enabled(track is not Track.NOTHING):

@@ -14,6 +14,11 @@ def safe_sqrt(v: Tensor) -> Tensor:
     return torch.where(positive, torch.where(positive, v, torch.ones_like(v)).sqrt(), torch.zeros_like(v))
 
 
+def moved(p: Tensor, direction: Tensor, lr: float | Tensor) -> Tensor:
+    """``p - lr * direction``, in one pass over memory if the rate is a number."""
+    return p - lr * direction if isinstance(lr, Tensor) else torch.sub(p, direction, alpha=lr)
+
+
 def counter(like: Tensor) -> Tensor:
     """A count of steps, zero at first; at least float32, so that it can count beyond what a half can."""
     return torch.zeros((), dtype=torch.promote_types(like.dtype, torch.float32), device=like.device)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from innerloop.params import Params, map_params
 from innerloop.rules._checks import Setting, check_at_least, check_below, is_off
+from innerloop.rules._numeric import moved
 from innerloop.rules.base import InnerRule, RuleState
 
 __all__ = ["sgd"]
@@ -50,6 +52,6 @@ def sgd(lr: Setting, *, momentum: Setting = 0.0, nesterov: bool = False, weight_
         if not is_off(momentum):
             state = map_params(lambda b, g: momentum * b + g, state, grads)
             grads = map_params(lambda g, b: g + momentum * b, grads, state) if nesterov else state
-        return map_params(lambda p, g: p - lr * g, params, grads), state
+        return map_params(partial(moved, lr=lr), params, grads), state
 
     return InnerRule(init, step)

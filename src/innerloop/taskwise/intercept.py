@@ -1,8 +1,9 @@
 """Inside ``with taskwise():``, the layers of an unmodified module do under ``vmap`` what PyTorch's own do badly or not.
 
-Convolution, batch norm and max-pooling with weights or statistics for each task batch badly in PyTorch, recurrent
-layers not at all, and the padding of embeddings wrongly. They are recognised at the functions that layers call. On a
-CPU the first three run as compiled kernels, where these can do them; the others are written out in other operations.
+Convolution, batch norm, max-pooling and linear layers with weights or statistics for each task batch badly in PyTorch,
+attention with them; recurrent layers not at all, and the padding of embeddings wrongly. They are recognised at the
+functions that layers call. On a CPU the first three run as compiled kernels, where these can do them. Linear layers and
+attention, on any device, run as products of stacks of matrices; the others are written out in other operations.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.overrides import TorchFunctionMode
 
 from innerloop.taskwise import tasks
+from innerloop.taskwise.attention import multi_head_attention
 from innerloop.taskwise.convolution import Window, convolve
 from innerloop.taskwise.deferred import Deferred, Unwritten
 from innerloop.taskwise.library import SUFFIX, kernels
+from innerloop.taskwise.linear import Weights, linear
 from innerloop.taskwise.normalisation import Norm, batch_norm, started
 from innerloop.taskwise.pooled import joinable, max_pooled
 from innerloop.taskwise.pooling import max_pool
@@ -32,7 +35,8 @@ __all__ = ["taskwise"]
 def taskwise(device: torch.device) -> contextlib.AbstractContextManager[object]:
     """The context; no kernels are used on a device that has none, nor while a graph is traced."""
     fits = device.type == "cpu" and not torch.is_autocast_enabled("cpu") and get_proxy_mode() is None
-    return _Mode(use_kernels=fits and tasks.available() and kernels() is not None)
+    whole = tasks.available() and not torch.is_autocast_enabled(device.type)
+    return _Mode(use_products=whole, use_kernels=fits and tasks.available() and kernels() is not None)
 
 
 Replacement = Callable[..., Any]
@@ -42,15 +46,19 @@ Replacement = Callable[..., Any]
 class _Mode(TorchFunctionMode):
     """Replaces calls, in one thread, while it is entered."""
 
-    def __init__(self, *, use_kernels: bool) -> None:
+    def __init__(self, *, use_products: bool, use_kernels: bool) -> None:
         super().__init__()
+        self.use_products = use_products
         self.use_kernels = use_kernels
+        self._weights: dict[tuple[object, ...], tuple[Tensor, Weights]] = {}
         self._deferred = Deferred()
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         replace = _REWRITTEN.get(func)
+        if replace is None and self.use_products and func in _PRODUCTS and tasks.mapped():
+            replace = _PRODUCTS[func]
         if replace is None and self.use_kernels and func in _KERNELS and tasks.mapped():
             replace = _KERNELS[func]
         self._deferred.disarm()
@@ -70,6 +78,35 @@ class _Mode(TorchFunctionMode):
         super().__exit__(*error)
         self._deferred.disarm()
         self._deferred.settle()
+
+    def linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:
+        given = (input, weight) if bias is None else (input, weight, bias)
+        same = len({(t.dtype, t.device) for t in given}) == 1 and input.is_floating_point()
+        if not (same and weight.ndim == 2 and input.ndim and input.shape[-1] == weight.shape[1] and input.numel()):
+            return None
+        if bias is not None and bias.shape != weight.shape[:1]:
+            return None
+        with tasks.outside():
+            stack, (x, w, b) = tasks.stacked(input, shared=(weight, bias))
+            y = linear(x, self._weights_of(weight, w, stack), b)
+        return stack.unstacked(y)
+
+    def _weights_of(self, mapped: Tensor, stacked: Tensor, stack: tasks.Stack) -> Weights:
+        """The weights of a linear layer, the same each time that it is called within a forward pass."""
+        if not (stacked.requires_grad and torch.is_grad_enabled()):
+            return Weights(stacked)
+        key = (id(mapped), stack)
+        if key not in self._weights:
+            self._weights[key] = mapped, Weights(stacked)  # whose identity is the key, kept alive
+        return self._weights[key][1]
+
+    def _linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """The same within another replacement, of which this mode sees nothing."""
+        found = self.linear(input, weight, bias) if self.use_products and tasks.mapped() else None
+        return F.linear(input, weight, bias) if found is None else found
+
+    def attention(self, *arguments: Any, **options: Any) -> tuple[Tensor, Tensor | None] | None:
+        return multi_head_attention(self._linear, *arguments, **options)
 
     def convolution(
         self,
@@ -189,7 +226,7 @@ def _written_out(cell: Cell) -> Replacement:
         if not isinstance(options[0], bool):
             return None  # packed sequences, of several lengths
         states = (first,) if isinstance(first, Tensor) else tuple(first)
-        outputs, ends = recurrent(cell, input, states, weights, *options)
+        outputs, ends = recurrent(cell, input, states, weights, *options, linear=mode._linear)
         return outputs, *ends
 
     return replaced
@@ -208,7 +245,7 @@ def _step_written_out(cell: Cell) -> Replacement:
         b_hidden: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, ...]:
         state = (first,) if isinstance(first, Tensor) else tuple(first)
-        state = cell(F.linear(input, w_input, b_input), F.linear(state[0], w_hidden, b_hidden), state)
+        state = cell(mode._linear(input, w_input, b_input), mode._linear(state[0], w_hidden, b_hidden), state)
         return state if len(state) > 1 else state[0]
 
     return replaced
@@ -225,6 +262,11 @@ _REWRITTEN: dict[Callable[..., Any], Replacement] = {
     torch.rnn_tanh_cell: _step_written_out(plain_cell(torch.tanh)),
     torch.rnn_relu_cell: _step_written_out(plain_cell(torch.relu)),
     F.adaptive_avg_pool2d: _Mode.adaptive_pooling,
+}
+
+_PRODUCTS: dict[Callable[..., Any], Replacement] = {
+    F.linear: _Mode.linear,
+    F.multi_head_attention_forward: _Mode.attention,
 }
 
 _KERNELS: dict[Callable[..., Any], Replacement] = {

@@ -36,6 +36,9 @@ class _NoGraph:
     def save_for_backward(self, *_: Tensor | None) -> None:
         """Nothing will be asked for."""
 
+    def set_materialize_grads(self, _: bool) -> None:
+        """Nor will there be gradients."""
+
     def mark_non_differentiable(self, *_: Tensor) -> None:
         """Nothing is differentiated."""
 

@@ -19,6 +19,8 @@ State = tuple[Tensor, ...]
 Cell = Callable[[Tensor, Tensor, State], State]
 """``(what the input gives [N, G], what the hidden state gives [N, G], state) -> state``."""
 
+Linear = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+
 
 def lstm_cell(given: Tensor, kept: Tensor, state: State) -> State:
     """One step of an LSTM; the state is the hidden and the cell's."""
@@ -50,6 +52,8 @@ def recurrent(
     training: bool,
     bidirectional: bool,
     batch_first: bool,
+    *,
+    linear: Linear = F.linear,
 ) -> tuple[Tensor, State]:
     """What ``torch.lstm`` and its like give for a batch of sequences of one length.
 
@@ -65,6 +69,7 @@ def recurrent(
         training: whether dropout is active.
         bidirectional: whether there is a second direction, from the end.
         batch_first: see ``x``.
+        linear: what multiplies with weights, ``(x, weights, bias) -> output``.
 
     Returns:
         The outputs, as ``x`` with the features of all directions, and the last states.
@@ -86,13 +91,13 @@ def recurrent(
             w_input, w_hidden, *others = weights[index * each : (index + 1) * each]
             b_input, b_hidden = others[:2] if has_biases else (None, None)
             projection = others[-1] if len(others) % 2 else None
-            given = F.linear(x, w_input, b_input).unbind(0)
+            given = linear(x, w_input, b_input).unbind(0)
             state = tuple(s[index] for s in states)
             outputs = []
             for step in reversed(given) if backwards else given:
-                state = cell(step, F.linear(state[0], w_hidden, b_hidden), state)
+                state = cell(step, linear(state[0], w_hidden, b_hidden), state)
                 if projection is not None:
-                    state = (F.linear(state[0], projection), *state[1:])
+                    state = (linear(state[0], projection, None), *state[1:])
                 outputs.append(state[0])
             sides.append(torch.stack(outputs[::-1] if backwards else outputs))
             ends.append(state)

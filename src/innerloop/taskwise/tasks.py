@@ -78,7 +78,8 @@ def stacked(*tensors: Tensor | None, shared: Sequence[Tensor | None] = ()) -> tu
     for tensor, axes in unwrapped:
         if tensor is not None:
             for position, (level, axis) in enumerate(axes):
-                tensor = tensor.movedim(position + axis, position)  # noqa: PLW2901
+                if axis:  # else it stays the very tensor that was mapped
+                    tensor = tensor.movedim(position + axis, position)  # noqa: PLW2901
                 sizes[level] = tensor.shape[position]
         fronts.append(tensor)
     results: list[Any] = []
