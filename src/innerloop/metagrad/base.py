@@ -11,6 +11,7 @@ from torch import Tensor
 
 from innerloop.adaptation import Adaptation
 from innerloop.episode import Episode
+from innerloop.objectives import accuracies
 from innerloop.params import Params, map_nested, sum_tasks
 from innerloop.rules.base import RuleState
 from innerloop.unroll import Iterate, Problem, Support, Track, unroll
@@ -21,6 +22,7 @@ __all__ = [
     "MetaGradient",
     "carried_state",
     "last_iterate",
+    "observed",
     "pulled_back",
     "scored_iterates",
     "stack_steps",
@@ -117,6 +119,24 @@ def last_iterate(
         if iterate.support_losses is not None:
             support_losses.append(iterate.support_losses)
     return iterate, support_losses
+
+
+def observed(
+    adaptation: Adaptation,
+    episode: Episode,
+    end: Iterate,
+    *,
+    loss: Tensor | None,
+    support_losses: list[Tensor],
+    outputs: Tensor | None,
+) -> Info:
+    """What was observed on the way to where the inner loop ended; ``outputs`` are those for the queries there."""
+    return Info(
+        loss=None if loss is None else loss.detach(),
+        support_losses=stack_steps(support_losses, episode),
+        query_accuracy=None if outputs is None else accuracies(outputs.detach(), episode.query_y),
+        rule_state=carried_state(adaptation, end.state),
+    )
 
 
 def stack_steps(losses: list[Tensor], episode: Episode) -> Tensor:

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from innerloop.adaptation import Adaptation
 from innerloop.episode import Episode
-from innerloop.metagrad.base import Info, MetaGradient, carried_state, last_iterate, scored_iterates, stack_steps
-from innerloop.objectives import accuracies
+from innerloop.metagrad.base import Info, MetaGradient, last_iterate, observed, scored_iterates
 from innerloop.params import Params, detached, leaves, map_nested
 from innerloop.unroll import Iterate, Problem, Support, Track, named_gradients, step
 
@@ -67,11 +66,8 @@ def chaser(leader_steps: int = 1) -> MetaGradient:
             )
         with torch.no_grad():
             _, outputs = problem.query(iterate.adapted, iterate.fixed, episode)
-        return grads, Info(
-            loss=distances.detach(),
-            support_losses=stack_steps(support_losses, episode),
-            query_accuracy=accuracies(outputs, episode.query_y),
-            rule_state=carried_state(adaptation, iterate.state),
+        return grads, observed(
+            adaptation, episode, iterate, loss=distances, support_losses=support_losses, outputs=outputs
         )
 
     return estimate

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from innerloop.adaptation import Adaptation
 from innerloop.episode import Episode
-from innerloop.metagrad.base import Info, MetaGradient, carried_state, stack_steps
-from innerloop.objectives import accuracies
+from innerloop.metagrad.base import Info, MetaGradient, observed
 from innerloop.params import METHOD_PREFIX, Params, sum_tasks
 from innerloop.unroll import Problem, Support, Track, step, unroll
 
@@ -61,7 +60,7 @@ def displacement(part: Part = "whole") -> MetaGradient:
             before, now = now, iterate
             if iterate.support_losses is not None:
                 support_losses.append(iterate.support_losses)
-        loss = accuracy = None
+        loss = outputs = None
         if part == "tail":
             if episode.query_x.shape[1] == 0:
                 raise ValueError("the tail is a step on the query set, and this episode's query set is empty")
@@ -76,12 +75,6 @@ def displacement(part: Part = "whole") -> MetaGradient:
             }
             if part != "tail" and episode.query_x.shape[1]:
                 loss, outputs = problem.query(now.adapted, now.fixed, episode)
-                accuracy = accuracies(outputs, episode.query_y)
-        return grads, Info(
-            loss=loss,
-            support_losses=stack_steps(support_losses, episode),
-            query_accuracy=accuracy,
-            rule_state=carried_state(adaptation, now.state),
-        )
+        return grads, observed(adaptation, episode, now, loss=loss, support_losses=support_losses, outputs=outputs)
 
     return estimate

@@ -14,14 +14,12 @@ from innerloop.inner_losses import InnerLoss
 from innerloop.metagrad.base import (
     Info,
     MetaGradient,
-    carried_state,
     last_iterate,
+    observed,
     pulled_back,
     scored_iterates,
-    stack_steps,
 )
 from innerloop.metagrad.solvers import Product, Solver, solve
-from innerloop.objectives import accuracies
 from innerloop.params import METHOD_PREFIX, Params, leaves, scale
 from innerloop.unroll import Iterate, Problem, Support, Track, begin, named_gradients, without_gaps
 
@@ -108,12 +106,8 @@ def implicit(strength: float, *, iterations: int = 5, solver: Solver = "cg", dam
             through = pulled_back([first[name] for name in solution], list(solution.values()), theta, retain_graph=True)
             found |= {name: found[name] + part if name in found else part for name, part in through.items()}
         grads = without_gaps(theta, [found.get(n) for n in theta], unused=problem.unused, what="meta-objective")
-        return grads, Info(
-            loss=weights[-1] * losses.detach(),
-            support_losses=stack_steps(support_losses, episode),
-            query_accuracy=accuracies(outputs.detach(), episode.query_y),
-            rule_state=carried_state(adaptation, iterate.state),
-        )
+        loss = weights[-1] * losses.detach()
+        return grads, observed(adaptation, episode, iterate, loss=loss, support_losses=support_losses, outputs=outputs)
 
     return estimate
 

@@ -9,9 +9,8 @@ from torch import Tensor
 
 from innerloop.adaptation import Adaptation
 from innerloop.episode import Episode
-from innerloop.metagrad.base import Info, MetaGradient, carried_state, scored_iterates, stack_steps
+from innerloop.metagrad.base import Info, MetaGradient, observed, scored_iterates
 from innerloop.metagrad.checkpointed import WHOLE
-from innerloop.objectives import accuracies
 from innerloop.params import Params, leaves
 from innerloop.unroll import Problem, Support, Track, named_gradients, unroll
 
@@ -89,11 +88,8 @@ def _from_query_loss(track: Track) -> MetaGradient:
         if not weights[-1]:
             with torch.no_grad():
                 _, outputs = problem.query(iterate.adapted, iterate.fixed, episode)
-        return grads, Info(
-            loss=objective.detach(),
-            support_losses=stack_steps(support_losses, episode),
-            query_accuracy=accuracies(outputs.detach(), episode.query_y),
-            rule_state=carried_state(adaptation, iterate.state),
+        return grads, observed(
+            adaptation, episode, iterate, loss=objective, support_losses=support_losses, outputs=outputs
         )
 
     return estimate
