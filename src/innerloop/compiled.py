@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,12 +17,9 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
-from innerloop.episode import Episode
+from innerloop.estimate import Estimate
 from innerloop.messages import first_line
-from innerloop.metagrad.base import Info
 from innerloop.method import Method
-from innerloop.params import Params
-from innerloop.unroll import Problem, Support
 
 __all__ = ["CompiledEstimates"]
 
@@ -42,63 +39,40 @@ class CompiledEstimates:
         self._graphs: dict[tuple[Any, ...], tuple[Callable[..., Any] | None, pytree.TreeSpec | None]] = {}
         self._methods: list[Method] = []  # kept alive, since their identity is part of the key
 
-    def __call__(
-        self,
-        method: Method,
-        problem: Problem,
-        meta_params: Mapping[str, Tensor],
-        chunk: Episode,
-        support: Support,
-    ) -> tuple[Params, Info]:
-        """As the method's meta-gradient."""
-        tensors = (dict(meta_params), (chunk.query_x, chunk.query_y), (support.x, support.y), support.batches)
-        flat, spec = pytree.tree_flatten((tensors, support.state))
-
-        def estimate(*flat: Tensor) -> tuple[Any, ...]:
-            (meta, queries, (x, y), batches), state = pytree.tree_unflatten(list(flat), spec)
-            episode, inputs = Episode(x, y, *queries), Support(x, y, batches, state)
-            grads, info = method.meta_gradient(problem, method.adaptation, meta, episode, inputs)
-            return grads, info.loss, info.support_losses, info.query_accuracy, info.rule_state
-
-        shapes = tuple((t.shape, t.dtype, t.device) if isinstance(t, Tensor) else t for t in flat)
-        key = (id(method), problem.batched, torch.is_autocast_enabled(flat[0].device.type), str(spec), shapes)
-        if key not in self._graphs:
+    def __call__(self, estimate: Estimate) -> tuple[list[Any], pytree.TreeSpec]:
+        """What the estimate computes from its tensors, and how it is read."""
+        if estimate.key not in self._graphs:
             if len(self._graphs) == MOST:
                 warnings.warn(
                     f"{MOST} graphs have been compiled; methods or sizes after these run as they are", stacklevel=2
                 )
-            self._methods.append(method)
-            self._graphs[key] = _compiled(estimate, flat) if len(self._graphs) < MOST else (None, None)
-        graph, result_spec = self._graphs[key]
-        if graph is None or result_spec is None:
-            outputs = estimate(*flat)
-        else:
-            with torch.no_grad():
-                torch.compiler.cudagraph_mark_step_begin()
-                outputs = pytree.tree_unflatten([_own(t) for t in graph(*flat)], result_spec)
-        grads, *observed = outputs
-        return grads, Info(*observed)
+            self._methods.append(estimate.method)
+            self._graphs[estimate.key] = _compiled(estimate) if len(self._graphs) < MOST else (None, None)
+        graph, spec = self._graphs[estimate.key]
+        if graph is None or spec is None:
+            return estimate.compute(estimate.tensors)
+        with torch.no_grad():
+            torch.compiler.cudagraph_mark_step_begin()
+            return [_own(t) for t in graph(*estimate.tensors)], spec
 
 
-def _compiled(
-    estimate: Callable[..., tuple[Any, ...]], flat: list[Tensor]
-) -> tuple[Callable[..., Any] | None, pytree.TreeSpec | None]:
+def _compiled(estimate: Estimate) -> tuple[Callable[..., Any] | None, pytree.TreeSpec | None]:
     """The compiled graph and the structure of what it returns; (None, None) where there is no such graph."""
     specs: list[pytree.TreeSpec] = []
 
-    def flattened(*flat: Tensor) -> list[Tensor]:
-        outputs, spec = pytree.tree_flatten(estimate(*flat))
+    def flattened(*tensors: Tensor) -> list[Tensor]:
+        outputs, spec = estimate.compute(tensors)
         specs.append(spec)
         return outputs
 
     start = time.perf_counter()
-    on_gpu = flat[0].device.type == "cuda"
+    on_gpu = estimate.tensors[0].device.type == "cuda"
     try:
-        graph = make_fx(flattened)(*flat)
+        graph = make_fx(flattened)(*estimate.tensors)
         # On a GPU, replaying recorded launches (CUDA graphs) takes the host out of the loop.
         compiled = torch.compile(graph, fullgraph=True, dynamic=False, mode="reduce-overhead" if on_gpu else None)
         with torch.no_grad():
-            compiled(*flat)
+            compiled(*estimate.tensors)
     except Exception as error:
         warnings.warn(f"this meta-gradient cannot be compiled and runs as it is: {first_line(error)}", stacklevel=2)
         return None, None

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from innerloop.adaptation import Adaptation, draw_batches
 from innerloop.compiled import CompiledEstimates
 from innerloop.episode import Episode
+from innerloop.estimate import Estimate
 from innerloop.functional import Norm, StatelessModel
 from innerloop.messages import first_line, first_sentence, own_line
 from innerloop.metagrad.base import Info
@@ -26,6 +27,7 @@ from innerloop.objectives import LossFn
 from innerloop.params import METHOD_PREFIX, Params, map_nested, map_params, scale, total
 from innerloop.plans import Execution, Plan, candidates, checked, planned
 from innerloop.precision import Precision, checked_precision, computing_in
+from innerloop.replay import Replays
 from innerloop.rules.base import RuleState
 from innerloop.seeds import RandomState
 from innerloop.selection import partition
@@ -77,6 +79,7 @@ class Engine:
         self.model = make_model()
         self._precision = checked_precision(precision)
         self._compiled = CompiledEstimates() if compile else None
+        self._replays = Replays()
         self._workers = Workers(make_model)
         self._packable = frozenset(packable(net))
         self._proved = False  # that the model runs as planned
@@ -100,10 +103,11 @@ class Engine:
         adaptation = method.adaptation
 
         def estimate(problem: Problem, chunk: Episode, support: Support) -> tuple[Params, Info]:
-            if self._compiled is not None and self._proved and not self._draws:
-                return self._compiled(method, problem, meta_params, chunk, support)
-            with _advised():
-                return method.meta_gradient(problem, adaptation, meta_params, chunk, support)
+            if not self._proved or self._draws:
+                with _advised():
+                    return method.meta_gradient(problem, adaptation, meta_params, chunk, support)
+            call = Estimate(method, problem, meta_params, chunk, support)
+            return call.result(*(self._replays if self._compiled is None else self._compiled)(call))
 
         parts = list(self.over_chunks(estimate, adaptation, episode, rule_state, generator))
         grads = scale(total(part[0] for part in parts), 1 / episode.tasks)

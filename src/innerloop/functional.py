@@ -116,6 +116,11 @@ class StatelessModel:
         output: Tensor = functional_call(self._module, {**params, **scratch}, (x,))
         return output
 
+    @property
+    def module(self) -> nn.Module:
+        """The private copy of the module that is called; not to be changed."""
+        return self._module
+
     def at(self, step: int) -> Self:
         """The model as it is at an inner iterate, which matters to ``per_step``; beyond the last known it stays so."""
         if not self._statistics:

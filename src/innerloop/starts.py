@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor
 
 from innerloop.params import Params, expand_tasks, map_params
@@ -76,7 +76,7 @@ def prototypes(head: str = "@last", ways: int | None = None) -> Start:
         weight, bias = _linear(head, adapted, "a prototype head")
         _check_classes(tasks, "prototypes")
         features = tasks.inputs_of(weight.rpartition(".")[0])
-        member = F.one_hot(tasks.support_y, ways or len(adapted[weight])).to(features.dtype)
+        member = _members(tasks, ways or len(adapted[weight])).to(features.dtype)
         means = member.mT @ features / member.sum(1).clamp(min=1)[..., None]
         return _with_head(adapted, tasks, {weight: 2 * means, bias: -(means * means).sum(-1)})
 
@@ -102,8 +102,8 @@ def neighbours(head: str = "@last") -> Start:
                 "il.nets.Neighbours, as in il.nets.pixels"
             )
         ways = len(adapted[members])
-        other = F.one_hot(tasks.support_y, ways).mT == 0
-        kept = adapted[members].new_zeros(other.shape).masked_fill(other, -math.inf)
+        member = _members(tasks, ways).mT
+        kept = adapted[members].new_zeros(member.shape).masked_fill(~member, -math.inf)
         return _with_head(adapted, tasks, {examples: tasks.inputs_of(layer), members: kept})
 
     return start
@@ -141,6 +141,13 @@ def _check_ways(ways: int | None) -> None:
 def _check_classes(tasks: Tasks, what: str) -> None:
     if tasks.support_y.is_floating_point():
         raise ValueError(f"{what} are of classes, and these targets are not class indices; use another start")
+
+
+def _members(tasks: Tasks, ways: int) -> Tensor:
+    """Whether a support example is of a class, ``[T, S, ways]``; a class that is not among them is an error."""
+    # Unlike F.one_hot this looks at no value, so that it can be recorded (innerloop.replay).
+    labels = tasks.support_y[..., None]
+    return torch.zeros(*labels.shape[:-1], ways, dtype=torch.bool, device=labels.device).scatter(-1, labels, True)
 
 
 def _parts(head: str, adapted: Mapping[str, Tensor], first: str, second: str) -> tuple[str, str, str]:

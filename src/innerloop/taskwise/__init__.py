@@ -6,6 +6,6 @@
 
 from innerloop.taskwise.intercept import taskwise
 from innerloop.taskwise.layout import pack, packable
-from innerloop.taskwise.library import missing
+from innerloop.taskwise.library import KernelError, Place, missing, watching
 
-__all__ = ["missing", "pack", "packable", "taskwise"]
+__all__ = ["KernelError", "Place", "missing", "pack", "packable", "taskwise", "watching"]

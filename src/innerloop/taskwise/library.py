@@ -14,10 +14,13 @@ import platform
 import shutil
 import subprocess
 import tempfile
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -25,7 +28,7 @@ from torch import Tensor
 from innerloop.folders import user_cache
 from innerloop.messages import first_line
 
-__all__ = ["Geometry", "KernelError", "call", "kernels", "missing"]
+__all__ = ["Geometry", "KernelError", "Place", "call", "kernels", "missing", "place", "watching"]
 
 SOURCE = Path(__file__).resolve().with_name("kernels.c")
 SWITCH = "INNERLOOP_KERNELS"
@@ -53,30 +56,86 @@ class Geometry(ctypes.Structure):
     )
 
 
-def call(name: str, dtype: torch.dtype, *arguments: Geometry | Tensor | int | float | None) -> None:
+@dataclass(frozen=True)
+class Place:
+    """Where a kernel is to write to, without holding the tensor.
+
+    Attributes:
+        address: of the first element.
+        ref: what the watcher knows the tensor by; None if nobody watches.
+    """
+
+    address: int
+    ref: Any = None
+
+
+class Watcher(Protocol):
+    """Is told of the kernels that are called in its thread, which no dispatcher of PyTorch sees."""
+
+    def kernel(
+        self, name: str, function: Callable[..., Any], arguments: Sequence[Any], results: Sequence[bool]
+    ) -> None:
+        """A kernel was called; ``results`` says which of the arguments it writes to."""
+
+    def place(self, tensor: Tensor) -> Place:
+        """Where a kernel is to write to later on."""
+
+
+class _Watched(threading.local):
+    watcher: Watcher | None = None
+
+
+_watched = _Watched()
+
+
+@contextmanager
+def watching(watcher: Watcher) -> Iterator[None]:
+    """Within it, the watcher is told of this thread's kernels."""
+    before, _watched.watcher = _watched.watcher, watcher
+    try:
+        yield
+    finally:
+        _watched.watcher = before
+
+
+def place(tensor: Tensor) -> Place:
+    """Where a kernel is to write to, if whether anybody else holds the tensor is to be told from outside."""
+    return Place(tensor.data_ptr()) if _watched.watcher is None else _watched.watcher.place(tensor)
+
+
+def call(name: str, dtype: torch.dtype, *arguments: Geometry | Tensor | Place | int | float | None) -> None:
     """Call a kernel; tensors are passed by address and must be contiguous in the kernel's layout.
 
     Raises:
         KernelError: there was not enough memory.
     """
-    failed = _functions[name, dtype](*[a.data_ptr() if isinstance(a, Tensor) else a for a in arguments])
+    function = _functions[name, dtype]
+    failed = function(
+        *[a.data_ptr() if isinstance(a, Tensor) else a.address if isinstance(a, Place) else a for a in arguments]
+    )
     if failed:
         raise KernelError(f"{name}: not enough memory; use a smaller meta-batch or a smaller number for execution=")
+    if _watched.watcher is not None:
+        _watched.watcher.kernel(name, function, arguments, [kind is _RESULT for kind in _SIGNATURES[name][1]])
+
+
+class _RESULT(ctypes.c_void_p):
+    """The address of what a kernel writes."""
 
 
 _SIZES, _POINTER, _NUMBER = ctypes.POINTER(Geometry), ctypes.c_void_p, ctypes.c_int64
 _SIGNATURES: dict[str, tuple[type[ctypes.c_int] | None, list[Any]]] = {
-    "convolve": (ctypes.c_int, [_SIZES] + [_POINTER] * 3),
-    "weight_gradient": (ctypes.c_int, [_SIZES] + [_POINTER] * 3),
-    "input_gradient": (ctypes.c_int, [_SIZES] + [_POINTER] * 3),
-    "normalise": (None, [_NUMBER] * 4 + [ctypes.c_int, ctypes.c_double] + [_POINTER] * 6),
-    "normalise_back": (None, [_NUMBER] * 4 + [ctypes.c_int] + [_POINTER] * 9),
-    "normalise_twice": (None, [_NUMBER] * 4 + [ctypes.c_int] + [_POINTER] * 12),
-    "normalise_pool": (None, [_SIZES, _NUMBER, ctypes.c_double] + [_POINTER] * 8),
-    "normalise_pool_back": (None, [_SIZES, _NUMBER] + [_POINTER] * 11),
-    "normalise_pool_twice": (None, [_SIZES, _NUMBER] + [_POINTER] * 14),
-    "pool": (None, [_SIZES] + [_POINTER] * 3),
-    "pool_linear": (None, [_SIZES, ctypes.c_int, *[_POINTER] * 3]),
+    "convolve": (ctypes.c_int, [_SIZES] + [_POINTER] * 2 + [_RESULT]),
+    "weight_gradient": (ctypes.c_int, [_SIZES] + [_POINTER] * 2 + [_RESULT]),
+    "input_gradient": (ctypes.c_int, [_SIZES] + [_POINTER] * 2 + [_RESULT]),
+    "normalise": (None, [_NUMBER] * 4 + [ctypes.c_int, ctypes.c_double] + [_POINTER] * 3 + [_RESULT] * 3),
+    "normalise_back": (None, [_NUMBER] * 4 + [ctypes.c_int] + [_POINTER] * 6 + [_RESULT] * 3),
+    "normalise_twice": (None, [_NUMBER] * 4 + [ctypes.c_int] + [_POINTER] * 9 + [_RESULT] * 3),
+    "normalise_pool": (None, [_SIZES, _NUMBER, ctypes.c_double] + [_POINTER] * 3 + [_RESULT] * 5),
+    "normalise_pool_back": (None, [_SIZES, _NUMBER] + [_POINTER] * 8 + [_RESULT] * 3),
+    "normalise_pool_twice": (None, [_SIZES, _NUMBER] + [_POINTER] * 11 + [_RESULT] * 3),
+    "pool": (None, [_SIZES] + [_POINTER] + [_RESULT] * 2),
+    "pool_linear": (None, [_SIZES, ctypes.c_int, _POINTER] + [_RESULT] * 2),
 }
 _functions: dict[tuple[str, torch.dtype], Callable[..., int | None]] = {}
 

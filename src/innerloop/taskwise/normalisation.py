@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from innerloop.taskwise.layout import apply, contiguous, new_channels_last, own_axes
-from innerloop.taskwise.library import call
+from innerloop.taskwise.library import call, place
 
 __all__ = ["Norm", "batch_norm", "differentiable", "gradient_formula", "groups_each", "of_inputs", "sets_of", "started"]
 
@@ -82,7 +82,7 @@ class _Output(Function):
         y, sets = new_channels_last(x, x.shape, spatial), sets_of((scale, shift), stack)
         numbers = (*_sizes(rows, stack, sets), int(relu), epsilon)
         # By address: whether anybody else holds y is to be told from outside.
-        writers.append(partial(call, "normalise", x.dtype, *numbers, rows, *sets, mean, inverse, y.data_ptr()))
+        writers.append(partial(call, "normalise", x.dtype, *numbers, rows, *sets, mean, inverse, place(y)))
         ctx.save_for_backward(x, scale, shift, mean, inverse)
         ctx.options = epsilon, relu, spatial
         return y

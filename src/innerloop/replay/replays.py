@@ -1,0 +1,162 @@
+"""When a meta-gradient is recorded, when the recording serves in its place, and how it is watched."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from innerloop.estimate import Estimate
+from innerloop.method import Method
+from innerloop.replay.program import program
+from innerloop.replay.recorder import Recorder, RefusedError
+from innerloop.replay.surroundings import has_hooks, plain_values
+
+__all__ = ["Replays"]
+
+_log = logging.getLogger(__name__)
+
+SWITCH = "INNERLOOP_REPLAY"
+AFTER = 8
+"""Calls of one kind before it is recorded, which takes about as long as four calls."""
+MOST = 16
+"""Recordings that are kept, the latest used."""
+CHECKED_AT_LEAST = 1024
+"""Calls after which a recording is compared again, and at all powers of two below."""
+
+
+@dataclass
+class _Kind:
+    """Calls with the same key.
+
+    Attributes:
+        method: kept alive, since its identity is part of the key.
+        calls: how many there were.
+        replay: the recording, if there is one.
+        constants: the results that are no tensors, by position.
+        spec: how the results are read.
+        uses: how often the recording was asked for.
+        ordinary: whether it is settled that there is to be none.
+    """
+
+    method: Method
+    calls: int = 0
+    replay: Callable[..., tuple[Tensor, ...]] | None = None
+    constants: Sequence[Any] = ()
+    spec: pytree.TreeSpec | None = None
+    uses: int = 0
+    ordinary: bool = False
+
+
+class Replays:
+    """Computes estimates; those that come again and again, from recordings.
+
+    On a CPU, half the time of a small network is what Python, autograd and ``vmap`` need to find out what to compute,
+    which is the same each time. So it is written down once (:mod:`innerloop.replay.recorder`) and done again.
+
+    A recording is used only if it gives the same bits as the computation that it stands for, on other data than it
+    was recorded with, and this is seen again every now and then. Nothing is recorded that depends on values
+    or random numbers, or whose module has hooks or changes itself.
+    """
+
+    def __init__(self) -> None:
+        self._kinds: OrderedDict[tuple[Any, ...], _Kind] = OrderedDict()
+        self._lock = threading.Lock()
+        self._off = os.environ.get(SWITCH, "").lower() in ("off", "0", "false", "no")
+
+    def __call__(self, estimate: Estimate) -> tuple[list[Any], pytree.TreeSpec]:
+        """What the estimate computes from its tensors, and how it is read."""
+        if self._off or not estimate.tensors[0].is_cpu:
+            return estimate.compute(estimate.tensors)
+        with self._lock:
+            kind = self._kind(estimate)
+            kind.calls += 1
+            record = kind.calls == AFTER
+            kind.uses += kind.replay is not None
+            uses, replay = kind.uses, kind.replay
+        if record and not kind.ordinary:
+            return self._recorded(estimate, kind)
+        if replay is None or kind.ordinary or kind.spec is None:
+            return estimate.compute(estimate.tensors)
+        if uses % CHECKED_AT_LEAST == 0 or uses & (uses - 1) == 0:
+            return self._compared(replay, estimate, kind, uses)
+        try:
+            return self._replayed(replay, estimate, kind), kind.spec
+        except (RuntimeError, MemoryError):  # of memory, mostly; the computation itself says what can be done
+            return estimate.compute(estimate.tensors)
+
+    def _kind(self, estimate: Estimate) -> _Kind:
+        key = (*estimate.key, plain_values(estimate.problem.loss_fn))
+        kind = self._kinds.pop(key, None) or _Kind(estimate.method)
+        self._kinds[key] = kind
+        if len(self._kinds) > MOST:
+            self._kinds.popitem(last=False)
+        return kind
+
+    def _recorded(self, estimate: Estimate, kind: _Kind) -> tuple[list[Any], pytree.TreeSpec]:
+        module = estimate.problem.model.module
+        tensors = [_copied(t) for t in estimate.tensors]
+        before = plain_values(module)
+        with Recorder(tensors) as recorder:
+            outputs, spec = estimate.compute(tensors)
+        try:
+            if has_hooks(module):
+                raise RefusedError("the module has hooks")
+            if before != plain_values(module):
+                raise RefusedError("the module changes itself")
+            refs = recorder.outputs([t for t in outputs if isinstance(t, Tensor)])
+            replay = program(recorder, refs)
+        except RefusedError as error:
+            _log.debug("a meta-gradient is not recorded: %s", error)
+            kind.ordinary = True
+        else:
+            kind.constants = [None if isinstance(t, Tensor) else (t,) for t in outputs]
+            kind.spec, kind.replay = spec, replay
+        return outputs, spec
+
+    def _replayed(self, replay: Callable[..., tuple[Tensor, ...]], estimate: Estimate, kind: _Kind) -> list[Any]:
+        with torch.no_grad():
+            results = iter(replay(*estimate.tensors))
+        return [next(results) if constant is None else constant[0] for constant in kind.constants]
+
+    def _compared(
+        self, replay: Callable[..., tuple[Tensor, ...]], estimate: Estimate, kind: _Kind, uses: int
+    ) -> tuple[list[Any], pytree.TreeSpec]:
+        """Both ways; where they differ, the recording is not used any more."""
+        outputs, spec = estimate.compute(estimate.tensors)
+        replayed = self._replayed(replay, estimate, kind)
+        if spec != kind.spec or not all(map(_same, outputs, replayed)):
+            kind.ordinary, kind.replay = True, None
+            if uses > 1:
+                warnings.warn(
+                    f"a recorded meta-gradient was used up to {uses - uses // 2} times after what it stands for had "
+                    "changed: the model or its loss depends on something besides parameters and data. From now on it "
+                    f"is computed each time. Set {SWITCH}=off in the environment from the start with such a model",
+                    stacklevel=2,
+                )
+        return outputs, spec
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    """A copy with memory of its own and the same strides, which decide how PyTorch computes."""
+    once = tensor.detach()[tuple(slice(1) if stride == 0 else slice(None) for stride in tensor.stride())]
+    copy = torch.empty_strided(once.shape, once.stride(), dtype=once.dtype, device=once.device).copy_(once)
+    return copy.as_strided(tensor.shape, tensor.stride())
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two results have the same bits, all NaNs being the same."""
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        if one.shape != other.shape or one.dtype != other.dtype:
+            return False
+        return bool(((one == other) | (one.isnan() & other.isnan())).all())
+    return bool(one == other)

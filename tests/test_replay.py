@@ -1,0 +1,414 @@
+"""Recorded meta-gradients: the same bits as the computation, for every method and model, or none at all."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import warnings
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from core_helpers import LEARNING, headed, image_episode, rng, small, vector_episode
+from model_zoo import MODELS, Model, missing
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import innerloop as il
+from innerloop.execute import Engine
+from innerloop.replay import replays
+from innerloop.replay.program import program
+from innerloop.replay.recorder import Recorder, RefusedError
+from innerloop.replay.surroundings import has_hooks, plain_values
+
+SPARSE = torch.eye(3).to_sparse()
+METHODS = pytest.mark.parametrize("name", LEARNING)
+RANDOM = [
+    name for name in MODELS if any(sign in name for sign in ("dropout", "Bert", "BERT", "LoRA", "dot_product", "mask"))
+]
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replays, "AFTER", 2)
+    monkeypatch.delenv(replays.SWITCH, raising=False)
+
+
+def mlp() -> nn.Module:
+    return il.nets.mlp(4, 3, (8,)).double()
+
+
+def conv() -> nn.Module:
+    return il.nets.conv4(5, filters=8).double()
+
+
+def kinds(engine: Engine) -> list[replays._Kind]:
+    return list(engine._replays._kinds.values())
+
+
+def recorded(engine: Engine) -> bool:
+    """Whether all that the engine computes comes from recordings."""
+    return bool(kinds(engine)) and all(kind.replay is not None and not kind.ordinary for kind in kinds(engine))
+
+
+def same_bits(one: object, other: object) -> bool:
+    flat = [pytree.tree_leaves(thing if isinstance(thing, dict) else vars(thing)) for thing in (one, other)]
+    return len(flat[0]) == len(flat[1]) and all(map(replays._same, *flat))
+
+
+def compare(
+    net: nn.Module, method: il.Method, episode: Callable[[int], il.Episode], monkeypatch: pytest.MonkeyPatch, **options
+) -> Engine:
+    """Six meta-gradients, each of an engine that records and of one that does not; the engine that does."""
+    engine = Engine(net, **options)
+    monkeypatch.setenv(replays.SWITCH, "off")
+    plain = Engine(net, **options)
+    monkeypatch.delenv(replays.SWITCH)
+    for seed in range(6):
+        results = []
+        for one in (engine, plain):
+            torch.manual_seed(seed)
+            results.append(one.meta_gradient(method, episode(seed), generator=rng(seed)))
+        assert all(map(same_bits, *results)), seed
+    assert not kinds(plain)
+    return engine
+
+
+@METHODS
+@pytest.mark.parametrize("execution", ["batched", "serial"])
+def test_every_method_is_recorded_to_the_bit(name: str, execution: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = headed(mlp(), name)
+    engine = compare(
+        net, small(name), lambda seed: vector_episode(3, seed=seed), monkeypatch, execution=execution, unused="ignore"
+    )
+    assert recorded(engine)
+
+
+@pytest.mark.parametrize("name", ["maml", "fomaml", "reptile", "imaml", "alfa"])
+@pytest.mark.parametrize("norm", ["transductive", "inductive"])
+def test_convolutions_are_recorded_to_the_bit(name: str, norm: il.Norm, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = compare(conv(), small(name), lambda seed: image_episode(4, seed=seed), monkeypatch, execution=2, norm=norm)
+    assert recorded(engine)
+    (kind,) = kinds(engine)
+    assert kind.calls == 11  # the first chunk of all proves the model
+
+
+@pytest.mark.parametrize("estimator", [il.unrolled, il.checkpointed, il.mixed_mode, il.first_order])
+def test_every_estimator_is_recorded_to_the_bit(estimator, monkeypatch: pytest.MonkeyPatch) -> None:
+    method = il.maml(0.05, 7, meta_gradient=estimator())
+    method = replace(method, adaptation=replace(method.adaptation, rule=il.rules.sgd(0.05, momentum=0.9)))
+    assert recorded(compare(conv(), method, lambda seed: image_episode(3, seed=seed), monkeypatch))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_gives_the_same_bits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model: Model = MODELS[name]
+    if missing(model):
+        pytest.skip(f"needs {missing(model)}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what cannot be batched
+        engine = compare(
+            model.net(),
+            model.method("maml"),
+            lambda seed: model.episode(seed=seed),
+            monkeypatch,
+            loss_fn=model.loss_fn,
+            norm=model.norm,
+        )
+    values = model.serial is not None  # which look at values, and so run one by one
+    assert recorded(engine) or name in RANDOM or values
+
+
+def test_threads_share_a_recording(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        engine = compare(conv(), il.maml(0.1), lambda seed: image_episode(8, seed=seed), monkeypatch, execution=1)
+    finally:
+        torch.set_num_threads(before)
+    assert recorded(engine)
+
+
+def test_tensors_with_gaps_and_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def episode(seed: int) -> il.Episode:
+        whole = torch.randn(6, 10, 8, generator=rng(seed), dtype=torch.float64)
+        x, y = whole[::2, :5, ::2], torch.randint(3, (5,), generator=rng(seed)).expand(3, 5)
+        return il.Episode(x, y, whole[::2, 5:, ::2], y)
+
+    assert recorded(compare(mlp(), il.maml(0.1, 3), episode, monkeypatch))
+
+
+def test_sizes_and_methods_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, methods = Engine(mlp()), [il.maml(0.1), il.maml(0.2)]
+    monkeypatch.setenv(replays.SWITCH, "off")
+    plain = Engine(mlp_like(engine))
+    for seed in range(5):
+        for method in methods:
+            for tasks in (2, 3):
+                episode = vector_episode(tasks, seed=seed)
+                assert same_bits(engine.meta_gradient(method, episode)[0], plain.meta_gradient(method, episode)[0])
+    assert recorded(engine)
+    assert len(kinds(engine)) == 4
+
+
+def mlp_like(engine: Engine) -> nn.Module:
+    return engine.model.module
+
+
+def test_recordings_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replays, "MOST", 3)
+    engine = Engine(mlp())
+    for tasks in (1, 2, 3, 4, 5):
+        for _ in range(4):
+            engine.meta_gradient(il.maml(0.1), vector_episode(tasks))
+    assert len(kinds(engine)) == 3
+
+
+class Looks(nn.Module):
+    """Does one thing or another, by the values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) if x.sum() > 0 else self.layer(-x)
+
+
+class Leaves(Looks):
+    """Computes outside PyTorch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(torch.from_numpy(x.detach().numpy() ** 2))
+
+
+class Counts(Looks):
+    """Is another function each time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.layer(x) / self.calls
+
+
+class Draws(Looks):
+    """Draws random numbers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(F.dropout(x))
+
+
+def hooked() -> nn.Module:
+    net = mlp()
+    net.register_forward_hook(lambda module, inputs, output: 2 * output)
+    return net
+
+
+@pytest.mark.parametrize("make", [Looks, Leaves, Counts, Draws, hooked])
+def test_what_is_more_than_its_tensors_is_not_recorded(make, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = compare(
+        make(),
+        il.maml(0.1),
+        lambda seed: vector_episode(3, seed=seed),
+        monkeypatch,
+        execution="serial",
+        unused="ignore",
+    )
+    assert not recorded(engine)
+
+
+def test_a_loss_that_changes_is_another_one() -> None:
+    engine, weight = Engine(mlp()), 1.0
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        return weight * F.cross_entropy(outputs, targets)
+
+    engine.loss_fn = loss
+    method, episode = il.fomaml(0.0), vector_episode(3)
+    once = [engine.meta_gradient(method, episode)[0] for _ in range(5)][-1]
+    assert recorded(engine)
+    weight = 2.0
+    twice = engine.meta_gradient(method, episode)[0]
+    for name, grad in once.items():
+        torch.testing.assert_close(twice[name], 2 * grad)
+
+
+def test_what_changes_unseen_is_found_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, weights = Engine(mlp(), unused="ignore"), [1.0]  # a list is not looked into
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        return weights[0] * F.cross_entropy(outputs, targets)
+
+    engine.loss_fn = loss
+    method, episode = il.maml(0.1), vector_episode(3)
+    for _ in range(5):
+        engine.meta_gradient(method, episode)
+    assert recorded(engine)
+    weights[0] = 2.0
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(8):
+            last = engine.meta_gradient(method, episode)[0]
+    assert ["INNERLOOP_REPLAY=off" in str(warning.message) for warning in caught] == [True]
+    monkeypatch.setenv(replays.SWITCH, "off")
+    assert same_bits(last, Engine(engine.model.module, loss).meta_gradient(method, episode)[0])
+
+
+def test_a_replay_that_fails_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, method, episode = Engine(mlp()), il.maml(0.1), vector_episode(3)
+    expected = [engine.meta_gradient(method, episode)[0] for _ in range(5)][-1]
+
+    def fails(*_: Tensor) -> tuple[Tensor, ...]:
+        raise RuntimeError("can't allocate memory")
+
+    kinds(engine)[0].replay = fails
+    assert same_bits(engine.meta_gradient(method, episode)[0], expected)
+
+
+# -- the recorder itself ------------------------------------------------------------------------------------------
+
+
+def again(fn: Callable[..., list[Tensor]], *inputs: Tensor) -> Callable[..., tuple[Tensor, ...]]:
+    with Recorder(inputs) as recorder:
+        outputs = fn(*inputs)
+    return program(recorder, recorder.outputs(outputs))
+
+
+def test_views_of_views_and_changes_in_place() -> None:
+    def fn(x: Tensor, y: Tensor) -> list[Tensor]:
+        z = x @ y
+        z[1:, ::2] += 1
+        z.t()[0].mul_(3)
+        first, second = z.split(2)
+        return [z[:, 1], torch.cat([first.t(), second.t() * y[0, 0]]), x, y.t()]
+
+    g = rng()
+    inputs = [[torch.randn(4, 4, generator=g) for _ in range(2)] for _ in range(2)]
+    replay = again(fn, *inputs[0])
+    for one, other in zip(replay(*inputs[1]), fn(*inputs[1]), strict=True):
+        assert torch.equal(one, other)
+        assert one.stride() == other.stride()
+
+
+def test_constants_are_looked_at_again() -> None:
+    constant = torch.ones(3)
+    replay = again(lambda x: [x * constant + torch.tensor([1.0, 2.0, 3.0])], torch.zeros(3))
+    constant.fill_(2)
+    assert replay(torch.ones(3))[0].tolist() == [3, 4, 5]
+
+
+def test_what_nothing_depends_on_is_left_out() -> None:
+    def fn(x: Tensor) -> list[Tensor]:
+        (x * 5).exp_()
+        return [x + 1]
+
+    x = torch.ones(3)
+    with Recorder([x]) as recorder:
+        outputs = recorder.outputs(fn(x))
+    assert len(recorder.entries) == 3
+    assert "mul" not in str(program(recorder, outputs).__code__.co_names)
+    assert len(program(recorder, outputs).__code__.co_varnames) == 2
+
+
+def test_several_results_and_lists() -> None:
+    def fn(x: Tensor) -> list[Tensor]:
+        value, index = x.max(1)
+        mean = torch.var_mean(torch.stack([value, x[:, 0]]), 1)
+        return [index, *mean, x[index, :1], *x.unbind(0)]
+
+    x, y = torch.randn(3, 3, generator=rng(1)), torch.randn(3, 3, generator=rng(2))
+    replay = again(fn, x)
+    for one, other in zip(replay(y), fn(y), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("fn", "reason"),
+    [
+        (lambda x: [x * x.sum().item()], "depends on values"),
+        (lambda x: [x[x > 0]], "depends on values"),
+        (lambda x: [torch.rand_like(x)], "random numbers"),
+        (lambda x: [x.add_(1)], "in place"),
+        (lambda x: [torch.complex(x, x).conj() * 2], "unusual kind"),
+        (lambda x: [x.to_sparse().to_dense() * 1], "unusual kind"),
+        (lambda x: [torch.sparse.mm(SPARSE, x[:, None])], "unusual kind"),
+        (lambda x: [(x * 1).view(torch.int32) + 1], "of another type"),
+    ],
+)
+def test_what_cannot_be_written_down(fn, reason: str) -> None:
+    with pytest.raises(RefusedError, match=reason):
+        again(fn, torch.randn(3, generator=rng()))
+
+
+def test_memory_is_let_go_of() -> None:
+    """A chain of tensors needs a few at a time, however long it is."""
+    replay = again(lambda x: [x.exp().exp().exp().exp().exp().exp().exp().exp().exp().exp()], torch.ones(3))
+    alive, most = 0, 0
+
+    def died() -> None:
+        nonlocal alive
+        alive -= 1
+
+    class Counted(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            nonlocal alive, most
+            result = func(*args, **(kwargs or {}))
+            weakref.finalize(result, died)
+            alive += 1
+            most = max(most, alive)
+            return result
+
+    with Counted():
+        replay(torch.ones(3))
+    assert most <= 3
+
+
+# -- what is looked at besides tensors ----------------------------------------------------------------------------
+
+SCALE = 1.0
+
+
+def scaled(outputs: Tensor, targets: Tensor) -> Tensor:
+    return SCALE * F.mse_loss(outputs, targets)
+
+
+class Weighted:
+    weight = 1.0
+
+    def __init__(self) -> None:
+        self.power = 2
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return ((outputs - targets) ** self.power).mean()
+
+
+def changes() -> Iterator[tuple[object, Callable[[], None]]]:
+    weighted, module, smooth = Weighted(), nn.CrossEntropyLoss(), {"label_smoothing": 0.1}
+    partial = functools.partial(F.cross_entropy, **smooth)
+    yield scaled, lambda: setattr(sys.modules[__name__], "SCALE", 3.0)
+    yield weighted, lambda: setattr(weighted, "power", 4)
+    yield weighted.__call__, lambda: setattr(weighted, "power", 6)
+    yield module, lambda: setattr(module, "label_smoothing", 0.2)
+    yield partial, lambda: partial.keywords.update(label_smoothing=0.3)
+
+
+@pytest.mark.parametrize("case", range(5))
+def test_plain_values_are_seen(case: int) -> None:
+    of, change = list(changes())[case]
+    before = plain_values(of)
+    assert plain_values(of) == before
+    change()
+    assert plain_values(of) != before
+
+
+def test_hooks_are_seen() -> None:
+    assert has_hooks(hooked())
+    assert not has_hooks(mlp())
+    assert not has_hooks(conv())
