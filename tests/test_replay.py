@@ -254,7 +254,7 @@ def test_what_changes_unseen_is_found_and_said(monkeypatch: pytest.MonkeyPatch) 
     weights[0] = 2.0
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        for _ in range(8):
+        for _ in range(replays.COMPARED[2]):
             last = engine.meta_gradient(method, episode)[0]
     assert ["INNERLOOP_REPLAY=off" in str(warning.message) for warning in caught] == [True]
     monkeypatch.setenv(replays.SWITCH, "off")

@@ -39,6 +39,9 @@ __all__ = ["Engine", "adapt", "meta_gradient", "meta_params_of"]
 
 T = TypeVar("T")
 
+FIRST_CALLS = 8
+"""Calls at most until a meta-gradient takes no longer than it will from then on."""
+
 
 class Engine:
     """A module and its loss, ready to be adapted to meta-batches of tasks.
@@ -113,6 +116,11 @@ class Engine:
         grads = scale(total(part[0] for part in parts), 1 / episode.tasks)
         return map_params(Tensor.contiguous, grads), _joined([info for _, info in parts])
 
+    @property
+    def settled(self) -> bool:
+        """Whether the sizes seen so far are past what only first calls do, which take longer."""
+        return self._proved and (self._draws or self._compiled is not None or self._replays.settled)
+
     def calibrate(
         self,
         method: Method,
@@ -140,6 +148,10 @@ class Engine:
 
         def run(plan: Plan) -> float:
             self._chosen[key] = plan
+            for _ in range(FIRST_CALLS):
+                self.meta_gradient(method, episode, meta_params, rule_state=rule_state)
+                if self.settled:
+                    break
             start = time.perf_counter()
             self.meta_gradient(method, episode, meta_params, rule_state=rule_state)
             if not episode.support_x.is_cpu:

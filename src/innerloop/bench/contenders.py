@@ -9,13 +9,15 @@ from dataclasses import replace
 from torch import nn
 
 from innerloop.bench.peers import PEERS, MetaGradientFn, Spec, Unavailable
-from innerloop.execute import Engine
+from innerloop.episode import Episode
+from innerloop.execute import FIRST_CALLS, Engine
 from innerloop.metagrad import MetaGradient, checkpointed, mixed_mode
 from innerloop.method import Method
 from innerloop.methods import fomaml, maml, reptile
+from innerloop.params import Params
 from innerloop.plans import Execution
 
-__all__ = ["OURS", "contender", "contenders_of", "method_of", "missing_peers", "names_of", "ours"]
+__all__ = ["OURS", "Ours", "contender", "contenders_of", "method_of", "missing_peers", "names_of", "warmed_up"]
 
 OURS = "innerloop"
 """The name that innerloop has beside its peers."""
@@ -25,14 +27,35 @@ ESTIMATORS = {"checkpointed": checkpointed, "mixed_mode": mixed_mode}
 """The exact meta-gradients that need less memory."""
 
 
-def ours(
-    net: nn.Module, spec: Spec, execution: Execution = "auto", estimator: MetaGradient | None = None
-) -> MetaGradientFn:
+class Ours:
     """The meta-gradient by innerloop, its engine built once as :class:`innerloop.MetaTrainer` does."""
-    engine, method = Engine(net, execution=execution), method_of(spec)
-    if estimator is not None:
-        method = replace(method, meta_gradient=estimator)
-    return lambda episode: engine.meta_gradient(method, episode)[0]
+
+    def __init__(
+        self, net: nn.Module, spec: Spec, execution: Execution = "auto", estimator: MetaGradient | None = None
+    ) -> None:
+        self._engine, self._method = Engine(net, execution=execution), method_of(spec)
+        if estimator is not None:
+            self._method = replace(self._method, meta_gradient=estimator)
+
+    def __call__(self, episode: Episode) -> Params:
+        """The mean meta-gradient of the tasks."""
+        return self._engine.meta_gradient(self._method, episode)[0]
+
+    def warm_up(self, episode: Episode) -> None:
+        """Call it until it takes no longer than it will from then on."""
+        for _ in range(FIRST_CALLS):
+            self(episode)
+            if self._engine.settled:
+                break
+
+
+def warmed_up(contender: MetaGradientFn, episode: Episode) -> MetaGradientFn:
+    """The contender, its first call or calls made."""
+    if isinstance(contender, Ours):
+        contender.warm_up(episode)
+    else:
+        contender(episode)
+    return contender
 
 
 def method_of(spec: Spec) -> Method:
@@ -59,10 +82,10 @@ def contender(name: str, net: nn.Module, spec: Spec) -> MetaGradientFn:
         return PEERS[name](net, spec)
     way = name.removeprefix(OURS).strip() or "auto"
     if way in ESTIMATORS:
-        return ours(net, spec, estimator=ESTIMATORS[way]())
+        return Ours(net, spec, estimator=ESTIMATORS[way]())
     if way.isdecimal():
-        return ours(net, spec, int(way))
-    return ours(net, spec, "serial" if way == "serial" else "batched" if way == "batched" else "auto")
+        return Ours(net, spec, int(way))
+    return Ours(net, spec, "serial" if way == "serial" else "batched" if way == "batched" else "auto")
 
 
 def contenders_of(

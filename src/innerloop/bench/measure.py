@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from innerloop.bench.agreement import agreement, tolerance
-from innerloop.bench.contenders import OURS, contenders_of
+from innerloop.bench.contenders import OURS, contenders_of, warmed_up
 from innerloop.bench.memory import peak_memory
 from innerloop.bench.options import Options
 from innerloop.bench.peers import PEERS, MetaGradientFn, Spec
@@ -43,8 +43,7 @@ def measure(row: Row, options: Options) -> dict[str, Any]:
         "float32": agreement(contenders, _single_tasks(row, options.seed), tolerance(torch.float32, spec.steps)),
     }
     del exact
-    calls = {name: functools.partial(fn, episode) for name, fn in contenders.items()}
-    interleaved(calls, rounds=1)  # to warm up
+    calls = {name: functools.partial(warmed_up(fn, episode), episode) for name, fn in contenders.items()}
     rate = matmul_rate(clock=options.clock)
     samples = interleaved(calls, options.rounds, options.clock)
     rate = max(rate, matmul_rate(clock=options.clock))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from innerloop.bench.contenders import contender
+from innerloop.bench.contenders import contender, warmed_up
 from innerloop.bench.peers import Spec
 from innerloop.bench.rows import Row, Sizes, episode_of, make_network
 
@@ -26,7 +26,7 @@ def peak_memory(name: str, row: Row, spec: Spec, *, threads: int, seed: int) -> 
     """Bytes that a contender's meta-gradients need at their peak, beyond what the process had just before the first.
 
     The process is new and has one contender, so that neither another one's memory nor what an allocator kept is
-    counted. It calls the contender twice, since what is only set up at the first call may change how the second runs.
+    counted. It calls the contender once more after its first calls, since what these set up may change how it runs.
 
     Args:
         name: which contender.
@@ -63,11 +63,7 @@ def measured(question: str) -> int | None:
     call = contender(asked["name"], make_network(row, asked["seed"]), Spec(**asked["spec"]))
     episode = episode_of(row, asked["seed"])
 
-    def twice() -> None:
-        call(episode)
-        call(episode)
-
-    return peak_of(twice)
+    return peak_of(lambda: warmed_up(call, episode)(episode))
 
 
 def peak_of(call: Callable[[], object]) -> int | None:

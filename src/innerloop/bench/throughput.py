@@ -16,11 +16,12 @@ from innerloop.bench.rows import ROWS, Row, Sizes, make_network, spec_of
 from innerloop.bench.work import forward_flops, matmul_rate, meta_gradient_flops
 from innerloop.data import ImageClasses, find_omniglot, glyphs, omniglot
 from innerloop.episode import Episode, EpisodeSampler
+from innerloop.execute import FIRST_CALLS
 from innerloop.trainer import MetaTrainer
 
 __all__ = ["throughput"]
 
-WARM_UP = 3
+WARM_UP = FIRST_CALLS
 REPTILE = Sizes(5, 5, 10, 0, 5)
 PARTS = ("sampling", "meta-gradient", "outer step", "logging")
 

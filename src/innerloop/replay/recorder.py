@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from innerloop.taskwise import Place, watching
@@ -88,6 +88,10 @@ class Recorder(TorchDispatchMode):
         self.inputs = [self._new(tensor) for tensor in inputs]
         self._watching = watching(self)
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # PyTorch would import its compiler, which takes seconds, to tell it to leave this class alone
+
     def __enter__(self) -> Recorder:
         self._watching.__enter__()
         super().__enter__()
@@ -123,15 +127,15 @@ class Recorder(TorchDispatchMode):
             self._constant(args[0])
         given: list[Ref] = []
 
-        def noted(leaf: Any) -> Any:
-            if not isinstance(leaf, Tensor):
-                return leaf
-            given.append(self._ref(leaf))
-            return given[-1]
+        def noted(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                given.append(self._ref(value))
+                return given[-1]
+            return type(value)(map(noted, value)) if type(value) in (list, tuple) else value
 
-        template = pytree.tree_map(noted, (args, kwargs))
+        args_of, kwargs_of = noted(args), {key: noted(value) for key, value in kwargs.items()}
         result = func(*args, **kwargs)
-        self._note(func, template, given, _changed(func, template), result)
+        self._note(func, args_of, kwargs_of, frozenset(ref.block for ref in given), result)
         return result
 
     def kernel(
@@ -149,7 +153,7 @@ class Recorder(TorchDispatchMode):
         """Where a kernel is to write to later on."""
         return Place(tensor.data_ptr(), None if self._refused else self._ref(tensor))
 
-    def _note(self, func: Any, template: Any, given: Sequence[Ref], changed: frozenset[int], result: Any) -> None:
+    def _note(self, func: Any, args: Any, kwargs: dict[str, Any], reads: frozenset[int], result: Any) -> None:
         results = result if isinstance(result, tuple | list) else [result]
         if any(isinstance(tensor, Tensor) and not self._usual(tensor) for tensor in results):
             return
@@ -157,10 +161,9 @@ class Recorder(TorchDispatchMode):
         for position, tensor in enumerate(results):
             if isinstance(tensor, Tensor) and self._known(tensor) is None:
                 outputs.append((position if results is result else None, self._new(tensor)))
+        changed = _changed(func, args, kwargs)
         if not outputs and not changed:
             return  # a view, or sizes
-        args, kwargs = template
-        reads = frozenset(ref.block for ref in given)
         if func in _ALLOCATIONS:
             (_, ref), device = outputs[0], results[0].device
             func, args, kwargs = torch.empty_strided, (ref.size, ref.stride), {"dtype": ref.dtype, "device": device}
@@ -202,15 +205,18 @@ class Recorder(TorchDispatchMode):
         self._refused = self._refused or reason
 
 
-def _changed(func: Any, template: Any) -> frozenset[int]:
+def _changed(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> frozenset[int]:
     """The blocks that an operation changes in place."""
-    args, kwargs = template
-    blocks: set[int] = set()
-    for position, argument in enumerate(func._schema.arguments):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            value = args[position] if position < len(args) else kwargs.get(argument.name)
-            blocks.update(ref.block for ref in pytree.tree_leaves(value) if isinstance(ref, Ref))
-    return frozenset(blocks)
+    values = [args[place] if place < len(args) else kwargs.get(name) for place, name in _written_arguments(func)]
+    refs = [ref for value in values for ref in (value if isinstance(value, list | tuple) else [value])]
+    return frozenset(ref.block for ref in refs if isinstance(ref, Ref))
+
+
+@functools.cache
+def _written_arguments(func: Any) -> list[tuple[int, str]]:
+    """The places and names of the arguments that an operation changes."""
+    arguments = enumerate(func._schema.arguments)
+    return [(place, a.name) for place, a in arguments if a.alias_info is not None and a.alias_info.is_write]
 
 
 def _by_number(func: Any, args: tuple[Any, ...]) -> bool:

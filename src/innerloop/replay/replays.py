@@ -26,12 +26,14 @@ __all__ = ["Replays"]
 _log = logging.getLogger(__name__)
 
 SWITCH = "INNERLOOP_REPLAY"
-AFTER = 8
-"""Calls of one kind before it is recorded, which takes about as long as four calls."""
-MOST = 16
+AFTER = 3
+"""The call of one kind that is recorded, which takes about as long as four calls."""
+MOST = 32
 """Recordings that are kept, the latest used."""
-CHECKED_AT_LEAST = 1024
-"""Calls after which a recording is compared again, and at all powers of two below."""
+COMPARED = (1, 2, 16, 128)
+"""The uses of a recording that are compared with the computation."""
+COMPARED_EVERY = 1024
+"""And after so many uses, again and again."""
 
 
 @dataclass
@@ -87,12 +89,18 @@ class Replays:
             return self._recorded(estimate, kind)
         if replay is None or kind.ordinary or kind.spec is None:
             return estimate.compute(estimate.tensors)
-        if uses % CHECKED_AT_LEAST == 0 or uses & (uses - 1) == 0:
+        if uses in COMPARED or uses % COMPARED_EVERY == 0:
             return self._compared(replay, estimate, kind, uses)
         try:
             return self._replayed(replay, estimate, kind), kind.spec
         except (RuntimeError, MemoryError):  # of memory, mostly; the computation itself says what can be done
             return estimate.compute(estimate.tensors)
+
+    @property
+    def settled(self) -> bool:
+        """Whether all kinds of calls so far will go on as they do now, and take as long."""
+        with self._lock:
+            return self._off or all(kind.ordinary or kind.uses >= COMPARED[1] for kind in self._kinds.values())
 
     def _kind(self, estimate: Estimate) -> _Kind:
         key = (*estimate.key, plain_values(estimate.problem.loss_fn))
@@ -138,9 +146,9 @@ class Replays:
             kind.ordinary, kind.replay = True, None
             if uses > 1:
                 warnings.warn(
-                    f"a recorded meta-gradient was used up to {uses - uses // 2} times after what it stands for had "
-                    "changed: the model or its loss depends on something besides parameters and data. From now on it "
-                    f"is computed each time. Set {SWITCH}=off in the environment from the start with such a model",
+                    f"a recorded meta-gradient has been used {uses} times, and by now what it stands for has changed: "
+                    "the model or its loss depends on something besides parameters and data. From here on it is "
+                    f"computed each time; with such a model, set {SWITCH}=off in the environment from the start",
                     stacklevel=2,
                 )
         return outputs, spec

@@ -100,6 +100,10 @@ class Deferred:
 
 
 class _Trap(TorchDispatchMode):
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # PyTorch would import its compiler, which takes seconds, to tell it to leave this class alone
+
     def __init__(self, spring: Callable[[], None]) -> None:
         super().__init__()
         self._spring = spring
