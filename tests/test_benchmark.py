@@ -14,7 +14,7 @@ import torch
 import innerloop as il
 from innerloop.bench import DisagreementError, Options, contenders, measure
 from innerloop.bench.agreement import agreement, relative_difference, tolerance
-from innerloop.bench.contenders import OURS, ours
+from innerloop.bench.contenders import OURS, Ours
 from innerloop.bench.memory import peak_memory
 from innerloop.bench.options import BenchError
 from innerloop.bench.peers import PEERS, Spec
@@ -46,7 +46,7 @@ def crashing(net, spec):
 
 def twice(net, spec):
     """A peer whose gradient is twice what it should be."""
-    right = ours(net, spec)
+    right = Ours(net, spec)
     return lambda episode: {name: 2 * grad for name, grad in right(episode).items()}
 
 
@@ -204,14 +204,14 @@ def test_a_wrong_gradient_fails(only, capsys):
 def test_a_first_order_gradient_fails_in_float32():
     row = Row("omniglot", Sizes(3, 3, 1, 1, 1))
     net, episode = make_network(row, 0), episode_of(row, seed=0)
-    both = {OURS: ours(net, Spec("maml", 0.1, 1)), "fomaml": ours(net, Spec("fomaml", 0.1, 1))}
+    both = {OURS: Ours(net, Spec("maml", 0.1, 1)), "fomaml": Ours(net, Spec("fomaml", 0.1, 1))}
     with pytest.raises(DisagreementError, match=r"more than 1e-03 in torch.float32: fomaml"):
         agreement(both, list(episode.chunks(1)), tolerance(torch.float32, steps=1))
 
 
 def test_one_task_across_a_kink_is_forgiven_and_most_are_not():
     row = Row("omniglot", Sizes(5, 2, 1, 1, 1))
-    right, pieces = ours(make_network(row, 0), Spec("maml", 0.1, 1)), list(episode_of(row, 0).chunks(1))
+    right, pieces = Ours(make_network(row, 0), Spec("maml", 0.1, 1)), list(episode_of(row, 0).chunks(1))
 
     def wrong_in(count):
         wrong = [piece.support_x for piece in pieces[:count]]
@@ -344,7 +344,7 @@ def test_every_peer_is_exact(peer, what, network):
     net, spec = make_network(row, 0).double(), Spec(what, 0.1, row.sizes.steps)
     before = {name: parameter.detach().clone() for name, parameter in net.named_parameters()}
     episode = double(episode_of(row, seed=0))
-    meta_gradient, expected = PEERS[peer](net, spec), ours(net, spec)(episode)
+    meta_gradient, expected = PEERS[peer](net, spec), Ours(net, spec)(episode)
     for _ in range(2):  # nothing is left behind by the first
         assert relative_difference(meta_gradient(episode), expected) < 1e-10
     assert all(torch.equal(parameter, before[name]) for name, parameter in net.named_parameters())
