@@ -31,6 +31,7 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.parameter import is_lazy
 
 from innerloop.params import METHOD_PREFIX, Params
+from innerloop.selection import partition
 
 __all__ = ["Norm", "StatelessModel"]
 
@@ -103,10 +104,14 @@ class StatelessModel:
             if norm == "per_step":
                 layer.running_mean, layer.running_var = (self._statistics[buffer][0] for buffer in _buffers_of(name))
                 layer.eval()
+        self.convolves = any(isinstance(m, nn.modules.conv._ConvNd) for m in self._module.modules())
+        widths = [m.embedding_dim for m in self._module.modules() if isinstance(m, nn.Embedding)]
+        self.embedding_width = max(widths, default=1)
         modes = {m.training for m in self._module.modules() if isinstance(m, nn.RNNBase)}
         self.recurrent: Literal["none", "training", "evaluating"] = (
             "none" if not modes else "training" if modes == {True} else "evaluating"
         )
+        self._adapted: dict[str, int] = {}
         self._buffers = dict(self._module.named_buffers())
         self._layers = {name for name, _ in self._module.named_modules()}
 
@@ -120,6 +125,17 @@ class StatelessModel:
     def module(self) -> nn.Module:
         """The private copy of the module that is called; not to be changed."""
         return self._module
+
+    def adapted_elements(self, adapt: str) -> int:
+        """How many numbers the parameters hold that a selection of them leaves to the inner loop.
+
+        Example:
+            >>> StatelessModel(nn.Linear(4, 3)).adapted_elements("weight")
+            12
+        """
+        if adapt not in self._adapted:
+            self._adapted[adapt] = sum(t.numel() for t in partition(self.initial, adapt)[0].values())
+        return self._adapted[adapt]
 
     def at(self, step: int) -> Self:
         """The model as it is at an inner iterate, which matters to ``per_step``; beyond the last known it stays so."""

@@ -16,13 +16,20 @@ __all__ = ["Execution", "Plan", "candidates", "checked", "planned"]
 Execution = Literal["auto", "serial", "batched"] | int
 """How the tasks of a meta-batch are run: one by one, all together, or so many at a time; ``auto`` decides by itself.
 
-``auto`` keeps the tasks that run together few enough for the cache of a CPU, uses one thread for each such chunk,
-and runs tasks one by one where the model cannot be batched. :meth:`innerloop.execute.Engine.calibrate` chooses by
+``auto`` keeps the tasks that run together few enough for the cache of a CPU and for its memory, uses one thread for
+each such chunk, and runs tasks one by one where the model cannot be batched, or where that is faster. :meth:`innerloop.execute.Engine.calibrate` chooses by
 timing.
 """
 
 CACHE_ELEMENTS = 500_000
 """Input elements of a chunk on CPU: beyond, its activations fall out of the cache, which costs more than chunks do."""
+
+WEIGHT_ELEMENTS = 100_000_000
+"""Adapted weights of all iterates of a chunk on CPU: beyond, asking the system for memory costs more than chunks do.
+
+Up to there, weights out of the cache cost no more than what is lost in chunks: products with weights that all tasks
+share, as in the first step, are the faster the more tasks there are.
+"""
 
 
 @dataclass(frozen=True)
@@ -84,8 +91,14 @@ def planned(execution: Execution, model: StatelessModel, adaptation: Adaptation,
         queries *= support + 1
     examples = min(support, adaptation.batch_size or support) + queries
     elements = examples * max(1, episode.support_x[0, 0].numel())
-    rounds = max(1, round(episode.tasks * elements / CACHE_ELEMENTS / threads))
-    return Plan(-(-episode.tasks // (rounds * threads)), threads=threads)
+    if not episode.support_x.is_floating_point():  # indices, of words
+        elements *= model.embedding_width
+    weights = model.adapted_elements(adaptation.adapt) * (adaptation.steps + 1)
+    rounds = max(1, round(episode.tasks * max(elements / CACHE_ELEMENTS, weights / WEIGHT_ELEMENTS) / threads))
+    tasks = -(-episode.tasks // (rounds * threads))
+    # A single task gains nothing from vmap but the kernels, which other layers than convolutions do without.
+    alone = tasks == 1 and not model.convolves and not model.mixes_examples
+    return Plan(tasks, batched=not alone, threads=threads)
 
 
 def candidates(execution: Execution, model: StatelessModel, adaptation: Adaptation, episode: Episode) -> list[Plan]:
@@ -99,5 +112,5 @@ def candidates(execution: Execution, model: StatelessModel, adaptation: Adaptati
     sizes = {max(1, min(share, size)) for size in (share, first.tasks // 4, first.tasks // 2, 2 * first.tasks)} - {
         first.tasks
     }
-    others = [Plan(size, threads=first.threads) for size in sorted(sizes)]
-    return [first, *others, Plan(1, batched=False, threads=first.threads)]
+    plans = [first, *(Plan(size, threads=first.threads) for size in sorted(sizes))]
+    return [*plans, Plan(1, batched=False, threads=first.threads)] if first.batched else plans

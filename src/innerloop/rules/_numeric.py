@@ -16,7 +16,7 @@ def safe_sqrt(v: Tensor) -> Tensor:
 
 def moved(p: Tensor, direction: Tensor, lr: float | Tensor) -> Tensor:
     """``p - lr * direction``, in one pass over memory if the rate is a number."""
-    return p - lr * direction if isinstance(lr, Tensor) else torch.sub(p, direction, alpha=lr)
+    return p - lr * direction if isinstance(lr, Tensor) else torch.add(p, direction, alpha=-lr)
 
 
 def counter(like: Tensor) -> Tensor:

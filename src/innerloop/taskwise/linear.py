@@ -31,7 +31,7 @@ from innerloop.taskwise.layout import apply, own_axes
 
 __all__ = ["Weights", "linear"]
 
-FEW = 32
+FEW = 64
 """Rows of a task in a product: so few are put side by side before they are multiplied, more are multiplied apart."""
 
 
