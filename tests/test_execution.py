@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,18 @@ from innerloop.workers import Workers
 
 
 @pytest.fixture
-def two_threads() -> None:
+def two_threads() -> Iterator[None]:
+    yield from threads(2)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    yield from threads(1)
+
+
+def threads(count: int) -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(2)
+    torch.set_num_threads(count)
     yield
     torch.set_num_threads(before)
 
@@ -243,3 +253,24 @@ def test_a_long_run_is_calibrated_says_so_and_resumes_to_the_same_bits(
     short = trainer()
     short.fit(episodes, 3)
     assert short._engine.execution == "auto"
+
+
+def test_a_plan_sees_weights_words_and_single_tasks(one_thread: None) -> None:
+    def tasks_of(net: nn.Module, shape: tuple[int, ...], tasks: int = 64, steps: int = 5, **options: object) -> Plan:
+        x = torch.zeros(tasks, 2, *shape)
+        x = x.long() if isinstance(net[0], nn.Embedding) else x
+        method = il.maml(0.1, steps, **options)
+        return planned("auto", Engine(net).model, method.adaptation, il.Episode(x, x, x, x))
+
+    small, large = (nn.Sequential(nn.Linear(8, width), nn.Linear(width, width)) for width in (8, 1024))
+    assert tasks_of(small, (8,)) == Plan(64)
+    assert tasks_of(large, (8,)).tasks < tasks_of(large, (8,), steps=1).tasks
+    assert tasks_of(large, (8,), adapt="0.*") == Plan(64)
+    words, vectors = nn.Sequential(nn.Embedding(9, 512), nn.Linear(512, 2)), nn.Sequential(nn.Linear(512, 2))
+    assert tasks_of(words, (50,)) == tasks_of(vectors, (50, 512))
+    assert tasks_of(words, (50,)).tasks < 64
+    assert tasks_of(small, (8,), tasks=1) == Plan(1, batched=False)
+    assert tasks_of(nn.Sequential(nn.Conv2d(1, 2, 3)), (1, 8, 8), tasks=1) == Plan(1)
+    one = torch.zeros(1, 2, 8)
+    plans = candidates("auto", Engine(small).model, il.maml().adaptation, il.Episode(one, one, one, one))
+    assert plans == [Plan(1, batched=False)]

@@ -17,8 +17,8 @@ Execution = Literal["auto", "serial", "batched"] | int
 """How the tasks of a meta-batch are run: one by one, all together, or so many at a time; ``auto`` decides by itself.
 
 ``auto`` keeps the tasks that run together few enough for the cache of a CPU and for its memory, uses one thread for
-each such chunk, and runs tasks one by one where the model cannot be batched, or where that is faster. :meth:`innerloop.execute.Engine.calibrate` chooses by
-timing.
+each such chunk, and runs tasks one by one where the model cannot be batched, or where a chunk is a single task and
+that is faster. :meth:`innerloop.execute.Engine.calibrate` chooses by timing.
 """
 
 CACHE_ELEMENTS = 500_000
@@ -104,7 +104,7 @@ def planned(execution: Execution, model: StatelessModel, adaptation: Adaptation,
 def candidates(execution: Execution, model: StatelessModel, adaptation: Adaptation, episode: Episode) -> list[Plan]:
     """The plans worth timing, the one that :func:`planned` takes first."""
     first = planned(execution, model, adaptation, episode)
-    if execution != "auto":
+    if execution != "auto" or not first.batched:
         return [first]
     if not episode.support_x.is_cpu:
         return [first, Plan(-(-episode.tasks // 2)), Plan(-(-episode.tasks // 4))]
@@ -112,5 +112,5 @@ def candidates(execution: Execution, model: StatelessModel, adaptation: Adaptati
     sizes = {max(1, min(share, size)) for size in (share, first.tasks // 4, first.tasks // 2, 2 * first.tasks)} - {
         first.tasks
     }
-    plans = [first, *(Plan(size, threads=first.threads) for size in sorted(sizes))]
-    return [*plans, Plan(1, batched=False, threads=first.threads)] if first.batched else plans
+    others = [Plan(size, threads=first.threads) for size in sorted(sizes)]
+    return [first, *others, Plan(1, batched=False, threads=first.threads)]
