@@ -104,7 +104,6 @@ class StatelessModel:
             if norm == "per_step":
                 layer.running_mean, layer.running_var = (self._statistics[buffer][0] for buffer in _buffers_of(name))
                 layer.eval()
-        self.convolves = any(isinstance(m, nn.modules.conv._ConvNd) for m in self._module.modules())
         widths = [m.embedding_dim for m in self._module.modules() if isinstance(m, nn.Embedding)]
         self.embedding_width = max(widths, default=1)
         modes = {m.training for m in self._module.modules() if isinstance(m, nn.RNNBase)}

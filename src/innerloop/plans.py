@@ -17,8 +17,8 @@ Execution = Literal["auto", "serial", "batched"] | int
 """How the tasks of a meta-batch are run: one by one, all together, or so many at a time; ``auto`` decides by itself.
 
 ``auto`` keeps the tasks that run together few enough for the cache of a CPU and for its memory, uses one thread for
-each such chunk, and runs tasks one by one where the model cannot be batched, or where a chunk is a single task and
-that is faster. :meth:`innerloop.execute.Engine.calibrate` chooses by timing.
+each such chunk, and runs tasks one by one where the model cannot be batched.
+:meth:`innerloop.execute.Engine.calibrate` chooses by timing.
 """
 
 CACHE_ELEMENTS = 500_000
@@ -95,16 +95,13 @@ def planned(execution: Execution, model: StatelessModel, adaptation: Adaptation,
         elements *= model.embedding_width
     weights = model.adapted_elements(adaptation.adapt) * (adaptation.steps + 1)
     rounds = max(1, round(episode.tasks * max(elements / CACHE_ELEMENTS, weights / WEIGHT_ELEMENTS) / threads))
-    tasks = -(-episode.tasks // (rounds * threads))
-    # A single task gains nothing from vmap but the kernels, which other layers than convolutions do without.
-    alone = tasks == 1 and not model.convolves and not model.mixes_examples
-    return Plan(tasks, batched=not alone, threads=threads)
+    return Plan(-(-episode.tasks // (rounds * threads)), threads=threads)
 
 
 def candidates(execution: Execution, model: StatelessModel, adaptation: Adaptation, episode: Episode) -> list[Plan]:
     """The plans worth timing, the one that :func:`planned` takes first."""
     first = planned(execution, model, adaptation, episode)
-    if execution != "auto" or not first.batched:
+    if execution != "auto":
         return [first]
     if not episode.support_x.is_cpu:
         return [first, Plan(-(-episode.tasks // 2)), Plan(-(-episode.tasks // 4))]
