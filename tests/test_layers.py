@@ -15,7 +15,7 @@ ROOT = Path(innerloop.__file__).parent
 # A unit is a module or a package. It may import the units before it in the same layer, and all of lower layers.
 LAYERS: list[list[str]] = [
     ["backends", "episode", "folders", "messages", "params", "particles", "seeds"],
-    ["taskwise", "selection", "functional", "rules", "starts", "objectives"],
+    ["taskwise", "functional", "rules", "starts", "selection", "objectives"],
     ["inner_losses", "adaptation", "unroll"],
     ["metagrad", "method", "plans", "workers", "precision", "estimate", "replay", "compiled", "execute"],
     ["methods"],

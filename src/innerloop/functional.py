@@ -31,7 +31,6 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.parameter import is_lazy
 
 from innerloop.params import METHOD_PREFIX, Params
-from innerloop.selection import partition
 
 __all__ = ["Norm", "StatelessModel"]
 
@@ -110,7 +109,6 @@ class StatelessModel:
         self.recurrent: Literal["none", "training", "evaluating"] = (
             "none" if not modes else "training" if modes == {True} else "evaluating"
         )
-        self._adapted: dict[str, int] = {}
         self._buffers = dict(self._module.named_buffers())
         self._layers = {name for name, _ in self._module.named_modules()}
 
@@ -124,17 +122,6 @@ class StatelessModel:
     def module(self) -> nn.Module:
         """The private copy of the module that is called; not to be changed."""
         return self._module
-
-    def adapted_elements(self, adapt: str) -> int:
-        """How many numbers the parameters hold that a selection of them leaves to the inner loop.
-
-        Example:
-            >>> StatelessModel(nn.Linear(4, 3)).adapted_elements("weight")
-            12
-        """
-        if adapt not in self._adapted:
-            self._adapted[adapt] = sum(t.numel() for t in partition(self.initial, adapt)[0].values())
-        return self._adapted[adapt]
 
     def at(self, step: int) -> Self:
         """The model as it is at an inner iterate, which matters to ``per_step``; beyond the last known it stays so."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal, get_args
+from weakref import WeakKeyDictionary
 
 import torch
 
 from innerloop.adaptation import Adaptation
 from innerloop.episode import Episode
 from innerloop.functional import StatelessModel
+from innerloop.selection import partition
 
 __all__ = ["Execution", "Plan", "candidates", "checked", "planned"]
 
@@ -93,7 +95,7 @@ def planned(execution: Execution, model: StatelessModel, adaptation: Adaptation,
     elements = examples * max(1, episode.support_x[0, 0].numel())
     if not episode.support_x.is_floating_point():  # indices, of words
         elements *= model.embedding_width
-    weights = model.adapted_elements(adaptation.adapt) * (adaptation.steps + 1)
+    weights = _adapted(model, adaptation.adapt) * (adaptation.steps + 1)
     rounds = max(1, round(episode.tasks * max(elements / CACHE_ELEMENTS, weights / WEIGHT_ELEMENTS) / threads))
     return Plan(-(-episode.tasks // (rounds * threads)), threads=threads)
 
@@ -111,3 +113,14 @@ def candidates(execution: Execution, model: StatelessModel, adaptation: Adaptati
     }
     others = [Plan(size, threads=first.threads) for size in sorted(sizes)]
     return [first, *others, Plan(1, batched=False, threads=first.threads)]
+
+
+def _adapted(model: StatelessModel, patterns: str) -> int:
+    """How many numbers the parameters hold that the inner loop adapts."""
+    known = _counts.setdefault(model, {})
+    if patterns not in known:
+        known[patterns] = sum(t.numel() for t in partition(model.initial, patterns)[0].values())
+    return known[patterns]
+
+
+_counts: WeakKeyDictionary[StatelessModel, dict[str, int]] = WeakKeyDictionary()
