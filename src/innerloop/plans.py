@@ -26,11 +26,11 @@ each such chunk, and runs tasks one by one where the model cannot be batched.
 CACHE_ELEMENTS = 500_000
 """Input elements of a chunk on CPU: beyond, its activations fall out of the cache, which costs more than chunks do."""
 
-WEIGHT_ELEMENTS = 100_000_000
-"""Adapted weights of all iterates of a chunk on CPU: beyond, asking the system for memory costs more than chunks do.
+WEIGHT_ELEMENTS = 8_000_000
+"""Adapted weights of all iterates of a chunk on CPU: beyond, memory costs more than chunks do.
 
-Up to there, weights out of the cache cost no more than what is lost in chunks: products with weights that all tasks
-share, as in the first step, are the faster the more tasks there are.
+It is above what fits in a cache, since products with weights that all tasks share, as in the first step, are the faster
+the more tasks there are.
 """
 
 
