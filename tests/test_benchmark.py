@@ -190,7 +190,7 @@ def test_a_peer_that_cannot_run_the_network_is_named_and_left_out(only, capsys):
 
 def test_a_failure_of_innerloop_is_not_left_out(only, monkeypatch):
     only()
-    monkeypatch.setattr(contenders, "ours", lambda net, spec, execution: crashing(net, spec))
+    monkeypatch.setattr(contenders, "Ours", lambda net, spec, execution: crashing(net, spec))
     with pytest.raises(RuntimeError, match="cannot be"):
         measure.measure(Row("omniglot", Sizes(1, 2, 1, 1, 1)), Options(rounds=1, memory=False))
 
