@@ -12,11 +12,12 @@ import pytest
 import torch
 from core_helpers import assert_same, image_episode, smooth_net, vector_episode
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import innerloop as il
 from innerloop.execute import Engine
 from innerloop.plans import Plan, candidates, planned
-from innerloop.workers import Workers
+from innerloop.workers import Workers, cores, on_all_cores, undisturbed
 
 
 @pytest.fixture
@@ -269,3 +270,37 @@ def test_a_plan_sees_weights_and_words(one_thread: None) -> None:
     words, vectors = nn.Sequential(nn.Embedding(9, 512), nn.Linear(512, 2)), nn.Sequential(nn.Linear(512, 2))
     assert tasks_of(words, (50,)) == tasks_of(vectors, (50, 512))
     assert tasks_of(words, (50,)).tasks < 64
+
+
+def test_no_operation_outside_chunks_is_shared_among_threads(two_threads: None) -> None:
+    """Else OpenMP's threads would go on spinning on the cores that the chunks need."""
+    assert (cores(), torch.get_num_threads()) == (2, 2)
+    with undisturbed():
+        assert (cores(), torch.get_num_threads()) == (2, 1)
+        with undisturbed(), on_all_cores():
+            assert (cores(), torch.get_num_threads()) == (2, 2)
+        assert (cores(), torch.get_num_threads()) == (2, 1)
+    assert (cores(), torch.get_num_threads()) == (2, 2)
+
+
+@pytest.mark.parametrize(("execution", "inside"), [(2, 1), ("batched", 2)])
+def test_training_leaves_the_cores_to_the_chunks(execution: il.Execution, inside: int, two_threads: None) -> None:
+    seen: dict[str, set[int]] = {"loss": set(), "sampling": set(), "outer step": set()}
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        seen["loss"].add(torch.get_num_threads())
+        return F.cross_entropy(outputs, targets)
+
+    def sample(generator: torch.Generator) -> il.Episode:
+        seen["sampling"].add(torch.get_num_threads())
+        return vector_episode(4)
+
+    class Watched(torch.optim.SGD):
+        def step(self, closure=None):
+            seen["outer step"].add(torch.get_num_threads())
+            return super().step(closure)
+
+    net = il.nets.mlp(4, 3, (5,)).double()
+    trainer = il.MetaTrainer(net, il.maml(0.1), lambda params: Watched(params, 0.1), loss_fn=loss, execution=execution)
+    trainer.fit(sample, 2, progress=False)
+    assert seen == {"loss": {inside} | ({2} if execution == 2 else set()), "sampling": {1}, "outer step": {1}}

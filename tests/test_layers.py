@@ -17,7 +17,7 @@ LAYERS: list[list[str]] = [
     ["backends", "episode", "folders", "messages", "params", "particles", "seeds"],
     ["taskwise", "functional", "rules", "starts", "selection", "objectives"],
     ["inner_losses", "adaptation", "unroll"],
-    ["metagrad", "method", "plans", "workers", "precision", "estimate", "replay", "compiled", "execute"],
+    ["metagrad", "method", "workers", "plans", "precision", "estimate", "replay", "compiled", "execute"],
     ["methods"],
     [
         *("calibration", "checkpoint", "evaluation", "runlog", "stopping", "predictor", "statistics"),

@@ -224,6 +224,21 @@ def test_what_is_more_than_its_tensors_is_not_recorded(make, monkeypatch: pytest
     assert not recorded(engine)
 
 
+class Remembers(nn.Module):
+    """Has PyTorch's own recurrent layer, which gives its derivative what is no tensor, in float32 at least."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.layer = nn.LSTM(4, 4, batch_first=True), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(self.rnn(x[:, None].float())[0][:, -1])
+
+
+def test_recurrent_layers_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    compare(Remembers(), il.fomaml(0.1), lambda seed: vector_episode(3, seed=seed), monkeypatch, execution="serial")
+
+
 def test_a_loss_that_changes_is_another_one() -> None:
     engine, weight = Engine(mlp()), 1.0
 

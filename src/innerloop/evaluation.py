@@ -242,7 +242,7 @@ def _answering(
         return torch.stack([loss for loss, _ in found], 1), torch.stack([outputs for _, outputs in found], 1)
 
     def answers(episode: Episode, generator: torch.Generator) -> Answers:
-        chunks = list(engine.over_chunks(chunk_answers, adaptation, episode, member.rule_state, generator))
+        chunks = engine.over_chunks(chunk_answers, adaptation, episode, member.rule_state, generator)
         return torch.cat([loss for loss, _ in chunks]), torch.cat([outputs for _, outputs in chunks])
 
     return answers

@@ -6,7 +6,7 @@ import contextlib
 import re
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Literal, TypeVar
@@ -33,7 +33,7 @@ from innerloop.seeds import RandomState
 from innerloop.selection import partition
 from innerloop.taskwise import pack, packable
 from innerloop.unroll import Problem, Support, Track, unroll
-from innerloop.workers import Workers
+from innerloop.workers import Workers, on_all_cores, undisturbed
 
 __all__ = ["Engine", "adapt", "meta_gradient", "meta_params_of"]
 
@@ -102,19 +102,20 @@ class Engine:
         generator: torch.Generator | None = None,
     ) -> tuple[Params, Info]:
         """The mean over tasks of the meta-gradient, see :func:`meta_gradient`."""
-        meta_params = self.packed(meta_params_of(self.model.initial, method, meta_params))
         adaptation = method.adaptation
 
         def estimate(problem: Problem, chunk: Episode, support: Support) -> tuple[Params, Info]:
             if not self._proved or self._draws:
                 with _advised():
-                    return method.meta_gradient(problem, adaptation, meta_params, chunk, support)
-            call = Estimate(method, problem, meta_params, chunk, support)
+                    return method.meta_gradient(problem, adaptation, meta, chunk, support)
+            call = Estimate(method, problem, meta, chunk, support)
             return call.result(*(self._replays if self._compiled is None else self._compiled)(call))
 
-        parts = list(self.over_chunks(estimate, adaptation, episode, rule_state, generator))
-        grads = scale(total(part[0] for part in parts), 1 / episode.tasks)
-        return map_params(Tensor.contiguous, grads), _joined([info for _, info in parts])
+        with undisturbed():
+            meta = self.packed(meta_params_of(self.model.initial, method, meta_params))
+            parts = self.over_chunks(estimate, adaptation, episode, rule_state, generator)
+            grads = scale(total(part[0] for part in parts), 1 / episode.tasks)
+            return map_params(Tensor.contiguous, grads), _joined([info for _, info in parts])
 
     @property
     def settled(self) -> bool:
@@ -191,8 +192,8 @@ class Engine:
         episode: Episode,
         rule_state: RuleState | None,
         generator: torch.Generator | None,
-    ) -> Iterator[T]:
-        """The results of ``fn`` for one chunk of tasks after another; mini-batches are drawn for all beforehand."""
+    ) -> list[T]:
+        """The results of ``fn`` for each chunk of tasks, in their order; mini-batches are drawn for all beforehand."""
         support_x = episode.support_x
         batches = draw_batches(adaptation, episode.tasks, support_x.shape[1], generator, support_x.device)
 
@@ -205,15 +206,18 @@ class Engine:
                 return self._fallen_back(fn, problem, chunk, support)
 
         first = 0
+        results: list[T] = []
         while first < episode.tasks and not self._proved:
-            first += yield from self._prove(run, adaptation, episode, first)
+            with on_all_cores():
+                first += self._prove(run, adaptation, episode, first, results)
         plan = self.plan(adaptation, episode)
         jobs = [slice(start, start + plan.tasks) for start in range(first, episode.tasks, plan.tasks)]
         alone = self._draws or self._compiled is not None
         if plan.threads > 1 and len(jobs) > 1 and not alone:
-            yield from self._workers.map(run, jobs, plan.threads)
-        else:
-            yield from (run(self.model, job) for job in jobs)
+            with undisturbed():
+                return [*results, *self._workers.map(run, jobs, plan.threads)]
+        with on_all_cores():
+            return [*results, *(run(self.model, job) for job in jobs)]
 
     def plan(self, adaptation: Adaptation, episode: Episode) -> Plan:
         """How an episode of this size is run."""
@@ -221,9 +225,17 @@ class Engine:
         return planned(self.execution, self.model, adaptation, episode) if chosen is None else chosen
 
     def _prove(
-        self, run: Callable[[StatelessModel, slice], T], adaptation: Adaptation, episode: Episode, first: int
-    ) -> Generator[T, None, int]:
-        """Run the first chunk alone, to see whether it runs, fits in memory, and draws random numbers."""
+        self,
+        run: Callable[[StatelessModel, slice], T],
+        adaptation: Adaptation,
+        episode: Episode,
+        first: int,
+        results: list[T],
+    ) -> int:
+        """Run the first chunk alone, to see whether it runs, fits in memory, and draws random numbers.
+
+        Its result is added to the results, and the number of its tasks is returned.
+        """
         plan = self.plan(adaptation, episode)
         before = RandomState.now(episode.support_x.device)
         try:
@@ -238,7 +250,7 @@ class Engine:
         # Random numbers are to come in the same order each time, which threads would not keep to.
         self._draws = not before.same_as(RandomState.now(before.device))
         self._proved = True
-        yield result
+        results.append(result)
         return plan.tasks
 
     def _fallen_back(

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 from weakref import WeakKeyDictionary
 
-import torch
-
 from innerloop.adaptation import Adaptation
 from innerloop.episode import Episode
 from innerloop.functional import StatelessModel
 from innerloop.selection import partition
+from innerloop.workers import cores
 
 __all__ = ["Execution", "Plan", "candidates", "checked", "planned"]
 
@@ -79,7 +78,7 @@ def checked(execution: Execution) -> Execution:
 
 def planned(execution: Execution, model: StatelessModel, adaptation: Adaptation, episode: Episode) -> Plan:
     """The plan for an episode; it depends on sizes and the number of threads only, so that it repeats."""
-    threads = torch.get_num_threads() if episode.support_x.is_cpu else 1
+    threads = cores() if episode.support_x.is_cpu else 1
     if execution == "serial":
         return Plan(1, batched=False, threads=threads)
     if execution == "batched":

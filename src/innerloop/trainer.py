@@ -33,6 +33,7 @@ from innerloop.runlog import RunLog, Window
 from innerloop.seeds import RandomState, Stream, generator_at
 from innerloop.selection import partition
 from innerloop.stopping import stop_signals
+from innerloop.workers import undisturbed
 
 __all__ = ["DivergedError", "MetaTrainer", "TrainingStopped", "Validation"]
 
@@ -237,7 +238,7 @@ class MetaTrainer:
         if self._engine.execution == "auto" and iterations - self.iteration >= LONG:
             self._calibrate(episodes, log)
         try:
-            with stop_signals(enabled=folder is not None) as received:
+            with stop_signals(enabled=folder is not None) as received, undisturbed():
                 while True:
                     keeps_best = validation is not None and validation.keep_best
                     improved = among_best = False

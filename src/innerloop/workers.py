@@ -1,4 +1,8 @@
-"""Chunks of tasks side by side on the threads of a CPU."""
+"""Chunks of tasks side by side on the threads of a CPU, and what keeps other threads out of their way.
+
+When PyTorch has shared an operation among threads, OpenMP keeps these spinning for some ten milliseconds, in case that
+another follows. On the cores that chunks run on, this can cost as much time as the chunks take.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +10,55 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 
 from innerloop.functional import StatelessModel
 
-__all__ = ["Workers"]
+__all__ = ["Workers", "cores", "on_all_cores", "undisturbed"]
 
 T = TypeVar("T")
 J = TypeVar("J")
+
+
+class _Reserved(threading.local):
+    cores: int | None = None
+
+
+_reserved = _Reserved()
+
+
+def cores() -> int:
+    """How many threads there are for chunks: as many as torch's operations have, or had outside :func:`undisturbed`."""
+    return torch.get_num_threads() if _reserved.cores is None else _reserved.cores
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Within it this thread's own operations use one thread, so that none is left spinning."""
+    if _reserved.cores is not None:
+        yield
+        return
+    count = _reserved.cores = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        _reserved.cores = None
+        torch.set_num_threads(count)
+
+
+@contextmanager
+def on_all_cores() -> Iterator[None]:
+    """Within it, and within :func:`undisturbed`, operations are shared among threads after all."""
+    count = torch.get_num_threads()
+    torch.set_num_threads(cores())
+    try:
+        yield
+    finally:
+        torch.set_num_threads(count)
 
 
 class Workers:

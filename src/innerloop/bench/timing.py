@@ -13,6 +13,9 @@ __all__ = ["CLOCKS", "Clock", "interleaved", "paired_ratio"]
 Clock: TypeAlias = Literal["wall", "processor"]
 """Time on the wall, or that of the processor, summed over threads, which other work on the machine disturbs less."""
 
+PAUSE = 0.05
+"""Seconds between two timings, in which threads that the last contender left spinning come to rest."""
+
 CLOCKS: dict[Clock, Callable[[], float]] = {"wall": time.perf_counter, "processor": time.process_time}
 """What reads them."""
 
@@ -41,6 +44,7 @@ def interleaved(
         first = turn % len(names)
         for name in names[first:] + names[:first]:
             gc.collect()
+            time.sleep(PAUSE)
             start = now()
             contenders[name]()
             seconds[name].append(now() - start)

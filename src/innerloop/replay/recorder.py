@@ -161,6 +161,8 @@ class Recorder(TorchDispatchMode):
         for position, tensor in enumerate(results):
             if isinstance(tensor, Tensor) and self._known(tensor) is None:
                 outputs.append((position if results is result else None, self._new(tensor)))
+        if any(_argument(args, kwargs, *which) is None for which in _tensor_arguments(func)):
+            self._refuse(f"{func} is given a tensor that is none")  # as operations give to their own derivatives
         changed = _changed(func, args, kwargs)
         if not outputs and not changed:
             return  # a view, or sizes
@@ -207,9 +209,20 @@ class Recorder(TorchDispatchMode):
 
 def _changed(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> frozenset[int]:
     """The blocks that an operation changes in place."""
-    values = [args[place] if place < len(args) else kwargs.get(name) for place, name in _written_arguments(func)]
+    values = [_argument(args, kwargs, *which) for which in _written_arguments(func)]
     refs = [ref for value in values for ref in (value if isinstance(value, list | tuple) else [value])]
     return frozenset(ref.block for ref in refs if isinstance(ref, Ref))
+
+
+def _argument(args: Sequence[Any], kwargs: dict[str, Any], place: int, name: str) -> Any:
+    return args[place] if place < len(args) else kwargs.get(name)
+
+
+@functools.cache
+def _tensor_arguments(func: Any) -> list[tuple[int, str]]:
+    """The places and names of the arguments that must be tensors."""
+    arguments = enumerate(func._schema.arguments)
+    return [(place, a.name) for place, a in arguments if isinstance(a.type, torch.TensorType)]
 
 
 @functools.cache
