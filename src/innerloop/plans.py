@@ -22,8 +22,11 @@ each such chunk, and runs tasks one by one where the model cannot be batched.
 :meth:`innerloop.execute.Engine.calibrate` chooses by timing.
 """
 
-CACHE_ELEMENTS = 500_000
-"""Input elements of a chunk on CPU: beyond, its activations fall out of the cache, which costs more than chunks do."""
+CACHE_ELEMENTS = 250_000
+"""Input elements of a chunk on CPU.
+
+From twice to half as many tasks take as long, within a twentieth, and need memory in proportion (docs/performance.md).
+"""
 
 WEIGHT_ELEMENTS = 8_000_000
 """Adapted weights of all iterates of a chunk on CPU: beyond, memory costs more than chunks do.

@@ -28,6 +28,8 @@ class _Writer:
         self._names: dict[Ref, str] = {}
         self._bases: dict[int, tuple[Ref, str]] = {}
         self._values: dict[str, Any] = {"torch": torch, "strided": torch.as_strided, "failed": _failed}
+        self._constants: dict[tuple[type, Any], str] = {}
+        self._originals: list[Any] = []  # kept while their identities count
         self._lines: list[tuple[str, list[str]]] = []  # with the variables that each uses or makes
         self._numbers = itertools.count()
         self._inputs = [self._named(ref, "i") for ref in recorder.inputs]
@@ -57,7 +59,7 @@ class _Writer:
 
     def _write(self, entry: Entry) -> None:
         self._use = []
-        function = self._value(entry.function, "f")
+        function = self._value(entry.function)
         if entry.kernel is not None:
             arguments = [self._address(a) if isinstance(a, Ref) else self._literal(a) for a in entry.args]
             line = f"if {function}({', '.join(arguments)}): failed({entry.kernel!r})"
@@ -78,10 +80,14 @@ class _Writer:
         self._bases.setdefault(ref.block, (ref, name))
         return name
 
-    def _value(self, value: Any, prefix: str = "c") -> str:
-        name = f"{prefix}{next(self._numbers)}"
-        self._values[name] = _direct(value)
-        return name
+    def _value(self, value: Any) -> str:
+        """A name for what is no tensor; the same one for the same numbers, of which a loop has many."""
+        alike = (type(value), repr(value) if isinstance(value, tuple | list | float | str) else id(value))
+        if alike not in self._constants:
+            name = self._constants[alike] = f"c{len(self._constants)}"
+            self._values[name] = value._op if isinstance(value, torch._ops.OpOverload) else value
+            self._originals.append(value)
+        return self._constants[alike]
 
     def _literal(self, value: Any) -> str:
         if isinstance(value, Ref):
@@ -126,11 +132,6 @@ def _needed(entries: Sequence[Entry], results: Sequence[Ref]) -> list[Entry]:
 
 def _has_ref(value: Any) -> bool:
     return isinstance(value, Ref) or (isinstance(value, list | tuple) and any(map(_has_ref, value)))
-
-
-def _direct(value: Any) -> Any:
-    """An operation without what PyTorch wraps it in."""
-    return value._op if isinstance(value, torch._ops.OpOverload) else value
 
 
 def _failed(kernel: str) -> None:
