@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,58 +14,72 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from innerloop.taskwise import Place, watching
 
-__all__ = ["Entry", "Recorder", "Ref", "RefusedError"]
+__all__ = ["Entry", "Layout", "Recorder", "Ref", "RefusedError", "Shape", "Slot"]
+
+FORGET_EVERY = 4096
+"""Blocks after which those that are gone are forgotten."""
 
 
 class RefusedError(Exception):
     """A computation cannot be written down, since what it does depends on values, or for what its tensors are."""
 
 
-@dataclass(frozen=True)
-class Ref:
-    """A tensor of the computation: a part of a block of memory.
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the elements of a tensor lie within a block of memory; all counts are of elements."""
 
-    Attributes:
-        block: the number of the block; those of the inputs come first, each its own.
-        offset: of the first element, in elements.
-        size: of each axis.
-        stride: of each axis.
-        dtype: the type of the elements.
-    """
-
-    block: int
     offset: int
     size: tuple[int, ...]
     stride: tuple[int, ...]
     dtype: torch.dtype
 
     @classmethod
-    def of(cls, tensor: Tensor, block: int) -> Ref:
-        """A tensor that lies in this block."""
-        return cls(block, int(tensor.storage_offset()), tuple(tensor.shape), tensor.stride(), tensor.dtype)
+    def of(cls, tensor: Tensor) -> Layout:
+        """That of a tensor."""
+        return cls(int(tensor.storage_offset()), tuple(tensor.shape), tensor.stride(), tensor.dtype)
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One step of a computation.
+class Ref(NamedTuple):
+    """A tensor of the computation: a block of memory, by its number, and where in it."""
+
+    block: int
+    layout: Layout
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """In place of a tensor among arguments: one of the blocks of an entry, by its place, and where in it."""
+
+    place: int
+    layout: Layout
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shape:
+    """What an entry does, with any blocks; the entries of a loop share theirs.
 
     Attributes:
         function: an operation of PyTorch, or a kernel, which is given addresses.
         kernel: the kernel's name; None of an operation.
-        args: the positional arguments, with a :class:`Ref` for each tensor.
+        args: the positional arguments, with a :class:`Slot` for each tensor.
         kwargs: the others.
-        outputs: the new tensors, by their position among the results; the position is None if there is one result.
-        reads: the blocks that it reads.
-        writes: the blocks that it makes or changes.
+        outputs: the new tensors, by their position among the results, which is None if there is one result.
+        written: of each block, whether it is made or changed.
     """
 
     function: Callable[..., Any]
     kernel: str | None
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    outputs: tuple[tuple[int | None, Ref], ...]
-    reads: frozenset[int]
-    writes: frozenset[int]
+    outputs: tuple[tuple[int | None, Slot], ...]
+    written: tuple[bool, ...]
+
+
+class Entry(NamedTuple):
+    """One step of a computation; first come the blocks among the arguments, then those of the outputs."""
+
+    shape: Shape
+    blocks: tuple[int, ...]
 
 
 class Recorder(TorchDispatchMode):
@@ -76,14 +90,22 @@ class Recorder(TorchDispatchMode):
 
     Args:
         inputs: the tensors that the computation is a function of, each with memory of its own.
+
+    Attributes:
+        entries: the steps so far.
+        inputs: the inputs; their blocks have the first numbers.
+        constants: by the number of their block, tensors that were there before and are no inputs.
+        bases: for each block, the layout of its first tensor.
     """
 
     def __init__(self, inputs: Sequence[Tensor]) -> None:
         super().__init__()
         self.entries: list[Entry] = []
         self.constants: dict[int, Tensor] = {}
+        self.bases: list[Layout] = []
         self._blocks: dict[int, tuple[StorageWeakRef, int]] = {}
-        self._count = 0
+        self._layouts: dict[Layout, Layout] = {}
+        self._shapes: dict[Any, Shape] = {}
         self._refused: str | None = None
         self.inputs = [self._new(tensor) for tensor in inputs]
         self._watching = watching(self)
@@ -108,8 +130,10 @@ class Recorder(TorchDispatchMode):
             RefusedError: it could not be written down.
         """
         refs = [self._ref(tensor) for tensor in tensors]
-        changed = {block for entry in self.entries for block in entry.writes}
-        if changed & ({ref.block for ref in self.inputs} | self.constants.keys()):
+        given = {ref.block for ref in self.inputs} | self.constants.keys()
+        if any(
+            to and b in given for shape, blocks in self.entries for b, to in zip(blocks, shape.written, strict=True)
+        ):
             self._refuse("it changes what it is given in place")
         if self._refused is not None:
             raise RefusedError(self._refused)
@@ -125,17 +149,13 @@ class Recorder(TorchDispatchMode):
             self._refuse(f"{func} depends on values or random numbers, or changes what a tensor is")
         if func is torch.ops.aten.lift_fresh.default:  # a constant, in memory that PyTorch did not ask for just now
             self._constant(args[0])
-        given: list[Ref] = []
-
-        def noted(value: Any) -> Any:
-            if isinstance(value, Tensor):
-                given.append(self._ref(value))
-                return given[-1]
-            return type(value)(map(noted, value)) if type(value) in (list, tuple) else value
-
-        args_of, kwargs_of = noted(args), {key: noted(value) for key, value in kwargs.items()}
+        blocks: list[int] = []
+        args_of, kwargs_of = (
+            self._noted(args, blocks),
+            {key: self._noted(value, blocks) for key, value in kwargs.items()},
+        )
         result = func(*args, **kwargs)
-        self._note(func, args_of, kwargs_of, frozenset(ref.block for ref in given), result)
+        self._note(func, args_of, kwargs_of, blocks, result)
         return result
 
     def kernel(
@@ -144,34 +164,50 @@ class Recorder(TorchDispatchMode):
         """A kernel was called; ``results`` says which of the arguments it writes to."""
         if self._refused is not None:
             return
-        refs = [self._ref(a) if isinstance(a, Tensor) else a.ref if isinstance(a, Place) else a for a in arguments]
-        tensors = [(ref.block, to) for ref, to in zip(refs, results, strict=True) if isinstance(ref, Ref)]
-        reads, writes = frozenset(block for block, _ in tensors), frozenset(block for block, to in tensors if to)
-        self.entries.append(Entry(function, name, tuple(refs), {}, (), reads, writes))
+        blocks: list[int] = []
+        args = self._noted(tuple(arguments), blocks)
+        written = tuple(to for arg, to in zip(args, results, strict=True) if isinstance(arg, Slot))
+        self._add(Shape(function, name, args, {}, (), written), blocks)
 
     def place(self, tensor: Tensor) -> Place:
         """Where a kernel is to write to later on."""
         return Place(tensor.data_ptr(), None if self._refused else self._ref(tensor))
 
-    def _note(self, func: Any, args: Any, kwargs: dict[str, Any], reads: frozenset[int], result: Any) -> None:
+    def _noted(self, value: Any, blocks: list[int]) -> Any:
+        """Arguments with slots in place of tensors, whose blocks are added to the list."""
+        if isinstance(value, Tensor | Place):
+            block, layout = self._ref(value) if isinstance(value, Tensor) else value.ref
+            blocks.append(block)
+            return Slot(len(blocks) - 1, layout)
+        return type(value)(self._noted(v, blocks) for v in value) if type(value) in (list, tuple) else value
+
+    def _note(self, func: Any, args: Any, kwargs: dict[str, Any], blocks: list[int], result: Any) -> None:
+        """An operation was called."""
         results = result if isinstance(result, tuple | list) else [result]
         if any(isinstance(tensor, Tensor) and not self._usual(tensor) for tensor in results):
             return
-        outputs = []
-        for position, tensor in enumerate(results):
-            if isinstance(tensor, Tensor) and self._known(tensor) is None:
-                outputs.append((position if results is result else None, self._new(tensor)))
         if any(_argument(args, kwargs, *which) is None for which in _tensor_arguments(func)):
             self._refuse(f"{func} is given a tensor that is none")  # as operations give to their own derivatives
+        new = [(i, t) for i, t in enumerate(results) if isinstance(t, Tensor) and self._known(t) is None]
         changed = _changed(func, args, kwargs)
-        if not outputs and not changed:
+        if not new and not changed:
             return  # a view, or sizes
         if func in _ALLOCATIONS:
-            (_, ref), device = outputs[0], results[0].device
-            func, args, kwargs = torch.empty_strided, (ref.size, ref.stride), {"dtype": ref.dtype, "device": device}
-            reads = frozenset()
-        writes = changed.union(ref.block for _, ref in outputs)
-        self.entries.append(Entry(func, None, tuple(args), kwargs, tuple(outputs), reads, writes))
+            base, device = Layout.of(results[0]), results[0].device
+            func, args, kwargs = torch.empty_strided, (base.size, base.stride), {"dtype": base.dtype, "device": device}
+            blocks = []
+        written = [place in changed for place in range(len(blocks))] + [True] * len(new)
+        outputs = []
+        for position, tensor in new:
+            block, layout = self._new(tensor)
+            outputs.append((position if results is result else None, Slot(len(blocks), layout)))
+            blocks.append(block)
+        self._add(Shape(func, None, args, kwargs, tuple(outputs), tuple(written)), blocks)
+
+    def _add(self, shape: Shape, blocks: list[int]) -> None:
+        function, kwargs = id(shape.function), tuple((name, _key(value)) for name, value in shape.kwargs.items())
+        key = (function, shape.kernel, _key(shape.args), kwargs, shape.outputs, shape.written)
+        self.entries.append(Entry(self._shapes.setdefault(key, shape), tuple(blocks)))
 
     def _known(self, tensor: Tensor) -> int | None:
         """The number of the block that a tensor lies in."""
@@ -179,10 +215,12 @@ class Recorder(TorchDispatchMode):
         return None if found is None else found[1]
 
     def _new(self, tensor: Tensor) -> Ref:
-        storage = tensor.untyped_storage()
-        self._blocks[storage._cdata] = StorageWeakRef(storage), self._count
-        self._count += 1
-        return self._ref(tensor)
+        storage, number = tensor.untyped_storage(), len(self.bases)
+        if number % FORGET_EVERY == 0:
+            self._blocks = {key: block for key, block in self._blocks.items() if not block[0].expired()}
+        self._blocks[storage._cdata] = StorageWeakRef(storage), number
+        self.bases.append(self._layout(tensor))
+        return Ref(number, self.bases[-1])
 
     def _constant(self, tensor: Tensor) -> Ref:
         ref = self._new(tensor)
@@ -191,9 +229,13 @@ class Recorder(TorchDispatchMode):
 
     def _ref(self, tensor: Tensor) -> Ref:
         if not self._usual(tensor):
-            return Ref(-1, 0, (), (), tensor.dtype)  # of no use, since all of it is refused
+            return Ref(-1, Layout(0, (), (), tensor.dtype))  # of no use, since all of it is refused
         block = self._known(tensor)
-        return self._constant(tensor) if block is None else Ref.of(tensor, block)
+        return self._constant(tensor) if block is None else Ref(block, self._layout(tensor))
+
+    def _layout(self, tensor: Tensor) -> Layout:
+        layout = Layout.of(tensor)
+        return self._layouts.setdefault(layout, layout)
 
     def _usual(self, tensor: Tensor) -> bool:
         """Whether a tensor is no more than a part of a block of memory; refuses one that is."""
@@ -207,11 +249,20 @@ class Recorder(TorchDispatchMode):
         self._refused = self._refused or reason
 
 
-def _changed(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> frozenset[int]:
-    """The blocks that an operation changes in place."""
+def _changed(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> set[int]:
+    """The places of the blocks that an operation changes."""
     values = [_argument(args, kwargs, *which) for which in _written_arguments(func)]
-    refs = [ref for value in values for ref in (value if isinstance(value, list | tuple) else [value])]
-    return frozenset(ref.block for ref in refs if isinstance(ref, Ref))
+    slots = [slot for value in values for slot in (value if isinstance(value, list | tuple) else [value])]
+    return {slot.place for slot in slots if isinstance(slot, Slot)}
+
+
+def _key(value: Any) -> Any:
+    """What tells arguments apart, numbers of different types and zeros of different signs among them."""
+    if isinstance(value, list | tuple):
+        return (type(value), *map(_key, value))
+    if isinstance(value, Slot | torch.dtype | torch.device | torch.memory_format | torch.layout):
+        return value
+    return (type(value), repr(value) if isinstance(value, bool | int | float | complex | str) else id(value))
 
 
 def _argument(args: Sequence[Any], kwargs: dict[str, Any], place: int, name: str) -> Any:

@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 
 from innerloop.estimate import Estimate
 from innerloop.method import Method
-from innerloop.replay.program import program
+from innerloop.replay.program import Program
 from innerloop.replay.recorder import Recorder, RefusedError
 from innerloop.replay.surroundings import has_hooks, plain_values
 
@@ -122,7 +122,7 @@ class Replays:
             if before != plain_values(module):
                 raise RefusedError("the module changes itself")
             refs = recorder.outputs([t for t in outputs if isinstance(t, Tensor)])
-            replay = program(recorder, refs)
+            replay = Program(recorder, refs)
         except RefusedError as error:
             _log.debug("a meta-gradient is not recorded: %s", error)
             kind.ordinary = True
