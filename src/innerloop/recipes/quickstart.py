@@ -54,8 +54,6 @@ def run_quickstart(folder: Path, data_dir: Path | None = None) -> None:
         ConfigError: the folder holds something else.
     """
     _empty(folder)
-    # A second thread gains little on networks of this size, and waiting for it costs a lot on a busy machine.
-    torch.set_num_threads(1)
     dataset, source = _choose_data(data_dir)
     results: list[tuple[str, RunResult]] = []
     for name, config in quickstart_configs(dataset).items():
