@@ -30,6 +30,7 @@ class Estimate:
 
     Attributes:
         tensors: all that it is a function of.
+        data: which of them are support and query sets, ``[T, N, ...]``, and not parameters and the like.
         key: what must be the same for a recorded or compiled function to serve again; another engine is another model.
     """
 
@@ -45,6 +46,7 @@ class Estimate:
         self._others = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         self._places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
         self.tensors: list[Tensor] = [leaves[place] for place in self._places]
+        self.data = range(len(meta_params), len(meta_params) + 4)
         sizes = tuple((t.shape, t.stride(), t.dtype, t.device) for t in self.tensors)
         autocast = torch.is_autocast_enabled(self.tensors[0].device.type)
         self.key = (id(method), problem.batched, autocast, self._spec, tuple(map(str, self._others)), sizes)

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from innerloop.estimate import Estimate
+from innerloop.messages import first_line
 from innerloop.method import Method
 from innerloop.replay.program import Program
 from innerloop.replay.recorder import Recorder, RefusedError
@@ -27,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 SWITCH = "INNERLOOP_REPLAY"
 AFTER = 3
-"""The call of one kind that is recorded, which takes about as long as four calls."""
+"""The call of one kind that is recorded, which takes about as long as five calls."""
 MOST = 32
 """Recordings that are kept, the latest used."""
 COMPARED = (1, 2, 16, 128)
@@ -66,7 +67,7 @@ class Replays:
     which is the same each time. So it is written down once (:mod:`innerloop.replay.recorder`) and done again.
 
     A recording is used only if it gives the same bits as the computation that it stands for, on other data than it
-    was recorded with, and this is seen again every now and then. Nothing is recorded that depends on values
+    was made with, and this is seen again every now and then. Nothing is recorded that depends on values
     or random numbers, or whose module has hooks or changes itself.
     """
 
@@ -111,20 +112,21 @@ class Replays:
         return kind
 
     def _recorded(self, estimate: Estimate, kind: _Kind) -> tuple[list[Any], pytree.TreeSpec]:
+        """The result, computed as always; and a recording, made with other data."""
+        outputs, spec = estimate.compute(estimate.tensors)
         module = estimate.problem.model.module
-        tensors = [_copied(t) for t in estimate.tensors]
         before = plain_values(module)
-        with Recorder(tensors) as recorder:
-            outputs, spec = estimate.compute(tensors)
         try:
+            tensors = [_copied(t, changed=place in estimate.data) for place, t in enumerate(estimate.tensors)]
+            with Recorder(tensors) as recorder:
+                others, _ = estimate.compute(tensors)
             if has_hooks(module):
                 raise RefusedError("the module has hooks")
             if before != plain_values(module):
                 raise RefusedError("the module changes itself")
-            refs = recorder.outputs([t for t in outputs if isinstance(t, Tensor)])
-            replay = Program(recorder, refs)
-        except RefusedError as error:
-            _log.debug("a meta-gradient is not recorded: %s", error)
+            replay = Program(recorder, recorder.outputs([t for t in others if isinstance(t, Tensor)]))
+        except Exception as error:  # whatever it is, the result is there
+            _log.debug("a meta-gradient is not recorded: %s", first_line(error))
             kind.ordinary = True
         else:
             kind.constants = [None if isinstance(t, Tensor) else (t,) for t in outputs]
@@ -157,10 +159,17 @@ class Replays:
         return outputs, spec
 
 
-def _copied(tensor: Tensor) -> Tensor:
-    """A copy with memory of its own and the same strides, which decide how PyTorch computes."""
+def _copied(tensor: Tensor, *, changed: bool) -> Tensor:
+    """A copy with memory of its own and the same strides, which decide how PyTorch computes.
+
+    Changed, its examples come in another order, and what are not classes or words is halved. What a computation takes
+    from its data in ways that the recorder does not see, by NumPy say, then differs from that of the given data.
+    """
     once = tensor.detach()[tuple(slice(1) if stride == 0 else slice(None) for stride in tensor.stride())]
-    copy = torch.empty_strided(once.shape, once.stride(), dtype=once.dtype, device=once.device).copy_(once)
+    copy = torch.empty_strided(once.shape, once.stride(), dtype=once.dtype, device=once.device)
+    copy.copy_(once.roll(1, 1) if changed else once)
+    if changed and copy.is_floating_point():
+        copy *= 0.5
     return copy.as_strided(tensor.shape, tensor.stride())
 
 
