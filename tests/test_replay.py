@@ -52,7 +52,7 @@ def kinds(engine: Engine) -> list[replays._Kind]:
 
 def recorded(engine: Engine) -> bool:
     """Whether all that the engine computes comes from recordings."""
-    return bool(kinds(engine)) and all(kind.replay is not None and not kind.ordinary for kind in kinds(engine))
+    return bool(kinds(engine)) and all(kind.recording is not None and not kind.ordinary for kind in kinds(engine))
 
 
 def same_bits(one: object, other: object) -> bool:
@@ -323,7 +323,8 @@ def test_a_replay_that_fails_is_computed(monkeypatch: pytest.MonkeyPatch) -> Non
     def fails(*_: Tensor) -> tuple[Tensor, ...]:
         raise RuntimeError("can't allocate memory")
 
-    kinds(engine)[0].replay = fails
+    kind = kinds(engine)[0]
+    kind.recording = replace(kind.recording, program=fails)
     assert same_bits(engine.meta_gradient(method, episode)[0], expected)
 
 

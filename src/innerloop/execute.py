@@ -92,6 +92,7 @@ class Engine:
         self.execution: Execution = checked(execution)
         self.unused: Literal["error", "ignore"] = unused
 
+    @undisturbed()
     def meta_gradient(
         self,
         method: Method,
@@ -102,25 +103,26 @@ class Engine:
         generator: torch.Generator | None = None,
     ) -> tuple[Params, Info]:
         """The mean over tasks of the meta-gradient, see :func:`meta_gradient`."""
+        meta_params = self.packed(meta_params_of(self.model.initial, method, meta_params))
         adaptation = method.adaptation
 
         def estimate(problem: Problem, chunk: Episode, support: Support) -> tuple[Params, Info]:
             if not self._proved or self._draws:
                 with _advised():
-                    return method.meta_gradient(problem, adaptation, meta, chunk, support)
-            call = Estimate(method, problem, meta, chunk, support)
+                    return method.meta_gradient(problem, adaptation, meta_params, chunk, support)
+            call = Estimate(method, problem, meta_params, chunk, support)
             return call.result(*(self._replays if self._compiled is None else self._compiled)(call))
 
-        with undisturbed():
-            meta = self.packed(meta_params_of(self.model.initial, method, meta_params))
-            parts = self.over_chunks(estimate, adaptation, episode, rule_state, generator)
-            grads = scale(total(part[0] for part in parts), 1 / episode.tasks)
-            return map_params(Tensor.contiguous, grads), _joined([info for _, info in parts])
+        parts = self.over_chunks(estimate, adaptation, episode, rule_state, generator)
+        grads = scale(total(part[0] for part in parts), 1 / episode.tasks)
+        return map_params(Tensor.contiguous, grads), _joined([info for _, info in parts])
 
-    @property
-    def settled(self) -> bool:
-        """Whether the sizes seen so far are past what only first calls do, which take longer."""
-        return self._proved and (self._draws or self._compiled is not None or self._replays.settled)
+    def warm_up(self, call: Callable[[], object]) -> None:
+        """Make a call of this engine again and again, until it takes no longer than it will from then on."""
+        for _ in range(FIRST_CALLS):
+            call()
+            if self._proved and (self._draws or self._compiled is not None or self._replays.settled):
+                break
 
     def calibrate(
         self,
@@ -146,15 +148,13 @@ class Engine:
         Returns:
             The seconds of each plan, the fastest first.
         """
+        once = partial(self.meta_gradient, method, episode, meta_params, rule_state=rule_state)
 
         def run(plan: Plan) -> float:
             self._chosen[key] = plan
-            for _ in range(FIRST_CALLS):
-                self.meta_gradient(method, episode, meta_params, rule_state=rule_state)
-                if self.settled:
-                    break
+            self.warm_up(once)
             start = time.perf_counter()
-            self.meta_gradient(method, episode, meta_params, rule_state=rule_state)
+            once()
             if not episode.support_x.is_cpu:
                 torch.cuda.synchronize(episode.support_x.device)
             return time.perf_counter() - start
@@ -162,7 +162,7 @@ class Engine:
         key = _sizes(method.adaptation, episode)
         seconds: dict[Plan, float] = {}
         with RandomState.now(episode.support_x.device).again():
-            self.meta_gradient(method, episode, meta_params, rule_state=rule_state)  # to see whether it can be batched
+            once()  # to see whether it can be batched
             plans = candidates(self.execution, self.model, method.adaptation, episode)
             for turn in range(rounds + 1 if len(plans) > 1 else 0):
                 for plan in plans:

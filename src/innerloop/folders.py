@@ -1,11 +1,11 @@
-"""Where the library keeps what it can make again."""
+"""What the user's environment says: where the library keeps what it can make again, and what is switched off."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-__all__ = ["user_cache"]
+__all__ = ["switched_off", "user_cache"]
 
 
 def user_cache() -> Path:
@@ -16,3 +16,13 @@ def user_cache() -> Path:
         'innerloop'
     """
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "innerloop"
+
+
+def switched_off(variable: str) -> bool:
+    """Whether an environment variable is ``off``, or another word for it.
+
+    Example:
+        >>> switched_off("INNERLOOP_NO_SUCH_VARIABLE")
+        False
+    """
+    return os.environ.get(variable, "").lower() in ("off", "0", "false", "no")

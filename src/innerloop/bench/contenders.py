@@ -10,7 +10,7 @@ from torch import nn
 
 from innerloop.bench.peers import PEERS, MetaGradientFn, Spec, Unavailable
 from innerloop.episode import Episode
-from innerloop.execute import FIRST_CALLS, Engine
+from innerloop.execute import Engine
 from innerloop.metagrad import MetaGradient, checkpointed, mixed_mode
 from innerloop.method import Method
 from innerloop.methods import fomaml, maml, reptile
@@ -43,10 +43,7 @@ class Ours:
 
     def warm_up(self, episode: Episode) -> None:
         """Call it until it takes no longer than it will from then on."""
-        for _ in range(FIRST_CALLS):
-            self(episode)
-            if self._engine.settled:
-                break
+        self._engine.warm_up(lambda: self(episode))
 
 
 def warmed_up(contender: MetaGradientFn, episode: Episode) -> MetaGradientFn:

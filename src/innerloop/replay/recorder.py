@@ -150,10 +150,8 @@ class Recorder(TorchDispatchMode):
         if func is torch.ops.aten.lift_fresh.default:  # a constant, in memory that PyTorch did not ask for just now
             self._constant(args[0])
         blocks: list[int] = []
-        args_of, kwargs_of = (
-            self._noted(args, blocks),
-            {key: self._noted(value, blocks) for key, value in kwargs.items()},
-        )
+        args_of = self._noted(args, blocks)
+        kwargs_of = {key: self._noted(value, blocks) for key, value in kwargs.items()}
         result = func(*args, **kwargs)
         self._note(func, args_of, kwargs_of, blocks, result)
         return result

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import warnings
 from collections import OrderedDict
@@ -16,6 +15,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from innerloop.estimate import Estimate
+from innerloop.folders import switched_off
 from innerloop.messages import first_line
 from innerloop.method import Method
 from innerloop.replay.program import Program
@@ -37,6 +37,27 @@ COMPARED_EVERY = 1024
 """And after so many uses, again and again."""
 
 
+@dataclass(frozen=True)
+class _Recording:
+    """A recorded estimate.
+
+    Attributes:
+        program: from its tensors to those of its results.
+        others: for each result, None, or in a tuple what is no tensor.
+        spec: how the results are read.
+    """
+
+    program: Callable[..., tuple[Tensor, ...]]
+    others: Sequence[tuple[Any] | None]
+    spec: pytree.TreeSpec
+
+    def __call__(self, tensors: Sequence[Tensor]) -> list[Any]:
+        """The results for these tensors, flat."""
+        with torch.no_grad():
+            results = iter(self.program(*tensors))
+        return [next(results) if other is None else other[0] for other in self.others]
+
+
 @dataclass
 class _Kind:
     """Calls with the same key.
@@ -44,18 +65,14 @@ class _Kind:
     Attributes:
         method: kept alive, since its identity is part of the key.
         calls: how many there were.
-        replay: the recording, if there is one.
-        constants: the results that are no tensors, by position.
-        spec: how the results are read.
+        recording: what serves in their place, if there is such.
         uses: how often the recording was asked for.
         ordinary: whether it is settled that there is to be none.
     """
 
     method: Method
     calls: int = 0
-    replay: Callable[..., tuple[Tensor, ...]] | None = None
-    constants: Sequence[Any] = ()
-    spec: pytree.TreeSpec | None = None
+    recording: _Recording | None = None
     uses: int = 0
     ordinary: bool = False
 
@@ -74,7 +91,7 @@ class Replays:
     def __init__(self) -> None:
         self._kinds: OrderedDict[tuple[Any, ...], _Kind] = OrderedDict()
         self._lock = threading.Lock()
-        self._off = os.environ.get(SWITCH, "").lower() in ("off", "0", "false", "no")
+        self._off = switched_off(SWITCH)
 
     def __call__(self, estimate: Estimate) -> tuple[list[Any], pytree.TreeSpec]:
         """What the estimate computes from its tensors, and how it is read."""
@@ -84,16 +101,17 @@ class Replays:
             kind = self._kind(estimate)
             kind.calls += 1
             record = kind.calls == AFTER
-            kind.uses += kind.replay is not None
-            uses, replay = kind.uses, kind.replay
-        if record and not kind.ordinary:
+            recording = kind.recording
+            kind.uses += recording is not None
+            uses = kind.uses
+        if record:
             return self._recorded(estimate, kind)
-        if replay is None or kind.ordinary or kind.spec is None:
+        if recording is None or kind.ordinary:
             return estimate.compute(estimate.tensors)
         if uses in COMPARED or uses % COMPARED_EVERY == 0:
-            return self._compared(replay, estimate, kind, uses)
+            return self._compared(recording, estimate, kind, uses)
         try:
-            return self._replayed(replay, estimate, kind), kind.spec
+            return recording(estimate.tensors), recording.spec
         except (RuntimeError, MemoryError):  # of memory, mostly; the computation itself says what can be done
             return estimate.compute(estimate.tensors)
 
@@ -117,38 +135,32 @@ class Replays:
         module = estimate.problem.model.module
         before = plain_values(module)
         try:
+            if has_hooks(module):
+                raise RefusedError("the module has hooks")
             tensors = [_copied(t, changed=place in estimate.data) for place, t in enumerate(estimate.tensors)]
             with Recorder(tensors) as recorder:
                 others, _ = estimate.compute(tensors)
-            if has_hooks(module):
-                raise RefusedError("the module has hooks")
             if before != plain_values(module):
                 raise RefusedError("the module changes itself")
-            replay = Program(recorder, recorder.outputs([t for t in others if isinstance(t, Tensor)]))
+            program = Program(recorder, recorder.outputs([t for t in others if isinstance(t, Tensor)]))
         except Exception as error:  # whatever it is, the result is there
             _log.debug("a meta-gradient is not recorded: %s", first_line(error))
             kind.ordinary = True
         else:
-            kind.constants = [None if isinstance(t, Tensor) else (t,) for t in outputs]
-            kind.spec, kind.replay = spec, replay
+            kind.recording = _Recording(program, [None if isinstance(t, Tensor) else (t,) for t in outputs], spec)
         return outputs, spec
 
-    def _replayed(self, replay: Callable[..., tuple[Tensor, ...]], estimate: Estimate, kind: _Kind) -> list[Any]:
-        with torch.no_grad():
-            results = iter(replay(*estimate.tensors))
-        return [next(results) if constant is None else constant[0] for constant in kind.constants]
-
     def _compared(
-        self, replay: Callable[..., tuple[Tensor, ...]], estimate: Estimate, kind: _Kind, uses: int
+        self, recording: _Recording, estimate: Estimate, kind: _Kind, uses: int
     ) -> tuple[list[Any], pytree.TreeSpec]:
         """Both ways; where they differ, the recording is not used any more."""
         outputs, spec = estimate.compute(estimate.tensors)
         try:
-            same = spec == kind.spec and all(map(_same, outputs, self._replayed(replay, estimate, kind)))
+            same = spec == recording.spec and all(map(_same, outputs, recording(estimate.tensors)))
         except (RuntimeError, MemoryError):
             same = False
         if not same:
-            kind.ordinary, kind.replay = True, None
+            kind.ordinary, kind.recording = True, None
             if uses > 1:
                 warnings.warn(
                     f"a recorded meta-gradient has been used {uses} times, and by now what it stands for has changed: "

@@ -15,10 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from innerloop.taskwise import tasks
+from innerloop.taskwise.recurrent import Linear
 
 __all__ = ["multi_head_attention"]
-
-Linear = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 def multi_head_attention(
@@ -120,5 +119,5 @@ def _to_add(mask: Tensor, like: Tensor) -> Tensor:
 
 def _each(fn: Callable[[Tensor], Tensor], *tensors: Tensor) -> tuple[Tensor, ...]:
     """The same of each; of the same tensor, the same."""
-    made: dict[int, Tensor] = {}
-    return tuple(made.setdefault(id(t), fn(t)) if id(t) not in made else made[id(t)] for t in tensors)
+    made = {key: fn(t) for key, t in {id(t): t for t in tensors}.items()}
+    return tuple(made[id(t)] for t in tensors)

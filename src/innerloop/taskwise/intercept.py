@@ -34,9 +34,9 @@ __all__ = ["taskwise"]
 
 def taskwise(device: torch.device) -> contextlib.AbstractContextManager[object]:
     """The context; no kernels are used on a device that has none, nor while a graph is traced."""
-    fits = device.type == "cpu" and not torch.is_autocast_enabled("cpu") and get_proxy_mode() is None
-    whole = tasks.available() and not torch.is_autocast_enabled(device.type)
-    return _Mode(use_products=whole, use_kernels=fits and tasks.available() and kernels() is not None)
+    fits = tasks.available() and not torch.is_autocast_enabled(device.type)
+    compiled = fits and device.type == "cpu" and get_proxy_mode() is None
+    return _Mode(use_products=fits, use_kernels=compiled and kernels() is not None)
 
 
 Replacement = Callable[..., Any]

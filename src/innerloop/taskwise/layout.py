@@ -12,6 +12,7 @@ from torch.autograd import Function
 
 __all__ = [
     "apply",
+    "by_task",
     "channels_last",
     "contiguous",
     "new_channels_last",
@@ -79,20 +80,24 @@ def own_axes(tasks_of_w: Sequence[int]) -> int:
     return max((axis + 1 for axis, size in enumerate(tasks_of_w) if size != 1), default=0)
 
 
+def by_task(t: Tensor, stack: Sequence[int]) -> Tensor:
+    """What each task has of a tensor whose leading axes are tasks, or 1: ``[T, ...]``; T is 1 where all share it."""
+    n = len(stack)
+    if all(t.shape[axis] == 1 or t.stride(axis) == 0 for axis in range(n)):
+        return t[(0,) * n][None]
+    own = own_axes(t.shape[:n])
+    return t.expand(*stack[:own], *t.shape[own:]).reshape(prod(stack[:own]), *t.shape[n:])
+
+
 def packed(w: Tensor, stack: Sequence[int]) -> tuple[Tensor, int, bool]:
     """Weights ``[..., O, I, kh, kw]`` for a stack of tasks, as contiguous ``[tasks, kh, kw, I, O]``.
 
     Returns:
         The weights, the number of tasks, and whether one set of weights serves them all.
     """
-    n = w.ndim - 4
-    shared = all(w.shape[axis] == 1 or w.stride(axis) == 0 for axis in range(n))
-    own = own_axes(w.shape[:n])
-    if shared:
-        w, own = w[(slice(0, 1),) * n], n
-    else:
-        w = w.expand(*stack[:own], *w.shape[own:])
-    return w.permute(*range(n), n + 2, n + 3, n + 1, n).contiguous(), prod(stack[:own]), shared
+    w = by_task(w, stack)
+    shared = len(w) == 1
+    return w.permute(0, 3, 4, 2, 1).contiguous(), prod(stack) if shared else len(w), shared
 
 
 def pack(w: Tensor) -> Tensor:

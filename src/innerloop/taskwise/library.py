@@ -25,7 +25,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from innerloop.folders import user_cache
+from innerloop.folders import switched_off, user_cache
 from innerloop.messages import first_line
 
 __all__ = ["Geometry", "KernelError", "Place", "call", "kernels", "missing", "place", "watching"]
@@ -148,7 +148,7 @@ def missing() -> str | None:
 @functools.cache
 def kernels() -> ctypes.CDLL | None:
     """The library, built if need be; None where there is none, and the first such call says why in a warning."""
-    if os.environ.get(SWITCH, "").lower() in ("off", "0", "false", "no"):
+    if switched_off(SWITCH):
         return None
     try:
         library = ctypes.CDLL(str(_built()))

@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from innerloop.params import shared_source
-from innerloop.taskwise.layout import apply, own_axes
+from innerloop.taskwise.layout import apply, by_task, own_axes
 
 __all__ = ["Weights", "linear"]
 
@@ -129,7 +129,7 @@ class _Output(Function):
         rows, matrices = _matched(x, w, stack)
         if b is None:
             return torch.bmm(rows, matrices.mT).view(shape)
-        biases = _per_task(b.unsqueeze(-2), stack)
+        biases = by_task(b.unsqueeze(-2), stack)
         if len(biases) in (1, len(rows)):
             return torch.baddbmm(biases, rows, matrices.mT).view(shape)
         # Weights that are shared, but not the bias, or the other way about.
@@ -208,19 +208,5 @@ class _WeightGradient(Function):
 
 def _matched(x: Tensor, w: Tensor, stack: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Rows ``[T, R, F]`` and the matrices ``[T, O, I]`` that they meet; T is 1 where one serves all tasks."""
-    n = len(stack)
-    if all(w.shape[axis] == 1 or w.stride(axis) == 0 for axis in range(n)):
-        return x.reshape(1, -1, x.shape[-1]), w[(0,) * n][None]
-    own = own_axes(w.shape[:n])
-    tasks = prod(stack[:own])
-    w = w.expand(*stack[:own], *w.shape[own:]).reshape(tasks, *w.shape[-2:])
-    return x.reshape(tasks, -1, x.shape[-1]), w
-
-
-def _per_task(b: Tensor, stack: Sequence[int]) -> Tensor:
-    """A row for each task ``[T, 1, O]``, or for all ``[1, 1, O]``."""
-    n = len(stack)
-    if all(b.shape[axis] == 1 or b.stride(axis) == 0 for axis in range(n)):
-        return b[(0,) * n][None]
-    own = own_axes(b.shape[:n])
-    return b.expand(*stack[:own], *b.shape[own:]).reshape(-1, 1, b.shape[-1])
+    w = by_task(w, stack)
+    return x.reshape(len(w), -1, x.shape[-1]), w

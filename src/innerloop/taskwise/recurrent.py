@@ -20,6 +20,7 @@ Cell = Callable[[Tensor, Tensor, State], State]
 """``(what the input gives [N, G], what the hidden state gives [N, G], state) -> state``."""
 
 Linear = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""``(x, weights, bias) -> output``: what multiplies with weights."""
 
 
 def lstm_cell(given: Tensor, kept: Tensor, state: State) -> State:
