@@ -29,9 +29,9 @@ import torch
 
 from innerloop.bench.memory import peak_of
 from innerloop.nets import NETS
+from innerloop.randomness import Stream, generator_at
 from innerloop.recipes import RECIPES, Config, DataSource, evaluate_run, train_run
 from innerloop.recipes.build import make_trainer, net_spec
-from innerloop.seeds import Stream, generator_at
 
 SCHEDULES: dict[str, dict[str, Any]] = {
     "5w1s": {"iterations": 1000, "tasks": 8, "queries": 5, "test_tasks": 600},

@@ -24,7 +24,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import innerloop as il
-from innerloop.execute import FIRST_CALLS, Engine
+from innerloop.engine.engine import FIRST_CALLS, Engine
 
 
 class Encoder(nn.Module):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 import innerloop as il
-from innerloop.execute import meta_params_of
+from innerloop.engine.engine import meta_params_of
 
 
 def rng(seed: int = 0) -> torch.Generator:

@@ -19,7 +19,7 @@ from core_helpers import (
 from torch import Tensor, nn
 
 import innerloop as il
-from innerloop.execute import meta_params_of
+from innerloop.engine.engine import meta_params_of
 
 
 def spread(net: nn.Module, method: il.Method) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from innerloop.cli.main import main
 from innerloop.recipes import build, recipe
 from innerloop.recipes.build import make_trainer, net_spec
 from innerloop.recipes.schedules import halving
-from innerloop.runlog import read_metrics
+from innerloop.training.runlog import read_metrics
 
 
 def tight_episode(ways: int = 3, shots: int = 2, queries: int = 2, tasks: int = 20) -> il.Episode:

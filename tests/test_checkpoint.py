@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import innerloop
-from innerloop.checkpoint import CheckpointError, load_state, save_state, write_atomically
+from innerloop.learner.files import CheckpointError, load_state, save_state, write_atomically
 
 DTYPES = [
     torch.float64,

@@ -28,8 +28,8 @@ from core_helpers import (
 from torch import Tensor, nn
 
 import innerloop as il
-from innerloop.execute import meta_params_of
-from innerloop.starts import initialisation
+from innerloop.engine.engine import meta_params_of
+from innerloop.inner.starts import initialisation
 
 METHODS = pytest.mark.parametrize("name", list(il.METHODS))
 EXECUTIONS = ["batched", 1, 3, 5, 50, "auto"]

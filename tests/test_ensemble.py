@@ -12,12 +12,12 @@ from core_helpers import assert_same, rng, smooth_net, vector_episode
 from torch import nn
 
 import innerloop as il
-from innerloop.best import BestLearners, best_learners
-from innerloop.checkpoint import load_state
 from innerloop.cli.main import main
-from innerloop.evaluation import Member, evaluate_together
-from innerloop.runlog import read_metrics
-from innerloop.trainer import CHECKPOINT_FILE
+from innerloop.evaluation.evaluate import Member, evaluate_together
+from innerloop.learner.files import load_state
+from innerloop.training.best import BestLearners, best_learners
+from innerloop.training.runlog import read_metrics
+from innerloop.training.trainer import CHECKPOINT_FILE
 
 
 def sampler(tasks: int = 3):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import innerloop as il
-from innerloop.seeds import Stream
+from innerloop.randomness import Stream
 
 METHOD = il.maml(0.3, 2)
 

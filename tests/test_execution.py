@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import innerloop as il
-from innerloop.execute import Engine
-from innerloop.plans import Plan, candidates, planned
-from innerloop.workers import Workers, cores, on_all_cores, undisturbed
+from innerloop.engine.engine import Engine
+from innerloop.engine.plans import Plan, candidates, planned
+from innerloop.engine.threads import Workers, cores, on_all_cores, undisturbed
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_threads_run_side_by_side_and_leave_the_callers_settings(two_threads: No
         return job, torch.get_num_threads(), id(model)
 
     net = smooth_net()
-    workers = Workers(lambda: il.execute.StatelessModel(net))
+    workers = Workers(lambda: il.engine.engine.StatelessModel(net))
     results = list(workers.map(run, [1, 2, 3, 4], threads=2))
     assert [job for job, _, _ in results] == [1, 2, 3, 4]
     assert {threads for _, threads, _ in results} == {1}
@@ -120,7 +120,7 @@ def test_calibration_goes_on_with_what_was_fastest(monkeypatch: pytest.MonkeyPat
         rank = times.setdefault(plan, len(times))
         return next(clock) * (1.0 if rank != 3 else 0.001)
 
-    monkeypatch.setattr("innerloop.execute.time.perf_counter", slower_by_plan)
+    monkeypatch.setattr("innerloop.engine.engine.time.perf_counter", slower_by_plan)
     seconds = engine.calibrate(method, episode, rounds=1)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert engine.plan(method.adaptation, episode) == min(seconds, key=seconds.__getitem__) == next(iter(seconds))
@@ -229,7 +229,7 @@ def trainer() -> il.MetaTrainer:
 def test_a_long_run_is_calibrated_says_so_and_resumes_to_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("innerloop.trainer.LONG", 4)
+    monkeypatch.setattr("innerloop.training.trainer.LONG", 4)
 
     def episodes(generator: torch.Generator) -> il.Episode:
         return vector_episode(tasks=8, seed=int(torch.randint(100, (), generator=generator)))

@@ -14,11 +14,11 @@ from core_helpers import assert_is, assert_same, build, rng, smooth_net, trainab
 from torch import Tensor, nn
 
 import innerloop as il
-from innerloop.execute import meta_params_of
-from innerloop.functional import StatelessModel
+from innerloop.engine.engine import meta_params_of
+from innerloop.inner.model import StatelessModel
+from innerloop.inner.objectives import multi_step
+from innerloop.inner.selection import complement, partition
 from innerloop.metagrad.solvers import solve
-from innerloop.objectives import multi_step
-from innerloop.selection import complement, partition
 
 
 def class_episode(tasks: int = 3) -> il.Episode:

@@ -11,7 +11,7 @@ from core_helpers import assert_same, regression_episode, rng, smooth_net, vecto
 from torch import Tensor, nn
 
 import innerloop as il
-from innerloop.adaptation import draw_batches
+from innerloop.inner.adaptation import draw_batches
 
 LR = 0.1
 OPTIMIZERS = {

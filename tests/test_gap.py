@@ -21,7 +21,7 @@ from core_helpers import (
 from torch import Tensor, nn
 
 import innerloop as il
-from innerloop.execute import meta_params_of
+from innerloop.engine.engine import meta_params_of
 from innerloop.rules.singular import Form
 
 FORMS = pytest.mark.parametrize("form", get_args(Form))

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import innerloop as il
-from innerloop.adaptation import draw_batches
-from innerloop.functional import StatelessModel
-from innerloop.unroll import Problem, Support, Track, unroll
+from innerloop.inner.adaptation import draw_batches
+from innerloop.inner.loop import Problem, Support, Track, unroll
+from innerloop.inner.model import StatelessModel
 
 SGD = il.rules.sgd(0.1)
 

@@ -12,19 +12,14 @@ import innerloop
 
 ROOT = Path(innerloop.__file__).parent
 
-# A unit is a module or a package. It may import the units before it in the same layer, and all of lower layers.
-LAYERS: list[list[str]] = [
-    ["backends", "episode", "folders", "messages", "params", "particles", "seeds"],
-    ["taskwise", "functional", "rules", "starts", "selection", "objectives"],
-    ["inner_losses", "adaptation", "unroll"],
-    ["metagrad", "method", "workers", "plans", "precision", "estimate", "replay", "compiled", "execute"],
-    ["methods"],
-    [
-        *("calibration", "checkpoint", "evaluation", "runlog", "stopping", "predictor", "statistics"),
-        *("learner", "best", "trainer"),
-    ],
+# A unit is a top-level module or a package. It may import the units before it, and its own modules.
+HOUSE: list[str] = [
+    *("folders", "params", "randomness", "episode", "particles"),
+    *("rules", "inner", "metagrad", "methods"),
+    *("engine", "evaluation", "learner", "training"),
 ]
-LEAVES = {"nets", "data"}  # may import layer 0; only layer 5 and the outside may import them
+FIRST_ROW = set(HOUSE[:5])
+LEAVES = {"nets", "data"}  # may import the first row; only what comes after the engine may import them
 OUTSIDE = {"recipes", "bench", "cli", "serve", "export", "__main__"}  # may import everything
 THIRD_PARTY = {
     "core": {"torch", "numpy"},
@@ -34,12 +29,9 @@ THIRD_PARTY = {
 }
 
 
-def place(unit: str) -> tuple[int, int] | None:
-    """The layer of a unit and its position in it."""
-    for layer, units in enumerate(LAYERS):
-        if unit in units:
-            return layer, units.index(unit)
-    return None
+def place(unit: str) -> int | None:
+    """The position of a unit in the house."""
+    return HOUSE.index(unit) if unit in HOUSE else None
 
 
 def imports(source: str, module: str, *, package: bool = False) -> list[str]:
@@ -71,7 +63,7 @@ def violations(module: str, source: str, *, package: bool = False) -> list[str]:
     for name in imports(source, module, package=package):
         first, *rest = name.split(".")
         if first != "innerloop":
-            kind = unit if at is None else "top" if at[0] >= 5 else "core"
+            kind = unit if at is None else "top" if at > HOUSE.index("engine") else "core"
             if first not in sys.stdlib_module_names and first not in THIRD_PARTY[kind]:
                 wrong.append(f"{module} imports {name}")
             continue
@@ -80,11 +72,11 @@ def violations(module: str, source: str, *, package: bool = False) -> list[str]:
         if other == unit:
             continue
         if at is None:
-            fine = there is not None and there[0] == 0
+            fine = other in FIRST_ROW
         elif other in LEAVES:
-            fine = at[0] >= 5
+            fine = at > HOUSE.index("engine")
         else:
-            fine = there is not None and (there < at if there[0] == at[0] and at[0] != 1 else there[0] < at[0])
+            fine = there is not None and there < at
         if not fine:
             wrong.append(f"{module} imports {name}")
     return wrong
@@ -104,28 +96,28 @@ def test_a_module_imports_only_from_lower_layers(module: str, file: Path) -> Non
     assert violations(module, file.read_text(), package=file.name == "__init__.py") == []
 
 
-def test_every_unit_of_the_layers_exists() -> None:
-    for unit in [*sum(LAYERS, []), *LEAVES]:  # noqa: RUF017
+def test_every_unit_of_the_house_exists() -> None:
+    for unit in [*HOUSE, *LEAVES]:
         assert (ROOT / f"{unit}.py").is_file() or (ROOT / unit / "__init__.py").is_file(), unit
 
 
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("innerloop.episode", "from innerloop.unroll import unroll"),
+        ("innerloop.episode", "from innerloop.inner.loop import unroll"),
         ("innerloop.episode", "import innerloop"),
         ("innerloop.episode", "from innerloop import maml"),
-        ("innerloop.params", "def f():\n    import innerloop.trainer"),
-        ("innerloop.adaptation", "from innerloop.unroll import Support"),
-        ("innerloop.adaptation", "from .unroll import Support"),
-        ("innerloop.functional", "from innerloop.rules import sgd"),
-        ("innerloop.unroll", "if TYPE_CHECKING:\n    from innerloop.metagrad import Info"),
+        ("innerloop.params", "def f():\n    import innerloop.training.trainer"),
+        ("innerloop.rules.sgd", "from innerloop.inner.model import Norm"),
+        ("innerloop.inner.loop", "if TYPE_CHECKING:\n    from innerloop.metagrad import Info"),
         ("innerloop.metagrad.base", "from ..methods import maml"),
-        ("innerloop.execute", "from innerloop.nets import conv4"),
-        ("innerloop.execute", "import safetensors"),
-        ("innerloop.evaluation", "from innerloop.trainer import MetaTrainer"),
-        ("innerloop.trainer", "from innerloop.cli.main import main"),
-        ("innerloop.nets.conv4", "from innerloop.functional import Norm"),
+        ("innerloop.inner.loop", "from innerloop.engine.engine import Engine"),
+        ("innerloop.rules.sgd", "import innerloop.engine"),
+        ("innerloop.engine.engine", "from innerloop.nets import conv4"),
+        ("innerloop.engine.engine", "import safetensors"),
+        ("innerloop.evaluation.evaluate", "from innerloop.training.trainer import MetaTrainer"),
+        ("innerloop.training.trainer", "from innerloop.cli.main import main"),
+        ("innerloop.nets.conv4", "from innerloop.inner.model import Norm"),
         ("innerloop.data.images", "from innerloop.nets import conv4"),
         ("innerloop.data.images", "import tyro"),
         ("innerloop.nets.mlp", "import numpy as np"),
@@ -139,9 +131,15 @@ def test_a_forbidden_import_is_found(module: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("innerloop.unroll", "from innerloop.adaptation import Adaptation\nimport math\nimport torch.nn as nn"),
+        (
+            "innerloop.inner.loop",
+            "from innerloop.inner.adaptation import Adaptation\nimport math\nimport torch.nn as nn",
+        ),
         ("innerloop.metagrad.scored", "from innerloop.metagrad.base import Info\nfrom .base import Info"),
-        ("innerloop.trainer", "from innerloop.learner import Learner\nfrom innerloop.nets import NETS"),
+        (
+            "innerloop.training.trainer",
+            "from innerloop.learner.learner import Learner\nfrom innerloop.nets import NETS",
+        ),
         ("innerloop.nets.mlp", "from torch import nn\nfrom innerloop.params import Params"),
         ("innerloop.cli.main", "import tyro\nfrom innerloop import maml"),
     ],
@@ -180,7 +178,7 @@ def test_only_the_package_itself_re_exports(module: str, file: Path) -> None:
 
 
 def test_a_re_export_is_found() -> None:
-    assert reexports("from innerloop.params import Params\n__all__ = ['Params']", "innerloop.unroll") == ["Params"]
+    assert reexports("from innerloop.params import Params\n__all__ = ['Params']", "innerloop.inner.loop") == ["Params"]
     assert reexports("from torch import nn\n__all__ = ['nn']", "innerloop.nets", package=True) == ["nn"]
-    assert not reexports("from innerloop.params import Params\n__all__ = ['unroll']", "innerloop.unroll")
+    assert not reexports("from innerloop.params import Params\n__all__ = ['unroll']", "innerloop.inner.loop")
     assert not reexports("from innerloop.rules.sgd import sgd\n__all__ = ['sgd']", "innerloop.rules", package=True)

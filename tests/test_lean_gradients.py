@@ -29,8 +29,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import innerloop as il
+from innerloop.inner.loop import Iterate
 from innerloop.metagrad.kept import Kept
-from innerloop.unroll import Iterate
 
 LEAN = {
     "checkpointed": il.checkpointed(),

@@ -11,7 +11,7 @@ from core_helpers import assert_exact, assert_is, assert_same, rng, smooth_net, 
 from torch import Tensor, nn
 
 import innerloop as il
-from innerloop.execute import meta_params_of
+from innerloop.engine.engine import meta_params_of
 
 rules = il.rules
 CASES = {

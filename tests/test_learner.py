@@ -371,7 +371,7 @@ def test_cut_weights_are_a_checkpoint_error(size: int, saved) -> None:
 
 
 def test_missing_or_other_weights_are_a_checkpoint_error(saved) -> None:
-    from innerloop.checkpoint import save_state
+    from innerloop.learner.files import save_state
 
     file = saved / "learner.safetensors"
     for state in ({"w": torch.ones(1)}, [1, 2], {"net": {}, "learned": {}, "rule_state": None}):

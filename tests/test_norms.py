@@ -9,8 +9,8 @@ from core_helpers import assert_same, finite_differences, rng, trainable, vector
 from torch import Tensor, nn
 
 import innerloop as il
-from innerloop.functional import StatelessModel
-from innerloop.unroll import Problem, Support, Track, unroll
+from innerloop.inner.loop import Problem, Support, Track, unroll
+from innerloop.inner.model import StatelessModel
 
 METHOD = il.maml(0.2, 2)
 MODES = ["transductive", "inductive", "running"]

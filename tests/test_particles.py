@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 import innerloop as il
-from innerloop.inner_losses import each_particle, of_outputs
+from innerloop.inner.losses import each_particle, of_outputs
 from innerloop.particles import by_particle
 
 
@@ -175,7 +175,7 @@ def test_impossible_networks_are_refused(options: dict[str, object], words: str)
 
 
 def test_the_inner_loss_is_the_mean_of_the_particles() -> None:
-    from innerloop.functional import StatelessModel
+    from innerloop.inner.model import StatelessModel
 
     net, x, y = several(), torch.randn(5, 4, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1])
     model = StatelessModel(net)

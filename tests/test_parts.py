@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 import innerloop as il
-from innerloop.objectives import accuracies, last_step
+from innerloop.inner.objectives import accuracies, last_step
+from innerloop.inner.selection import partition
 from innerloop.params import expand_tasks, leaves, map_nested, map_params, scale, total
-from innerloop.seeds import Stream, generator_at
-from innerloop.selection import partition
+from innerloop.randomness import Stream, generator_at
 
 # Episodes
 

@@ -14,12 +14,12 @@ from core_helpers import assert_same, rng, vector_episode
 from torch import Tensor, nn
 
 import innerloop as il
-from innerloop.checkpoint import load_state, save_state
 from innerloop.cli.main import main
 from innerloop.data import glyphs
+from innerloop.evaluation.norm_statistics import statistics_by_step
+from innerloop.learner.files import load_state, save_state
 from innerloop.recipes import RECIPES
 from innerloop.recipes.build import EVALUATION_BATCH
-from innerloop.statistics import statistics_by_step
 
 RATE = 0.3
 

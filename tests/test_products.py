@@ -15,10 +15,10 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.func import functional_call, vmap
 
 import innerloop as il
+from innerloop.engine.kernels import linear as products
+from innerloop.engine.kernels import taskwise
+from innerloop.engine.kernels.linear import Weights, linear
 from innerloop.params import expand_tasks, read_again
-from innerloop.taskwise import linear as products
-from innerloop.taskwise import taskwise
-from innerloop.taskwise.linear import Weights, linear
 
 CPU = torch.device("cpu")
 
@@ -169,7 +169,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
         seen.append(weights.value.shape)
         return linear(x, weights, bias)
 
-    monkeypatch.setattr("innerloop.taskwise.intercept.linear", counted)
+    monkeypatch.setattr("innerloop.engine.kernels.intercept.linear", counted)
     return seen
 
 

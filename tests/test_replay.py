@@ -19,11 +19,11 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 
 import innerloop as il
-from innerloop.execute import Engine
-from innerloop.replay import replays
-from innerloop.replay.program import Program
-from innerloop.replay.recorder import Recorder, RefusedError
-from innerloop.replay.surroundings import has_hooks, plain_values
+from innerloop.engine.engine import Engine
+from innerloop.engine.replay import replays
+from innerloop.engine.replay.program import Program
+from innerloop.engine.replay.recorder import Recorder, RefusedError
+from innerloop.engine.replay.surroundings import has_hooks, plain_values
 
 SPARSE = torch.eye(3).to_sparse()
 METHODS = pytest.mark.parametrize("name", LEARNING)

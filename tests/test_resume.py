@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import innerloop as il
-from innerloop.checkpoint import CheckpointError, load_state, save_state
-from innerloop.trainer import CHECKPOINT_FILE
+from innerloop.learner.files import CheckpointError, load_state, save_state
+from innerloop.training.trainer import CHECKPOINT_FILE
 
 # Reptile with Adam carries every kind of state: the rule's, the outer schedule's, mini-batches'.
 ITERATIONS = 600

@@ -23,11 +23,11 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 
 import innerloop as il
-from innerloop.taskwise import library, missing, taskwise
-from innerloop.taskwise.convolution import Window, convolve
-from innerloop.taskwise.normalisation import batch_norm, started
-from innerloop.taskwise.pooled import max_pooled
-from innerloop.taskwise.pooling import max_pool
+from innerloop.engine.kernels import library, missing, taskwise
+from innerloop.engine.kernels.convolution import Window, convolve
+from innerloop.engine.kernels.normalisation import batch_norm, started
+from innerloop.engine.kernels.pooled import max_pooled
+from innerloop.engine.kernels.pooling import max_pool
 
 needs_kernels = pytest.mark.skipif(missing() is not None, reason=f"no kernels: {missing()}")
 CPU = torch.device("cpu")
@@ -426,7 +426,7 @@ def test_float32_agrees_with_float64() -> None:
 
 SCRIPT = """
 import warnings, torch, innerloop as il
-from innerloop.taskwise import missing
+from innerloop.engine.kernels import missing
 torch.manual_seed(0)
 x, y = torch.rand(3, 6, 1, 16, 16), torch.arange(6).remainder(3).expand(3, 6)
 with warnings.catch_warnings(record=True) as caught:

@@ -92,8 +92,8 @@ def test_the_best_by_validation_is_kept(tmp_path: Path) -> None:
 
 
 def trainer_score(learner: il.Learner, tasks: object) -> float:
-    from innerloop.evaluation import evaluate
-    from innerloop.seeds import Stream
+    from innerloop.evaluation.evaluate import evaluate
+    from innerloop.randomness import Stream
 
     result = evaluate(learner._net, learner.method, tasks, tasks=20, loss_fn=F.mse_loss, stream=Stream.VALIDATION)
     return result.mean

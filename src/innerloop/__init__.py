@@ -1,13 +1,14 @@
 """Gradient-based meta-learning: MAML, Reptile and their family."""
 
 from innerloop import data, nets, rules
-from innerloop.adaptation import Adaptation
-from innerloop.calibration import Calibration
-from innerloop.checkpoint import CheckpointError
+from innerloop.engine.engine import adapt, meta_gradient
 from innerloop.episode import Episode
-from innerloop.evaluation import Evaluation, evaluate
-from innerloop.execute import adapt, meta_gradient
-from innerloop.learner import Learner
+from innerloop.evaluation.calibration import Calibration
+from innerloop.evaluation.evaluate import Evaluation, evaluate
+from innerloop.inner.adaptation import Adaptation
+from innerloop.learner.files import CheckpointError
+from innerloop.learner.learner import Learner
+from innerloop.learner.predictor import Predictor, Uncertainty
 from innerloop.metagrad import (
     chaser,
     checkpointed,
@@ -19,7 +20,6 @@ from innerloop.metagrad import (
     unrolled,
     untrained,
 )
-from innerloop.method import METHODS, Method
 from innerloop.methods import (
     alfa,
     anil,
@@ -43,8 +43,8 @@ from innerloop.methods import (
     t_net,
     warpgrad,
 )
-from innerloop.predictor import Predictor, Uncertainty
-from innerloop.trainer import DivergedError, MetaTrainer, TrainingStopped, Validation
+from innerloop.methods.base import METHODS, Method
+from innerloop.training.trainer import DivergedError, MetaTrainer, TrainingStopped, Validation
 
 __all__ = [
     "METHODS",

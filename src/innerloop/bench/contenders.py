@@ -9,13 +9,13 @@ from dataclasses import replace
 from torch import nn
 
 from innerloop.bench.peers import PEERS, MetaGradientFn, Spec, Unavailable
+from innerloop.engine.engine import Engine
+from innerloop.engine.plans import Execution
 from innerloop.episode import Episode
-from innerloop.execute import Engine
 from innerloop.metagrad import MetaGradient, checkpointed, mixed_mode
-from innerloop.method import Method
 from innerloop.methods import fomaml, maml, reptile
+from innerloop.methods.base import Method
 from innerloop.params import Params
-from innerloop.plans import Execution
 
 __all__ = ["OURS", "Ours", "contender", "contenders_of", "method_of", "missing_peers", "names_of", "warmed_up"]
 

@@ -9,7 +9,7 @@ from typing import Literal
 from innerloop.bench.peers import What
 from innerloop.bench.rows import ROWS, NetworkName, Row, Sizes, rows_of
 from innerloop.bench.timing import Clock
-from innerloop.plans import Execution
+from innerloop.engine.plans import Execution
 
 __all__ = ["BenchError", "Options"]
 

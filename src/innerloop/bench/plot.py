@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from innerloop.bench.contenders import OURS
-from innerloop.checkpoint import write_atomically
+from innerloop.learner.files import write_atomically
 
 __all__ = ["draw"]
 

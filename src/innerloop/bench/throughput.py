@@ -15,9 +15,9 @@ from innerloop.bench.options import Options
 from innerloop.bench.rows import ROWS, Row, Sizes, make_network, spec_of
 from innerloop.bench.work import forward_flops, matmul_rate, meta_gradient_flops
 from innerloop.data import ImageClasses, find_omniglot, glyphs, omniglot
+from innerloop.engine.engine import FIRST_CALLS
 from innerloop.episode import Episode, EpisodeSampler
-from innerloop.execute import FIRST_CALLS
-from innerloop.trainer import MetaTrainer
+from innerloop.training.trainer import MetaTrainer
 
 __all__ = ["throughput"]
 

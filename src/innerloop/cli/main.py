@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 
-from innerloop.checkpoint import CheckpointError
 from innerloop.cli.arguments import (
     DataArguments,
     EvaluateArguments,
@@ -20,6 +19,7 @@ from innerloop.cli.arguments import (
     parse,
 )
 from innerloop.data import DataError
+from innerloop.learner.files import CheckpointError
 from innerloop.recipes import (
     RECIPES,
     ConfigError,
@@ -31,7 +31,7 @@ from innerloop.recipes import (
     train_run,
 )
 from innerloop.recipes.reliability import draw_reliability
-from innerloop.trainer import DivergedError, TrainingStopped
+from innerloop.training.trainer import DivergedError, TrainingStopped
 
 __all__ = ["main"]
 

@@ -9,12 +9,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from innerloop.adaptation import Adaptation
 from innerloop.episode import Episode
-from innerloop.objectives import accuracies
+from innerloop.inner.adaptation import Adaptation
+from innerloop.inner.loop import Iterate, Problem, Support, Track, unroll
+from innerloop.inner.objectives import accuracies
 from innerloop.params import Params, map_nested, sum_tasks
 from innerloop.rules.base import RuleState
-from innerloop.unroll import Iterate, Problem, Support, Track, unroll
 
 __all__ = [
     "Cotangents",

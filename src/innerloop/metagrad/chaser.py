@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from innerloop.adaptation import Adaptation
 from innerloop.episode import Episode
+from innerloop.inner.adaptation import Adaptation
+from innerloop.inner.loop import Iterate, Problem, Support, Track, named_gradients, step
 from innerloop.metagrad.base import Info, MetaGradient, last_iterate, observed, scored_iterates
 from innerloop.params import Params, detached, leaves, map_nested
-from innerloop.unroll import Iterate, Problem, Support, Track, named_gradients, step
 
 __all__ = ["chaser"]
 

@@ -8,11 +8,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from innerloop.adaptation import Adaptation
 from innerloop.episode import Episode
+from innerloop.inner.adaptation import Adaptation
+from innerloop.inner.loop import Problem, Support, Track, step, unroll
 from innerloop.metagrad.base import Info, MetaGradient, observed
 from innerloop.params import METHOD_PREFIX, Params, sum_tasks
-from innerloop.unroll import Problem, Support, Track, step, unroll
 
 __all__ = ["displacement"]
 

@@ -8,9 +8,10 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from innerloop.adaptation import Adaptation
 from innerloop.episode import Episode
-from innerloop.inner_losses import InnerLoss
+from innerloop.inner.adaptation import Adaptation
+from innerloop.inner.loop import Iterate, Problem, Support, Track, begin, named_gradients, without_gaps
+from innerloop.inner.losses import InnerLoss
 from innerloop.metagrad.base import (
     Info,
     MetaGradient,
@@ -21,7 +22,6 @@ from innerloop.metagrad.base import (
 )
 from innerloop.metagrad.solvers import Product, Solver, solve
 from innerloop.params import METHOD_PREFIX, Params, leaves, scale
-from innerloop.unroll import Iterate, Problem, Support, Track, begin, named_gradients, without_gaps
 
 __all__ = ["implicit"]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from innerloop.inner.loop import Iterate
 from innerloop.params import flattened, map_nested
-from innerloop.unroll import Iterate
 
 __all__ = ["Kept"]
 

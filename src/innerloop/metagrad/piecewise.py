@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from innerloop.adaptation import Adaptation
 from innerloop.episode import Episode
+from innerloop.inner.adaptation import Adaptation
+from innerloop.inner.loop import Iterate, Problem, Support, Track, begin, step, without_gaps
+from innerloop.inner.objectives import accuracies
 from innerloop.metagrad.base import (
     Cotangents,
     Info,
@@ -23,11 +25,9 @@ from innerloop.metagrad.base import (
     stack_steps,
 )
 from innerloop.metagrad.kept import Kept
-from innerloop.objectives import accuracies
 from innerloop.params import Params, flattened, leaves, map_nested
+from innerloop.randomness import RandomState
 from innerloop.rules.base import InnerRule, RuleState
-from innerloop.seeds import RandomState
-from innerloop.unroll import Iterate, Problem, Support, Track, begin, step, without_gaps
 
 __all__ = ["Pieces", "piecewise"]
 

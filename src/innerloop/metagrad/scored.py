@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from innerloop.adaptation import Adaptation
 from innerloop.episode import Episode
+from innerloop.inner.adaptation import Adaptation
+from innerloop.inner.loop import Problem, Support, Track, named_gradients, unroll
 from innerloop.metagrad.base import Info, MetaGradient, observed, scored_iterates
 from innerloop.metagrad.checkpointed import WHOLE
 from innerloop.params import Params, leaves
-from innerloop.unroll import Problem, Support, Track, named_gradients, unroll
 
 __all__ = ["first_order", "unrolled"]
 

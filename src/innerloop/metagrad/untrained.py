@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from innerloop.adaptation import Adaptation
 from innerloop.episode import Episode
+from innerloop.inner.adaptation import Adaptation
+from innerloop.inner.loop import Problem, Support
 from innerloop.metagrad.base import Info, MetaGradient
 from innerloop.metagrad.displacement import displacement
 from innerloop.params import Params
-from innerloop.unroll import Problem, Support
 
 __all__ = ["untrained"]
 

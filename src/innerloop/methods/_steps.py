@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from innerloop.adaptation import Adaptation
+from innerloop.inner.adaptation import Adaptation
 
 
 def with_steps(adaptation: Adaptation, steps: int | None) -> Adaptation:

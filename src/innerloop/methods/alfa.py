@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from innerloop.adaptation import Adaptation
+from innerloop.inner.adaptation import Adaptation
 from innerloop.metagrad import MetaGradient, unrolled
-from innerloop.method import Method, registered
 from innerloop.methods._steps import with_steps
+from innerloop.methods.base import Method, registered
 from innerloop.rules import alfa as alfa_rule
 
 __all__ = ["alfa"]
@@ -34,7 +34,7 @@ def alfa(
         inner_lr: what every rate begins with.
         inner_steps: inner steps in meta-training.
         test_steps: inner steps on new tasks; ``inner_steps`` by default. Further steps reuse the last scales.
-        adapt: name patterns of the parameters to adapt, see :func:`innerloop.selection.partition`.
+        adapt: name patterns of the parameters to adapt, see :func:`innerloop.inner.selection.partition`.
         inner_decay: the weight decay that every layer begins with.
         meta_gradient: another exact estimator than :func:`innerloop.unrolled`.
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from innerloop.adaptation import Adaptation
-from innerloop.inner_losses import each_particle
+from innerloop.inner.adaptation import Adaptation
+from innerloop.inner.losses import each_particle
 from innerloop.metagrad import MetaGradient, chaser, unrolled
-from innerloop.method import Method, registered
 from innerloop.methods._steps import with_steps
+from innerloop.methods.base import Method, registered
 from innerloop.rules import svgd
 
 __all__ = ["bmaml"]
@@ -42,7 +42,7 @@ def bmaml(
             the predictions.
         test_steps: inner steps on new tasks; ``inner_steps`` by default.
         adapt: name patterns of the parameters to adapt, the same of every particle; see
-            :func:`innerloop.selection.partition`.
+            :func:`innerloop.inner.selection.partition`.
         meta_gradient: another estimator than these.
 
     Raises:

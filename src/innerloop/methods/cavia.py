@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from innerloop.adaptation import Adaptation
+from innerloop.inner.adaptation import Adaptation
+from innerloop.inner.starts import zero
 from innerloop.metagrad import MetaGradient, unrolled
-from innerloop.method import Method, registered
 from innerloop.methods._steps import with_steps
+from innerloop.methods.base import Method, registered
 from innerloop.rules import sgd
-from innerloop.starts import zero
 
 __all__ = ["cavia"]
 
@@ -32,7 +32,7 @@ def cavia(
         inner_lr: α.
         inner_steps: inner steps in meta-training.
         test_steps: inner steps on new tasks; ``inner_steps`` by default.
-        context: name patterns of the context parameters, see :func:`innerloop.selection.partition`. They start at
+        context: name patterns of the context parameters, see :func:`innerloop.inner.selection.partition`. They start at
             zero whatever the module holds.
         meta_gradient: another exact estimator than :func:`innerloop.unrolled`.
 

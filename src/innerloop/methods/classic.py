@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
-from innerloop.adaptation import Adaptation
+from innerloop.inner.adaptation import Adaptation
 from innerloop.metagrad import MetaGradient, displacement, first_order, unrolled
-from innerloop.method import Method, registered
 from innerloop.methods._steps import with_steps
+from innerloop.methods.base import Method, registered
 from innerloop.rules import adam, sgd
 
 __all__ = ["fomaml", "maml", "reptile"]
@@ -38,7 +38,7 @@ def maml(
         inner_lr: α.
         inner_steps: inner steps in meta-training.
         test_steps: inner steps on new tasks; ``inner_steps`` by default.
-        adapt: name patterns of the parameters to adapt, see :func:`innerloop.selection.partition`.
+        adapt: name patterns of the parameters to adapt, see :func:`innerloop.inner.selection.partition`.
         meta_gradient: another exact estimator than :func:`innerloop.unrolled`.
 
     Raises:
@@ -67,7 +67,7 @@ def fomaml(inner_lr: float = 0.4, inner_steps: int = 1, *, test_steps: int | Non
         inner_lr: α.
         inner_steps: inner steps in meta-training.
         test_steps: inner steps on new tasks; ``inner_steps`` by default.
-        adapt: name patterns of the parameters to adapt, see :func:`innerloop.selection.partition`.
+        adapt: name patterns of the parameters to adapt, see :func:`innerloop.inner.selection.partition`.
 
     Raises:
         ValueError: a negative rate or number of steps.
@@ -113,7 +113,7 @@ def reptile(
         test_steps: inner steps on new tasks; ``inner_steps`` if None.
         test_batch: support examples of each of those; None for all of them.
         inner_optimizer: ``adam`` (with β1 = 0) or ``sgd``.
-        adapt: name patterns of the parameters to adapt, see :func:`innerloop.selection.partition`.
+        adapt: name patterns of the parameters to adapt, see :func:`innerloop.inner.selection.partition`.
 
     Raises:
         ValueError: a negative rate or number of steps, an empty batch, or another optimizer.

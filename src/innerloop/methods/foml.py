@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Literal
 
 from innerloop.metagrad import displacement
-from innerloop.method import Method, registered
+from innerloop.methods.base import Method, registered
 from innerloop.methods.classic import reptile
 
 __all__ = ["foml"]
@@ -39,7 +39,7 @@ def foml(
         test_steps: inner steps on new tasks; ``inner_steps`` if None.
         test_batch: support examples of each of those; None for all of them.
         inner_optimizer: ``adam`` (with β1 = 0, its moments carried on as in :func:`reptile`) or ``sgd``.
-        adapt: name patterns of the parameters to adapt, see :func:`innerloop.selection.partition`.
+        adapt: name patterns of the parameters to adapt, see :func:`innerloop.inner.selection.partition`.
         tail: whether the last mini-batch is the query set, so that it shares no example with those before it. Else it
             is one more of the support set, which the paper finds to be worse.
 

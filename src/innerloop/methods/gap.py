@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from innerloop.adaptation import Adaptation
+from innerloop.inner.adaptation import Adaptation
 from innerloop.metagrad import MetaGradient, unrolled
-from innerloop.method import Method, registered
 from innerloop.methods._steps import with_steps
+from innerloop.methods.base import Method, registered
 from innerloop.rules import sgd, singular
 from innerloop.rules.singular import Form
 
@@ -35,7 +35,7 @@ def gap(
         inner_lr: α.
         inner_steps: inner steps in meta-training.
         test_steps: inner steps on new tasks; ``inner_steps`` if None.
-        adapt: name patterns of the parameters to adapt, see :func:`innerloop.selection.partition`.
+        adapt: name patterns of the parameters to adapt, see :func:`innerloop.inner.selection.partition`.
         precondition: name patterns, separated by spaces, of those whose gradients are scaled. The published code
             scales convolutions, and leaves the head.
         form: ``svd``, ``exact_svd``, or ``diagonal`` (approximate GAP), see :func:`innerloop.rules.singular`.

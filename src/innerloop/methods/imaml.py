@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from innerloop.adaptation import Adaptation
+from innerloop.inner.adaptation import Adaptation
 from innerloop.metagrad import implicit
 from innerloop.metagrad.solvers import Solver
-from innerloop.method import Method, registered
 from innerloop.methods._steps import with_steps
+from innerloop.methods.base import Method, registered
 from innerloop.rules import proximal, sgd
 
 __all__ = ["imaml"]
@@ -39,7 +39,7 @@ def imaml(
         inner_lr: the rate of gradient descent on the inner problem.
         inner_steps: its steps in meta-training, enough to come near the solution.
         test_steps: inner steps on new tasks; ``inner_steps`` by default.
-        adapt: name patterns of the parameters to adapt, see :func:`innerloop.selection.partition`.
+        adapt: name patterns of the parameters to adapt, see :func:`innerloop.inner.selection.partition`.
         strength: λ.
         solver_iterations: products with the Hessian that the solver takes.
         solver: ``cg`` (conjugate gradients), ``neumann`` or ``nystrom``, see :func:`innerloop.implicit`.

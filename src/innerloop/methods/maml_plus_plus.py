@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from innerloop.adaptation import Adaptation
+from innerloop.inner.adaptation import Adaptation
+from innerloop.inner.objectives import multi_step
 from innerloop.metagrad import MetaGradient, first_order, unrolled
-from innerloop.method import Method, registered
 from innerloop.methods._steps import with_steps
-from innerloop.objectives import multi_step
+from innerloop.methods.base import Method, registered
 from innerloop.rules import by_step, learned_sgd, sgd
 
 __all__ = ["maml_plus_plus"]
@@ -37,8 +37,8 @@ def maml_plus_plus(
               \min_{\theta, \alpha} \textstyle\sum_i \sum_k w_k L_i^{\mathrm{query}}(\theta_{i,k})
 
     - **Multi-step loss**: at first the queries are scored after every inner step, and the weights w move towards the
-      last one over ``multi_step_iterations``, in ten stages (:func:`innerloop.objectives.multi_step`). On Omniglot
-      these are the ten epochs of the original code.
+      last one over ``multi_step_iterations``, in ten stages (:func:`innerloop.inner.objectives.multi_step`). On
+      Omniglot these are the ten epochs of the original code.
     - **Learned rates** for each layer (each named tensor) and inner step, under ``method.lr``.
     - **Derivative-order annealing**: first order for ``first_order_iterations``, then exact. The paper's 50 epochs are
       25,000 iterations; the published configurations leave it off, as is the default here.
@@ -53,7 +53,7 @@ def maml_plus_plus(
         inner_lr: what every rate begins with.
         inner_steps: inner steps in meta-training.
         test_steps: inner steps on new tasks; ``inner_steps`` by default. Further steps reuse the last rates.
-        adapt: name patterns of the parameters to adapt, see :func:`innerloop.selection.partition`.
+        adapt: name patterns of the parameters to adapt, see :func:`innerloop.inner.selection.partition`.
         learn_rates: whether the rates are meta-learned.
         multi_step_iterations: iterations until only the last step is scored; 0 scores it alone from the beginning.
         first_order_iterations: iterations of first-order gradients at the beginning.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from innerloop.adaptation import Adaptation
+from innerloop.inner.adaptation import Adaptation
+from innerloop.inner.starts import neighbours
 from innerloop.metagrad import untrained
-from innerloop.method import Method, registered
+from innerloop.methods.base import Method, registered
 from innerloop.rules import sgd
-from innerloop.starts import neighbours
 
 __all__ = ["nearest_neighbour"]
 

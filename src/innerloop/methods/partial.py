@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from innerloop.inner.selection import complement
 from innerloop.metagrad import MetaGradient
-from innerloop.method import Method, registered
+from innerloop.methods.base import Method, registered
 from innerloop.methods.classic import maml
-from innerloop.selection import complement
 
 __all__ = ["anil", "boil"]
 
@@ -28,7 +28,7 @@ def anil(
         inner_steps: inner steps in meta-training.
         test_steps: inner steps on new tasks; ``inner_steps`` by default.
         head: name patterns of the head's parameters, such as ``"classifier.*"``; the last layer by default. See
-            :func:`innerloop.selection.partition`, which also names a pattern that matches nothing.
+            :func:`innerloop.inner.selection.partition`, which also names a pattern that matches nothing.
         meta_gradient: another exact estimator than :func:`innerloop.unrolled`.
 
     Raises:

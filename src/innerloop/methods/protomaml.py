@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from innerloop.adaptation import Adaptation
+from innerloop.inner.adaptation import Adaptation
+from innerloop.inner.starts import prototypes
 from innerloop.metagrad import MetaGradient, unrolled
-from innerloop.method import Method, registered
 from innerloop.methods._steps import with_steps
+from innerloop.methods.base import Method, registered
 from innerloop.rules import sgd
-from innerloop.starts import prototypes
 
 __all__ = ["protomaml"]
 
@@ -36,7 +36,7 @@ def protomaml(
         inner_steps: inner steps in meta-training.
         test_steps: inner steps on new tasks; ``inner_steps`` by default.
         adapt: name patterns of the parameters to adapt, the head among them; see
-            :func:`innerloop.selection.partition`.
+            :func:`innerloop.inner.selection.partition`.
         head: the name of the linear layer that is the head; the last layer by default.
         meta_gradient: another exact estimator than :func:`innerloop.unrolled`.
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from innerloop.adaptation import Adaptation
+from innerloop.inner.adaptation import Adaptation
+from innerloop.inner.starts import prototypes
 from innerloop.metagrad import unrolled
-from innerloop.method import Method, registered
+from innerloop.methods.base import Method, registered
 from innerloop.rules import sgd
-from innerloop.starts import prototypes
 
 __all__ = ["prototypical"]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from innerloop.adaptation import Adaptation
+from innerloop.inner.adaptation import Adaptation
 from innerloop.metagrad import untrained
-from innerloop.method import Method, registered
+from innerloop.methods.base import Method, registered
 from innerloop.rules import sgd
 
 __all__ = ["scratch"]
@@ -22,7 +22,7 @@ def scratch(inner_lr: float = 0.5, test_steps: int = 20, *, adapt: str = "*") ->
     Args:
         inner_lr: α.
         test_steps: the number of steps.
-        adapt: name patterns of the parameters to train, see :func:`innerloop.selection.partition`.
+        adapt: name patterns of the parameters to train, see :func:`innerloop.inner.selection.partition`.
 
     Raises:
         ValueError: a negative rate or number of steps.

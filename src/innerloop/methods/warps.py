@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from innerloop.inner.selection import complement
 from innerloop.metagrad import MetaGradient, trajectory, unrolled
-from innerloop.method import Method, registered
+from innerloop.methods.base import Method, registered
 from innerloop.methods.classic import maml
-from innerloop.selection import complement
 
 __all__ = ["t_net", "warpgrad"]
 
@@ -35,7 +35,7 @@ def t_net(
         inner_steps: inner steps in meta-training.
         test_steps: inner steps on new tasks; ``inner_steps`` by default.
         warps: name patterns of the parameters that the inner loop leaves alone, the warp layers' among them; see
-            :func:`innerloop.selection.partition`.
+            :func:`innerloop.inner.selection.partition`.
         meta_gradient: another exact estimator than :func:`innerloop.unrolled`.
 
     Raises:
@@ -79,7 +79,7 @@ def warpgrad(
         inner_steps: inner steps K in meta-training.
         test_steps: inner steps on new tasks; ``inner_steps`` by default.
         warps: name patterns of the parameters φ that the inner loop leaves alone, the warp layers' among them; see
-            :func:`innerloop.selection.partition`.
+            :func:`innerloop.inner.selection.partition`.
         meta_gradient: the estimator of the initialisation's gradient; :func:`innerloop.unrolled` by default.
 
     Raises:

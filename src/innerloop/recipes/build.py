@@ -15,13 +15,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from innerloop.data import ImageClasses, glyphs, omniglot, sinusoids
+from innerloop.engine.precision import Precision
 from innerloop.episode import EpisodeSampler
-from innerloop.method import METHODS, Method
-from innerloop.objectives import LOSSES
-from innerloop.precision import Precision
+from innerloop.inner.objectives import LOSSES
+from innerloop.methods.base import METHODS, Method
 from innerloop.recipes.config import Config, ConfigError
 from innerloop.recipes.schedules import SCHEDULES
-from innerloop.trainer import MetaTrainer, Validation
+from innerloop.training.trainer import MetaTrainer, Validation
 
 __all__ = ["EVALUATION_BATCH", "DataSource", "make_method", "make_trainer", "net_spec"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from io import BytesIO
 from pathlib import Path
 
-from innerloop.checkpoint import write_atomically
-from innerloop.runlog import read_metrics
+from innerloop.learner.files import write_atomically
+from innerloop.training.runlog import read_metrics
 
 __all__ = ["draw_curves"]
 

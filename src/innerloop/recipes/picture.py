@@ -7,8 +7,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from innerloop.checkpoint import write_atomically
 from innerloop.episode import Episode
+from innerloop.learner.files import write_atomically
 
 __all__ = ["draw_predictions"]
 

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 
 from innerloop.data import DataError, find_omniglot
-from innerloop.learner import Learner
+from innerloop.learner.learner import Learner
+from innerloop.randomness import Stream, generator_at
 from innerloop.recipes.build import DataSource
 from innerloop.recipes.config import Config, ConfigError
 from innerloop.recipes.picture import draw_predictions
 from innerloop.recipes.registry import recipe
 from innerloop.recipes.run import CONFIG_FILE, RunResult, evaluate_run, train_run
-from innerloop.seeds import Stream, generator_at
 
 __all__ = ["quickstart_configs", "run_quickstart"]
 

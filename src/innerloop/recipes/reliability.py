@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from innerloop.calibration import Calibration
-from innerloop.checkpoint import write_atomically
+from innerloop.evaluation.calibration import Calibration
+from innerloop.learner.files import write_atomically
 
 __all__ = ["draw_reliability"]
 

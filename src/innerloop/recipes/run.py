@@ -15,16 +15,16 @@ from typing import Any, Literal
 
 import torch
 
-from innerloop.best import best_folders, best_learners
-from innerloop.calibration import Calibration
-from innerloop.checkpoint import CheckpointError, write_atomically
-from innerloop.evaluation import Evaluation
-from innerloop.functional import Norm
-from innerloop.learner import Learner
+from innerloop.evaluation.calibration import Calibration
+from innerloop.evaluation.evaluate import Evaluation
+from innerloop.inner.model import Norm
+from innerloop.learner.files import CheckpointError, write_atomically
+from innerloop.learner.learner import Learner
 from innerloop.nets import NETS
 from innerloop.recipes.build import DataSource, Running, make_trainer, net_spec
 from innerloop.recipes.config import Config, ConfigError
 from innerloop.recipes.curves import draw_curves
+from innerloop.training.best import best_folders, best_learners
 
 __all__ = ["Run", "RunResult", "evaluate_run", "read_run", "train_run"]
 

@@ -28,7 +28,7 @@ def svgd(lr: float, *, repulsion: float = 1.0, weight_decay: float = 0.0) -> Inn
     gradients of those near it, the second drives them apart. One particle takes the step of gradient descent.
 
     The gradient that the rule is given is that of the mean of the particles' losses, as with
-    :func:`innerloop.inner_losses.each_particle`. A network without particles is one particle.
+    :func:`innerloop.inner.losses.each_particle`. A network without particles is one particle.
 
     Args:
         lr: the inner learning rate α.

@@ -1,0 +1,458 @@
+"""How the tasks of a meta-batch are run: one by one, together, or in chunks; and the core's plain functions."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Literal, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from innerloop.engine.compiled import CompiledEstimates
+from innerloop.engine.estimate import Estimate
+from innerloop.engine.kernels import pack, packable
+from innerloop.engine.messages import first_line, first_sentence, own_line
+from innerloop.engine.plans import Execution, Plan, candidates, checked, planned
+from innerloop.engine.precision import Precision, checked_precision, computing_in
+from innerloop.engine.replay import Replays
+from innerloop.engine.threads import Workers, on_all_cores, undisturbed
+from innerloop.episode import Episode
+from innerloop.inner.adaptation import Adaptation, draw_batches
+from innerloop.inner.loop import Problem, Support, Track, unroll
+from innerloop.inner.model import Norm, StatelessModel
+from innerloop.inner.objectives import LossFn
+from innerloop.inner.selection import partition
+from innerloop.metagrad.base import Info
+from innerloop.methods.base import Method
+from innerloop.params import METHOD_PREFIX, Params, map_nested, map_params, scale, total
+from innerloop.randomness import RandomState
+from innerloop.rules.base import RuleState
+
+__all__ = ["Engine", "adapt", "meta_gradient", "meta_params_of"]
+
+T = TypeVar("T")
+
+FIRST_CALLS = 8
+"""Calls at most until a meta-gradient takes no longer than it will from then on."""
+
+
+class Engine:
+    """A module and its loss, ready to be adapted to meta-batches of tasks.
+
+    Args:
+        net: any ``nn.Module`` from one tensor to one tensor, batch first. It is never changed.
+        loss_fn: ``(outputs, targets) -> scalar``, a mean over the examples of one task.
+        norm: the normalisation mode, see :mod:`innerloop.inner.model`.
+        execution: how tasks are run.
+        precision: see :data:`innerloop.engine.precision.Precision`.
+        compile: whether meta-gradients are compiled, each size of episode once. On a GPU this takes the host out of
+            the loop; on a CPU the kernels of :mod:`innerloop.engine.kernels`, which it replaces, are mostly faster.
+        unused: whether a parameter that a loss does not use is an error or has a gradient of zero.
+        training: whether dropout and the like are active; as they are in ``net`` by default.
+        statistics: those of the ``per_step`` mode, which is for adapting and predicting, not for meta-gradients.
+
+    Raises:
+        ValueError: an unknown way to run, or a module that cannot be used (see
+            :class:`innerloop.inner.model.StatelessModel`).
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        loss_fn: LossFn = F.cross_entropy,
+        *,
+        norm: Norm = "transductive",
+        execution: Execution = "auto",
+        precision: Precision = "full",
+        compile: bool = False,  # noqa: A002 - torch's word
+        unused: Literal["error", "ignore"] = "error",
+        training: bool | None = None,
+        statistics: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        if unused not in ("error", "ignore"):
+            raise ValueError(f"unused is {unused!r}; choose 'error' or 'ignore'")
+        make_model = partial(StatelessModel, net, norm, training=training, statistics=statistics)
+        self.model = make_model()
+        self._precision = checked_precision(precision)
+        self._compiled = CompiledEstimates() if compile else None
+        self._replays = Replays()
+        self._workers = Workers(make_model)
+        self._packable = frozenset(packable(net))
+        self._proved = False  # that the model runs as planned
+        self._draws = False  # that it draws random numbers, as dropout does
+        self._chosen: dict[tuple[int, ...], Plan] = {}
+        self.loss_fn = loss_fn
+        self.execution: Execution = checked(execution)
+        self.unused: Literal["error", "ignore"] = unused
+
+    @undisturbed()
+    def meta_gradient(
+        self,
+        method: Method,
+        episode: Episode,
+        meta_params: Mapping[str, Tensor] | None = None,
+        *,
+        rule_state: RuleState | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Params, Info]:
+        """The mean over tasks of the meta-gradient, see :func:`meta_gradient`."""
+        meta_params = self.packed(meta_params_of(self.model.initial, method, meta_params))
+        adaptation = method.adaptation
+
+        def estimate(problem: Problem, chunk: Episode, support: Support) -> tuple[Params, Info]:
+            if not self._proved or self._draws:
+                with _advised():
+                    return method.meta_gradient(problem, adaptation, meta_params, chunk, support)
+            call = Estimate(method, problem, meta_params, chunk, support)
+            return call.result(*(self._replays if self._compiled is None else self._compiled)(call))
+
+        parts = self.over_chunks(estimate, adaptation, episode, rule_state, generator)
+        grads = scale(total(part[0] for part in parts), 1 / episode.tasks)
+        return map_params(Tensor.contiguous, grads), _joined([info for _, info in parts])
+
+    def warm_up(self, call: Callable[[], object]) -> None:
+        """Make a call of this engine again and again, until it takes no longer than it will from then on."""
+        for _ in range(FIRST_CALLS):
+            call()
+            if self._proved and (self._draws or self._compiled is not None or self._replays.settled):
+                break
+
+    def calibrate(
+        self,
+        method: Method,
+        episode: Episode,
+        meta_params: Mapping[str, Tensor] | None = None,
+        *,
+        rule_state: RuleState | None = None,
+        rounds: int = 3,
+    ) -> dict[Plan, float]:
+        """Time the ways to run meta-batches of this size, and go on with the fastest; with ``execution="auto"`` only.
+
+        Timings differ from run to run, and another plan means another order of summation: to repeat a run to the
+        bit, give its plan as ``execution``.
+
+        Args:
+            method: as for :meth:`meta_gradient`.
+            episode: as for :meth:`meta_gradient`; what it holds does not matter.
+            meta_params: as for :meth:`meta_gradient`.
+            rule_state: as for :meth:`meta_gradient`.
+            rounds: how often each is timed, in turns; its best time counts.
+
+        Returns:
+            The seconds of each plan, the fastest first.
+        """
+        once = partial(self.meta_gradient, method, episode, meta_params, rule_state=rule_state)
+
+        def run(plan: Plan) -> float:
+            self._chosen[key] = plan
+            self.warm_up(once)
+            start = time.perf_counter()
+            once()
+            if not episode.support_x.is_cpu:
+                torch.cuda.synchronize(episode.support_x.device)
+            return time.perf_counter() - start
+
+        key = _sizes(method.adaptation, episode)
+        seconds: dict[Plan, float] = {}
+        with RandomState.now(episode.support_x.device).again():
+            once()  # to see whether it can be batched
+            plans = candidates(self.execution, self.model, method.adaptation, episode)
+            for turn in range(rounds + 1 if len(plans) > 1 else 0):
+                for plan in plans:
+                    if turn > 1 and seconds[plan] > 2 * min(seconds.values()):
+                        continue  # it will not come first any more
+                    with contextlib.suppress(torch.OutOfMemoryError):
+                        took = run(plan)
+                        seconds[plan] = took if turn < 2 else min(took, seconds[plan])
+                plans = [plan for plan in plans if plan in seconds]
+        self._chosen.pop(key, None)
+        fastest = dict(sorted(seconds.items(), key=lambda item: item[1]))
+        if fastest:
+            self.execution = next(iter(fastest)).execution
+        return fastest
+
+    def packed(self, meta_params: Mapping[str, Tensor]) -> Params:
+        """The same values, laid out in memory as the CPU's kernels want them."""
+        return {
+            name: pack(tensor.detach()) if name in self._packable and tensor.is_cpu else tensor
+            for name, tensor in meta_params.items()
+        }
+
+    def over_chunks(
+        self,
+        fn: Callable[[Problem, Episode, Support], T],
+        adaptation: Adaptation,
+        episode: Episode,
+        rule_state: RuleState | None,
+        generator: torch.Generator | None,
+    ) -> list[T]:
+        """The results of ``fn`` for each chunk of tasks, in their order; mini-batches are drawn for all beforehand."""
+        support_x = episode.support_x
+        batches = draw_batches(adaptation, episode.tasks, support_x.shape[1], generator, support_x.device)
+
+        def run(model: StatelessModel, tasks: slice) -> T:
+            batched = self.plan(adaptation, episode).batched
+            problem = Problem(model, self.loss_fn, batched=batched, unused=self.unused)
+            chunk = episode[tasks]
+            support = Support(chunk.support_x, chunk.support_y, None if batches is None else batches[tasks], rule_state)
+            with computing_in(self._precision, support_x.device):
+                return self._fallen_back(fn, problem, chunk, support)
+
+        first = 0
+        results: list[T] = []
+        while first < episode.tasks and not self._proved:
+            with on_all_cores():
+                first += self._prove(run, adaptation, episode, first, results)
+        plan = self.plan(adaptation, episode)
+        jobs = [slice(start, start + plan.tasks) for start in range(first, episode.tasks, plan.tasks)]
+        alone = self._draws or self._compiled is not None
+        if plan.threads > 1 and len(jobs) > 1 and not alone:
+            with undisturbed():
+                return [*results, *self._workers.map(run, jobs, plan.threads)]
+        with on_all_cores():
+            return [*results, *(run(self.model, job) for job in jobs)]
+
+    def plan(self, adaptation: Adaptation, episode: Episode) -> Plan:
+        """How an episode of this size is run."""
+        chosen = self._chosen.get(_sizes(adaptation, episode))
+        return planned(self.execution, self.model, adaptation, episode) if chosen is None else chosen
+
+    def _prove(
+        self,
+        run: Callable[[StatelessModel, slice], T],
+        adaptation: Adaptation,
+        episode: Episode,
+        first: int,
+        results: list[T],
+    ) -> int:
+        """Run the first chunk alone, to see whether it runs, fits in memory, and draws random numbers.
+
+        Its result is added to the results, and the number of its tasks is returned.
+        """
+        plan = self.plan(adaptation, episode)
+        before = RandomState.now(episode.support_x.device)
+        try:
+            result = run(self.model, slice(first, first + plan.tasks))
+        except torch.OutOfMemoryError:
+            if self.execution != "auto" or plan.tasks == 1:
+                raise
+            smaller = replace(plan, tasks=-(-plan.tasks // 2))
+            self._chosen[_sizes(adaptation, episode)] = smaller
+            warnings.warn(f"out of memory with {plan}; going on with {smaller}", stacklevel=2)
+            return 0
+        # Random numbers are to come in the same order each time, which threads would not keep to.
+        self._draws = not before.same_as(RandomState.now(before.device))
+        self._proved = True
+        results.append(result)
+        return plan.tasks
+
+    def _fallen_back(
+        self, fn: Callable[[Problem, Episode, Support], T], problem: Problem, chunk: Episode, support: Support
+    ) -> T:
+        """Call ``fn``; where the way to run is ours to choose, a failure that a loop does not share ends batching."""
+        if self.execution != "auto" or not problem.batched:
+            return fn(problem, chunk, support)
+        try:
+            return fn(problem, chunk, support)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            reason = _why_not_batched(problem, error)
+        # Outside the handler, so that an error of the loop is not shown as a consequence of the first one.
+        result = fn(replace(problem, batched=False), chunk, support)
+        self.execution = "serial"
+        self._chosen.clear()
+        warnings.warn(reason, stacklevel=2)
+        return result
+
+
+@contextlib.contextmanager
+def _advised() -> Iterator[None]:
+    """A context in which the error of a derivative that PyTorch lacks says what it means here."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not re.search("derivative for .* is not implemented", str(error)):
+            raise
+        raise RuntimeError(
+            f"{first_line(error).rstrip('.')}. An exact meta-gradient takes second derivatives: use another "
+            "operation in the model, or a first-order method, such as il.fomaml or meta_gradient=il.first_order()"
+        ) from error
+
+
+def _why_not_batched(problem: Problem, error: Exception) -> str:
+    """What to say where tasks cannot be run together: what it was, what happens instead, what can be done."""
+    layer, line = problem.model.layer_of(error), own_line(error)
+    said = first_sentence(error).removeprefix("vmap: ") + ("" if line is None or layer is None else f" ({line})")
+    return (
+        f"tasks run one by one: torch.func.vmap cannot batch {layer or 'this model or its loss'}: {said}. "
+        "The results are the same, but take longer. To run tasks together, write that part with operations that vmap "
+        "knows (docs/models.md has examples); execution='serial' runs one by one without this warning"
+    )
+
+
+def _sizes(adaptation: Adaptation, episode: Episode) -> tuple[int, ...]:
+    """What a plan is made for."""
+    return (adaptation.steps, adaptation.batch_size or 0, *episode.support_x.shape, episode.query_x.shape[1])
+
+
+def meta_params_of(
+    model_params: Mapping[str, Tensor], method: Method, given: Mapping[str, Tensor] | None = None
+) -> Params:
+    """The meta-parameters: the model's own, then what the method learns, under ``method.``.
+
+    A rule learns something about the parameters that are adapted, in meta-training or on new tasks, and no others.
+
+    Args:
+        model_params: the model's trainable parameters.
+        method: the method.
+        given: all of them, if they are known; else they are as before training.
+
+    Raises:
+        ValueError: a name is unknown or absent, or the patterns of what is adapted do not fit the model.
+    """
+    adapted = {name for each in (method.adaptation, method.test) for name in partition(model_params, each.adapt)[0]}
+    learned = method.adaptation.rule.learned({name: p for name, p in model_params.items() if name in adapted})
+    initial = {**model_params, **{METHOD_PREFIX + name: tensor for name, tensor in learned.items()}}
+    if given is None:
+        return initial
+    if given.keys() != initial.keys():
+        unknown, absent = sorted(given.keys() - initial.keys()), sorted(initial.keys() - given.keys())
+        raise ValueError(
+            f"meta_params must hold {', '.join(initial)}; unknown: {unknown or 'none'}, absent: {absent or 'none'}"
+        )
+    return dict(given)
+
+
+def meta_gradient(
+    net: nn.Module,
+    method: Method,
+    episode: Episode,
+    loss_fn: LossFn = F.cross_entropy,
+    *,
+    meta_params: Mapping[str, Tensor] | None = None,
+    norm: Norm = "transductive",
+    execution: Execution = "auto",
+    unused: Literal["error", "ignore"] = "error",
+    rule_state: RuleState | None = None,
+    generator: torch.Generator | None = None,
+) -> tuple[Params, Info]:
+    """The meta-gradient of a method on an episode, for any training loop of your own.
+
+    Args:
+        net: any ``nn.Module``; it is never changed.
+        method: for example :func:`innerloop.maml`.
+        episode: the tasks.
+        loss_fn: ``(outputs, targets) -> scalar`` of one task.
+        meta_params: values to use instead of the module's own, by name.
+        norm: the normalisation mode, see :mod:`innerloop.inner.model`.
+        execution: how tasks are run: ``auto``, ``serial``, ``batched``, or a number of tasks at a time.
+        unused: ``error`` names a parameter that the loss does not use, ``ignore`` gives it a gradient of zero.
+        rule_state: the inner rule's state carried over, from an earlier ``info.rule_state``.
+        generator: the source of randomness of inner mini-batches; torch's global one by default.
+
+    Returns:
+        The mean over tasks of the gradient, by name (the module's own parameter names, then what the method
+        learns under ``method.``), and what was observed.
+
+    Raises:
+        ValueError: an option is unknown, a name in ``meta_params`` is, or the loss is not a scalar or does not use a
+            parameter.
+
+    Example:
+        >>> import torch, innerloop as il
+        >>> net, x, y = torch.nn.Linear(1, 1), torch.randn(2, 5, 1), torch.randn(2, 5, 1)
+        >>> episode = il.Episode(x, y, x, y)
+        >>> grads, info = il.meta_gradient(net, il.maml(0.01), episode, torch.nn.functional.mse_loss)
+        >>> sorted(grads), info.loss.shape
+        (['bias', 'weight'], torch.Size([2]))
+    """
+    engine = Engine(net, loss_fn, norm=norm, execution=execution, unused=unused)
+    return engine.meta_gradient(method, episode, meta_params, rule_state=rule_state, generator=generator)
+
+
+def adapt(
+    net: nn.Module,
+    method: Method,
+    x_support: Tensor,
+    y_support: Tensor,
+    loss_fn: LossFn = F.cross_entropy,
+    *,
+    meta_params: Mapping[str, Tensor] | None = None,
+    norm: Norm = "transductive",
+    statistics: Mapping[str, Tensor] | None = None,
+    unused: Literal["error", "ignore"] = "error",
+    rule_state: RuleState | None = None,
+    generator: torch.Generator | None = None,
+) -> Params:
+    """Adapt to one task as the method does on new tasks, and return the adapted parameters.
+
+    Dropout and the like are off, as when testing.
+
+    Args:
+        net: any ``nn.Module``; it is never changed.
+        method: its ``test`` adaptation is used.
+        x_support: ``[S, ...]``.
+        y_support: ``[S, ...]``.
+        loss_fn: ``(outputs, targets) -> scalar``.
+        meta_params: values to start from instead of the module's own, by name.
+        norm: as for :func:`meta_gradient`; while adapting, the first two modes are the same.
+        statistics: those of the ``per_step`` mode, see :func:`innerloop.evaluation.norm_statistics.statistics_by_step`.
+        unused: as for :func:`meta_gradient`.
+        rule_state: as for :func:`meta_gradient`.
+        generator: as for :func:`meta_gradient`.
+
+    Returns:
+        Every trainable parameter by name, with no graph, for ``torch.func.functional_call(net, params, x)``.
+
+    Raises:
+        ValueError: as for :func:`meta_gradient`.
+
+    Example:
+        >>> import torch, innerloop as il
+        >>> net = torch.nn.Linear(1, 1)
+        >>> params = il.adapt(net, il.maml(0.01), torch.ones(3, 1), torch.ones(3, 1), torch.nn.functional.mse_loss)
+        >>> torch.func.functional_call(net, params, torch.ones(2, 1)).shape
+        torch.Size([2, 1])
+    """
+    engine = Engine(net, loss_fn, norm=norm, execution="serial", unused=unused, training=False, statistics=statistics)
+    meta_params = meta_params_of(engine.model.initial, method, meta_params)
+    adaptation = method.test
+    x, y = x_support[None], y_support[None]
+    support = Support(x, y, draw_batches(adaptation, 1, x.shape[1], generator, x.device), rule_state)
+    problem = Problem(engine.model, loss_fn, batched=False, unused=unused)
+    for iterate in unroll(problem, adaptation, meta_params, support, Track.NOTHING):
+        last = iterate
+    return {
+        **map_params(Tensor.detach, last.fixed),
+        **{name: t[0].detach() for name, t in last.adapted.items()},
+    }
+
+
+def _joined(infos: list[Info]) -> Info:
+    """What was observed on consecutive chunks, as one."""
+    tasks = [info.support_losses.shape[0] for info in infos]
+    state = None
+    if infos[0].rule_state is not None:
+        states = [info.rule_state for info in infos]
+        state = map_nested(
+            lambda *parts: sum(n * part for n, part in zip(tasks, parts, strict=True)) / sum(tasks), *states
+        )
+    return Info(
+        loss=_concatenated([info.loss for info in infos]),
+        support_losses=torch.cat([info.support_losses for info in infos]),
+        query_accuracy=_concatenated([info.query_accuracy for info in infos]),
+        rule_state=state,
+    )
+
+
+def _concatenated(parts: list[Tensor | None]) -> Tensor | None:
+    present = [part for part in parts if part is not None]
+    return torch.cat(present) if present else None

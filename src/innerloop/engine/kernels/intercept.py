@@ -1,0 +1,294 @@
+"""Inside ``with taskwise():``, the layers of an unmodified module do under ``vmap`` what PyTorch's own do badly or not.
+
+Convolution, batch norm, max-pooling and linear layers with weights or statistics for each task batch badly in PyTorch,
+attention with them; recurrent layers not at all, and the padding of embeddings wrongly. They are recognised at the
+functions that layers call. On a CPU the first three run as compiled kernels, where these can do them. Linear layers and
+attention, on any device, run as products of stacks of matrices; the others are written out in other operations.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
+from torch.overrides import TorchFunctionMode
+
+from innerloop.engine.kernels import tasks
+from innerloop.engine.kernels.attention import multi_head_attention
+from innerloop.engine.kernels.convolution import Window, convolve
+from innerloop.engine.kernels.deferred import Deferred, Unwritten
+from innerloop.engine.kernels.library import SUFFIX, kernels
+from innerloop.engine.kernels.linear import Weights, linear
+from innerloop.engine.kernels.normalisation import Norm, batch_norm, started
+from innerloop.engine.kernels.pooled import joinable, max_pooled
+from innerloop.engine.kernels.pooling import max_pool
+from innerloop.engine.kernels.recurrent import Cell, gru_cell, lstm_cell, plain_cell, recurrent
+
+__all__ = ["taskwise"]
+
+
+def taskwise(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """The context; no kernels are used on a device that has none, nor while a graph is traced."""
+    fits = tasks.available() and not torch.is_autocast_enabled(device.type)
+    compiled = fits and device.type == "cpu" and get_proxy_mode() is None
+    return _Mode(use_products=fits, use_kernels=compiled and kernels() is not None)
+
+
+Replacement = Callable[..., Any]
+"""Given the mode and a call's arguments, its result; None where the call is to go on as it is."""
+
+
+class _Mode(TorchFunctionMode):
+    """Replaces calls, in one thread, while it is entered."""
+
+    def __init__(self, *, use_products: bool, use_kernels: bool) -> None:
+        super().__init__()
+        self.use_products = use_products
+        self.use_kernels = use_kernels
+        self._weights: dict[tuple[object, ...], tuple[Tensor, Weights]] = {}
+        self._deferred = Deferred()
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        replace = _REWRITTEN.get(func)
+        if replace is None and self.use_products and func in _PRODUCTS and tasks.mapped():
+            replace = _PRODUCTS[func]
+        if replace is None and self.use_kernels and func in _KERNELS and tasks.mapped():
+            replace = _KERNELS[func]
+        self._deferred.disarm()
+        try:
+            if replace not in _JOINING:
+                self._deferred.settle()
+            if replace is not None:
+                result = replace(self, *args, **(kwargs or {}))
+                if result is not None:
+                    return result
+                self._deferred.settle()
+            return func(*args, **(kwargs or {}))
+        finally:
+            self._deferred.arm()
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        self._deferred.disarm()
+        self._deferred.settle()
+
+    def linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:
+        given = (input, weight) if bias is None else (input, weight, bias)
+        same = len({(t.dtype, t.device) for t in given}) == 1 and input.is_floating_point()
+        if not (same and weight.ndim == 2 and input.ndim and input.shape[-1] == weight.shape[1] and input.numel()):
+            return None
+        if bias is not None and bias.shape != weight.shape[:1]:
+            return None
+        with tasks.outside():
+            stack, (x, w, b) = tasks.stacked(input, shared=(weight, bias))
+            y = linear(x, self._weights_of(weight, w, stack), b)
+        return stack.unstacked(y)
+
+    def _weights_of(self, mapped: Tensor, stacked: Tensor, stack: tasks.Stack) -> Weights:
+        """The weights of a linear layer, the same each time that it is called within a forward pass."""
+        if not (stacked.requires_grad and torch.is_grad_enabled()):
+            return Weights(stacked)
+        key = (id(mapped), stack)
+        if key not in self._weights:
+            self._weights[key] = mapped, Weights(stacked)  # whose identity is the key, kept alive
+        return self._weights[key][1]
+
+    def _linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """The same within another replacement, of which this mode sees nothing."""
+        found = self.linear(input, weight, bias) if self.use_products and tasks.mapped() else None
+        return F.linear(input, weight, bias) if found is None else found
+
+    def attention(self, *arguments: Any, **options: Any) -> tuple[Tensor, Tensor | None] | None:
+        return multi_head_attention(self._linear, *arguments, **options)
+
+    def convolution(
+        self,
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+    ) -> Tensor | None:
+        if not (_usable(input, weight) and input.ndim == weight.ndim == 4) or groups != 1 or isinstance(padding, str):
+            return None
+        window = Window(*(_pair(value) for value in (weight.shape[2:], stride, padding, dilation)))
+        if input.shape[1] != weight.shape[1] or min(window.output(input.shape[2:])) < 1 or not len(input):
+            return None  # PyTorch words the error
+        with tasks.outside():
+            stack, (x, w, b) = tasks.stacked(input, shared=(weight, bias))
+            y = convolve(x, w, window)
+            if b is not None:
+                y = y + b[..., None, :, None, None]
+        return stack.unstacked(y)
+
+    def normalisation(
+        self,
+        input: Tensor,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+        training: bool = False,
+        momentum: float = 0.1,
+        eps: float = 1e-5,
+    ) -> Tensor | None:
+        if not training or running_mean is not None or not _usable(input, weight, bias) or input.ndim < 2:
+            return None
+        if input.numel() <= input.shape[1]:
+            return None  # a single value for each channel: PyTorch words the error
+        with tasks.outside():
+            stack, (x, scale, shift) = tasks.stacked(input, shared=(weight, bias))
+            norm = started(x, scale, shift, eps, input.ndim - 2)
+        return self._normalised(stack, norm, relu=False)
+
+    def relu(self, input: Tensor, inplace: bool = False) -> Tensor | None:
+        """Of what batch norm just gave: the two as one."""
+        found = self._deferred.find(input)
+        if inplace or found is None:
+            return None
+        stack, norm, after_relu = found
+        return None if after_relu else self._normalised(stack, norm, relu=True)
+
+    def _normalised(self, stack: tasks.Stack, norm: Norm, *, relu: bool) -> Tensor:
+        with tasks.outside():
+            value, write = batch_norm(norm, relu=relu)
+        output: Tensor = stack.unstacked(value)
+        self._deferred.add(Unwritten(output, value, write, (stack, norm, relu)))
+        return output
+
+    def group_normalisation(self, input: Tensor, *rest: Any, **options: Any) -> Tensor:
+        """PyTorch's own, which under ``vmap`` takes only images that are contiguous."""
+        return F.group_norm(input.contiguous(), *rest, **options)
+
+    def pooling(
+        self,
+        input: Tensor,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        dilation: Any = 1,
+        ceil_mode: bool = False,
+        return_indices: bool = False,
+    ) -> Tensor | None:
+        if not _usable(input) or input.ndim != 4 or ceil_mode or return_indices:
+            return None
+        stride = kernel_size if stride is None or (isinstance(stride, list | tuple) and not stride) else stride
+        window = Window(*(_pair(value) for value in (kernel_size, stride, padding, dilation)))
+        sizes = (*window.output(input.shape[2:]), 255 // (window.kernel[0] * window.kernel[1]), len(input))
+        if min(sizes) < 1 or any(2 * p > k for p, k in zip(window.padding, window.kernel, strict=True)):
+            return None
+        if found := self._deferred.find(input):
+            stack, norm, after_relu = found
+            if after_relu and joinable(window):
+                with tasks.outside():
+                    y = max_pooled(norm, window)
+                return stack.unstacked(y)
+        self._deferred.settle()
+        with tasks.outside():
+            stack, (x,) = tasks.stacked(input)
+            y = max_pool(x, window)
+        return stack.unstacked(y)
+
+    def embedding(
+        self,
+        input: Tensor,
+        weight: Tensor,
+        padding_idx: int | None = None,
+        *rest: Any,
+        **options: Any,
+    ) -> Tensor | None:
+        """PyTorch's own, but that the padding's row has no gradient, which PyTorch forgets under ``vmap``."""
+        if padding_idx is None:
+            return None
+        found = F.embedding(input, weight, None, *rest, **options)
+        return torch.where((input == padding_idx % len(weight))[..., None], found.detach(), found)
+
+    def adaptive_pooling(self, input: Tensor, output_size: Any) -> Tensor | None:
+        """The mean of each channel; PyTorch sets strides in place, which ``vmap`` does task by task."""
+        if output_size not in (1, (1, 1), [1, 1]) or input.ndim < 3:
+            return None
+        return input.mean((-2, -1), keepdim=True)
+
+
+def _written_out(cell: Cell) -> Replacement:
+    """A recurrent layer as operations that can be mapped."""
+
+    def replaced(mode: _Mode, input: Tensor, first: Any, weights: Any, *options: Any) -> tuple[Tensor, ...] | None:
+        if not isinstance(options[0], bool):
+            return None  # packed sequences, of several lengths
+        states = (first,) if isinstance(first, Tensor) else tuple(first)
+        outputs, ends = recurrent(cell, input, states, weights, *options, linear=mode._linear)
+        return outputs, *ends
+
+    return replaced
+
+
+def _step_written_out(cell: Cell) -> Replacement:
+    """One step of a recurrent layer likewise: ``nn.LSTMCell`` and its like."""
+
+    def replaced(
+        mode: _Mode,
+        input: Tensor,
+        first: Any,
+        w_input: Tensor,
+        w_hidden: Tensor,
+        b_input: Tensor | None = None,
+        b_hidden: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, ...]:
+        state = (first,) if isinstance(first, Tensor) else tuple(first)
+        state = cell(mode._linear(input, w_input, b_input), mode._linear(state[0], w_hidden, b_hidden), state)
+        return state if len(state) > 1 else state[0]
+
+    return replaced
+
+
+_REWRITTEN: dict[Callable[..., Any], Replacement] = {
+    F.embedding: _Mode.embedding,
+    torch.lstm: _written_out(lstm_cell),
+    torch.gru: _written_out(gru_cell),
+    torch.rnn_tanh: _written_out(plain_cell(torch.tanh)),
+    torch.rnn_relu: _written_out(plain_cell(torch.relu)),
+    torch.lstm_cell: _step_written_out(lstm_cell),
+    torch.gru_cell: _step_written_out(gru_cell),
+    torch.rnn_tanh_cell: _step_written_out(plain_cell(torch.tanh)),
+    torch.rnn_relu_cell: _step_written_out(plain_cell(torch.relu)),
+    F.adaptive_avg_pool2d: _Mode.adaptive_pooling,
+}
+
+_PRODUCTS: dict[Callable[..., Any], Replacement] = {
+    F.linear: _Mode.linear,
+    F.multi_head_attention_forward: _Mode.attention,
+}
+
+_KERNELS: dict[Callable[..., Any], Replacement] = {
+    torch.conv2d: _Mode.convolution,
+    F.batch_norm: _Mode.normalisation,
+    F.group_norm: _Mode.group_normalisation,
+    F.relu: _Mode.relu,
+    torch.relu: _Mode.relu,
+    Tensor.relu: _Mode.relu,
+    F.max_pool2d: _Mode.pooling,
+    torch.max_pool2d: _Mode.pooling,
+}
+
+_JOINING = (_Mode.relu, _Mode.pooling)
+"""What may be computed together with what came before, and so settles by itself."""
+
+
+def _usable(*tensors: Tensor | None) -> bool:
+    """Whether the kernels can take these: on the CPU, and of one type that they know."""
+    dtypes = {tensor.dtype for tensor in tensors if tensor is not None}
+    return len(dtypes) == 1 and dtypes <= SUFFIX.keys() and all(t is None or t.is_cpu for t in tensors)
+
+
+def _pair(value: int | Sequence[int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[-1])

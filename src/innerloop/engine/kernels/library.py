@@ -1,0 +1,232 @@
+"""The compiled kernels: built once with the machine's own C compiler, kept in the user's cache folder.
+
+They are an optimisation. Without a compiler, or with ``INNERLOOP_KERNELS=off`` in the environment, everything runs
+on PyTorch alone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from innerloop.engine.messages import first_line
+from innerloop.folders import switched_off, user_cache
+
+__all__ = ["Geometry", "KernelError", "Place", "call", "kernels", "missing", "place", "watching"]
+
+SOURCE = Path(__file__).resolve().parent / "csrc" / "kernels.c"
+SWITCH = "INNERLOOP_KERNELS"
+COMMON = ["-O3", "-std=gnu11", "-fno-math-errno", "-ffp-contract=fast", "-shared", "-fPIC"]
+TUNED: tuple[list[str], ...] = (["-march=native"], ["-mcpu=native"], [])
+"""Ways to ask for this machine's instructions, the first that the compiler takes."""
+
+SUFFIX = {torch.float32: "float", torch.float64: "double"}
+
+
+class KernelError(RuntimeError):
+    """A kernel could not get the memory it needs."""
+
+
+class Geometry(ctypes.Structure):
+    """The sizes of a convolution or pooling over tasks; the C code's ``Convolution``."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_int64)
+        for name in (
+            *("tasks", "images", "height", "width", "channels_in", "channels_out"),
+            *("kernel_h", "kernel_w", "stride_h", "stride_w", "pad_h", "pad_w", "dilation_h", "dilation_w"),
+            *("out_height", "out_width", "shared_weights"),
+        )
+    )
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a kernel is to write to, without holding the tensor.
+
+    Attributes:
+        address: of the first element.
+        ref: what the watcher knows the tensor by; None if nobody watches.
+    """
+
+    address: int
+    ref: Any = None
+
+
+class Watcher(Protocol):
+    """Is told of the kernels that are called in its thread, which no dispatcher of PyTorch sees."""
+
+    def kernel(
+        self, name: str, function: Callable[..., Any], arguments: Sequence[Any], results: Sequence[bool]
+    ) -> None:
+        """A kernel was called; ``results`` says which of the arguments it writes to."""
+
+    def place(self, tensor: Tensor) -> Place:
+        """Where a kernel is to write to later on."""
+
+
+class _Watched(threading.local):
+    watcher: Watcher | None = None
+
+
+_watched = _Watched()
+
+
+@contextmanager
+def watching(watcher: Watcher) -> Iterator[None]:
+    """Within it, the watcher is told of this thread's kernels."""
+    before, _watched.watcher = _watched.watcher, watcher
+    try:
+        yield
+    finally:
+        _watched.watcher = before
+
+
+def place(tensor: Tensor) -> Place:
+    """Where a kernel is to write to, if whether anybody else holds the tensor is to be told from outside."""
+    return Place(tensor.data_ptr()) if _watched.watcher is None else _watched.watcher.place(tensor)
+
+
+def call(name: str, dtype: torch.dtype, *arguments: Geometry | Tensor | Place | int | float | None) -> None:
+    """Call a kernel; tensors are passed by address and must be contiguous in the kernel's layout.
+
+    Raises:
+        KernelError: there was not enough memory.
+    """
+    function = _functions[name, dtype]
+    failed = function(
+        *[a.data_ptr() if isinstance(a, Tensor) else a.address if isinstance(a, Place) else a for a in arguments]
+    )
+    if failed:
+        raise KernelError(f"{name}: not enough memory; use a smaller meta-batch or a smaller number for execution=")
+    if _watched.watcher is not None:
+        _watched.watcher.kernel(name, function, arguments, [kind is _RESULT for kind in _SIGNATURES[name][1]])
+
+
+class _RESULT(ctypes.c_void_p):
+    """The address of what a kernel writes."""
+
+
+_SIZES, _POINTER, _NUMBER = ctypes.POINTER(Geometry), ctypes.c_void_p, ctypes.c_int64
+_SIGNATURES: dict[str, tuple[type[ctypes.c_int] | None, list[Any]]] = {
+    "convolve": (ctypes.c_int, [_SIZES] + [_POINTER] * 2 + [_RESULT]),
+    "weight_gradient": (ctypes.c_int, [_SIZES] + [_POINTER] * 2 + [_RESULT]),
+    "input_gradient": (ctypes.c_int, [_SIZES] + [_POINTER] * 2 + [_RESULT]),
+    "normalise": (None, [_NUMBER] * 4 + [ctypes.c_int, ctypes.c_double] + [_POINTER] * 3 + [_RESULT] * 3),
+    "normalise_back": (None, [_NUMBER] * 4 + [ctypes.c_int] + [_POINTER] * 6 + [_RESULT] * 3),
+    "normalise_twice": (None, [_NUMBER] * 4 + [ctypes.c_int] + [_POINTER] * 9 + [_RESULT] * 3),
+    "normalise_pool": (None, [_SIZES, _NUMBER, ctypes.c_double] + [_POINTER] * 3 + [_RESULT] * 5),
+    "normalise_pool_back": (None, [_SIZES, _NUMBER] + [_POINTER] * 8 + [_RESULT] * 3),
+    "normalise_pool_twice": (None, [_SIZES, _NUMBER] + [_POINTER] * 11 + [_RESULT] * 3),
+    "pool": (None, [_SIZES] + [_POINTER] + [_RESULT] * 2),
+    "pool_linear": (None, [_SIZES, ctypes.c_int, _POINTER] + [_RESULT] * 2),
+}
+_functions: dict[tuple[str, torch.dtype], Callable[..., int | None]] = {}
+
+
+def missing() -> str | None:
+    """Why there are no kernels; None if there are."""
+    return None if kernels() is not None else _reason()
+
+
+@functools.cache
+def kernels() -> ctypes.CDLL | None:
+    """The library, built if need be; None where there is none, and the first such call says why in a warning."""
+    if switched_off(SWITCH):
+        return None
+    try:
+        library = ctypes.CDLL(str(_built()))
+    except (OSError, subprocess.SubprocessError) as error:
+        _failure.append(first_line(error))
+        warnings.warn(
+            f"convolutions run on PyTorch alone, which is slower on CPU: {_failure[0]} "
+            f"(a C compiler, gcc or clang, is all it takes; {SWITCH}=off silences this)",
+            stacklevel=2,
+        )
+        return None
+    _keep_memory()
+    for name, (result, arguments) in _SIGNATURES.items():
+        for dtype, suffix in SUFFIX.items():
+            function = getattr(library, f"{name}_{suffix}")
+            function.restype, function.argtypes = result, arguments
+            _functions[name, dtype] = function
+    return library
+
+
+def _keep_memory() -> None:
+    """Have the C library keep what tensors free for the next ones.
+
+    Returning it and asking again costs a page fault for every 4 KiB, a fifth of the time of a small model's step.
+    Threads share one arena, since those of glibc's threads give large blocks back whatever the thresholds say.
+    """
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        mallopt(_MMAP_THRESHOLD, 1 << 28)
+        mallopt(_TRIM_THRESHOLD, 1 << 30)
+        mallopt(_ARENA_MAX, 1)
+
+
+_MMAP_THRESHOLD, _TRIM_THRESHOLD, _ARENA_MAX = -3, -1, -8  # glibc's malloc.h
+
+_failure: list[str] = []
+
+
+def _reason() -> str:
+    return _failure[0] if _failure else f"{SWITCH} is {os.environ.get(SWITCH)!r}"
+
+
+def _built() -> Path:
+    """The library's path; its name depends on all that its content depends on."""
+    compiler = _compiler()
+    key = hashlib.sha256()
+    sources = (path.read_bytes() for path in sorted(SOURCE.parent.glob("*.[ch]")))
+    for part in (*sources, compiler.encode(), " ".join(COMMON).encode(), _processor()):
+        key.update(part)
+    folder = user_cache() / "kernels"
+    path = folder / f"{key.hexdigest()[:24]}.so"
+    if path.exists():
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        target = Path(scratch) / path.name
+        for tuned in TUNED:
+            command = [compiler, *COMMON, *tuned, "-o", str(target), str(SOURCE), "-lm"]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+            if done.returncode == 0:
+                break
+        else:
+            raise OSError(f"{compiler} could not compile {SOURCE.name}: {first_line(done.stderr)}")
+        target.replace(path)  # atomic, so that two processes may do this at once
+    return path
+
+
+def _compiler() -> str:
+    names = [os.environ["CC"]] if os.environ.get("CC") else ["cc", "gcc", "clang"]
+    for name in names:
+        if found := shutil.which(name):
+            return found
+    raise OSError(f"no C compiler found (looked for {', '.join(names)})")
+
+
+def _processor() -> bytes:
+    """What tells machines that share a home folder apart."""
+    try:
+        lines = Path("/proc/cpuinfo").read_bytes().splitlines()
+    except OSError:
+        return repr(platform.uname()).encode()
+    return b"\n".join(sorted({line for line in lines if line.startswith((b"model", b"flags", b"Features", b"CPU"))}))

@@ -1,0 +1,128 @@
+"""How many tasks of a meta-batch run together, and on how many threads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+from weakref import WeakKeyDictionary
+
+from innerloop.engine.threads import cores
+from innerloop.episode import Episode
+from innerloop.inner.adaptation import Adaptation
+from innerloop.inner.model import StatelessModel
+from innerloop.inner.selection import partition
+
+__all__ = ["Execution", "Plan", "candidates", "checked", "planned"]
+
+Execution = Literal["auto", "serial", "batched"] | int
+"""How the tasks of a meta-batch are run: one by one, all together, or so many at a time; ``auto`` decides by itself.
+
+``auto`` keeps the tasks that run together few enough for the cache of a CPU and for its memory, uses one thread for
+each such chunk, and runs tasks one by one where the model cannot be batched.
+:meth:`innerloop.engine.engine.Engine.calibrate` chooses by timing.
+"""
+
+CACHE_ELEMENTS = 250_000
+"""Input elements of a chunk on CPU.
+
+From twice to half as many tasks take as long, within a twentieth, and need memory in proportion (docs/performance.md).
+"""
+
+WEIGHT_ELEMENTS = 8_000_000
+"""Adapted weights of all iterates of a chunk on CPU: beyond, memory costs more than chunks do.
+
+It is above what fits in a cache, since products with weights that all tasks share, as in the first step, are the faster
+the more tasks there are.
+"""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the tasks of a meta-batch are run.
+
+    Attributes:
+        tasks: tasks that run together.
+        batched: whether ``torch.func.vmap`` runs them, or a loop.
+        threads: chunks that run side by side on CPU, each on one thread.
+
+    Example:
+        >>> str(Plan(8, threads=2))
+        '8 tasks together, on 2 threads'
+    """
+
+    tasks: int
+    batched: bool = True
+    threads: int = 1
+
+    def __str__(self) -> str:
+        how = ("1 task" if self.tasks == 1 else f"{self.tasks} tasks together") if self.batched else "tasks one by one"
+        return how + ("" if self.threads == 1 else f", on {self.threads} threads")
+
+    @property
+    def execution(self) -> Execution:
+        """What to ask for to get this plan again, on as many threads."""
+        return self.tasks if self.batched else "serial"
+
+
+def checked(execution: Execution) -> Execution:
+    """The same, if it is a way to run tasks.
+
+    Raises:
+        ValueError: it is not.
+    """
+    names = [name for choice in get_args(Execution) for name in get_args(choice)]
+    good = execution >= 1 if isinstance(execution, int) else execution in names
+    if isinstance(execution, bool) or not good:
+        raise ValueError(
+            f"execution is {execution!r}; choose 'auto', 'serial', 'batched' or a positive number of tasks"
+        )
+    return execution
+
+
+def planned(execution: Execution, model: StatelessModel, adaptation: Adaptation, episode: Episode) -> Plan:
+    """The plan for an episode; it depends on sizes and the number of threads only, so that it repeats."""
+    threads = cores() if episode.support_x.is_cpu else 1
+    if execution == "serial":
+        return Plan(1, batched=False, threads=threads)
+    if execution == "batched":
+        return Plan(episode.tasks)
+    if isinstance(execution, int):
+        return Plan(execution, threads=threads)
+    if not episode.support_x.is_cpu:
+        return Plan(episode.tasks)
+    support, queries = episode.support_x.shape[1], episode.query_x.shape[1]
+    if model.norm == "inductive" and model.mixes_examples:
+        queries *= support + 1
+    examples = min(support, adaptation.batch_size or support) + queries
+    elements = examples * max(1, episode.support_x[0, 0].numel())
+    if not episode.support_x.is_floating_point():  # indices, of words
+        elements *= model.embedding_width
+    weights = _adapted(model, adaptation.adapt) * (adaptation.steps + 1)
+    rounds = max(1, round(episode.tasks * max(elements / CACHE_ELEMENTS, weights / WEIGHT_ELEMENTS) / threads))
+    return Plan(-(-episode.tasks // (rounds * threads)), threads=threads)
+
+
+def candidates(execution: Execution, model: StatelessModel, adaptation: Adaptation, episode: Episode) -> list[Plan]:
+    """The plans worth timing, the one that :func:`planned` takes first."""
+    first = planned(execution, model, adaptation, episode)
+    if execution != "auto":
+        return [first]
+    if not episode.support_x.is_cpu:
+        return [first, Plan(-(-episode.tasks // 2)), Plan(-(-episode.tasks // 4))]
+    share = -(-episode.tasks // first.threads)
+    sizes = {max(1, min(share, size)) for size in (share, first.tasks // 4, first.tasks // 2, 2 * first.tasks)} - {
+        first.tasks
+    }
+    others = [Plan(size, threads=first.threads) for size in sorted(sizes)]
+    return [first, *others, Plan(1, batched=False, threads=first.threads)]
+
+
+def _adapted(model: StatelessModel, patterns: str) -> int:
+    """How many numbers the parameters hold that the inner loop adapts."""
+    known = _counts.setdefault(model, {})
+    if patterns not in known:
+        known[patterns] = sum(t.numel() for t in partition(model.initial, patterns)[0].values())
+    return known[patterns]
+
+
+_counts: WeakKeyDictionary[StatelessModel, dict[str, int]] = WeakKeyDictionary()

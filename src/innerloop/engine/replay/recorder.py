@@ -1,0 +1,298 @@
+"""What a computation does, written down: each operation of PyTorch and each kernel, beneath autograd and ``vmap``."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from innerloop.engine.kernels import Place, watching
+
+__all__ = ["Entry", "Layout", "Recorder", "Ref", "RefusedError", "Shape", "Slot"]
+
+FORGET_EVERY = 4096
+"""Blocks after which those that are gone are forgotten."""
+
+
+class RefusedError(Exception):
+    """A computation cannot be written down, since what it does depends on values, or for what its tensors are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the elements of a tensor lie within a block of memory; all counts are of elements."""
+
+    offset: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> Layout:
+        """That of a tensor."""
+        return cls(int(tensor.storage_offset()), tuple(tensor.shape), tensor.stride(), tensor.dtype)
+
+
+class Ref(NamedTuple):
+    """A tensor of the computation: a block of memory, by its number, and where in it."""
+
+    block: int
+    layout: Layout
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """In place of a tensor among arguments: one of the blocks of an entry, by its place, and where in it."""
+
+    place: int
+    layout: Layout
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shape:
+    """What an entry does, with any blocks; the entries of a loop share theirs.
+
+    Attributes:
+        function: an operation of PyTorch, or a kernel, which is given addresses.
+        kernel: the kernel's name; None of an operation.
+        args: the positional arguments, with a :class:`Slot` for each tensor.
+        kwargs: the others.
+        outputs: the new tensors, by their position among the results, which is None if there is one result.
+        written: of each block, whether it is made or changed.
+    """
+
+    function: Callable[..., Any]
+    kernel: str | None
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    outputs: tuple[tuple[int | None, Slot], ...]
+    written: tuple[bool, ...]
+
+
+class Entry(NamedTuple):
+    """One step of a computation; first come the blocks among the arguments, then those of the outputs."""
+
+    shape: Shape
+    blocks: tuple[int, ...]
+
+
+class Recorder(TorchDispatchMode):
+    """Within it, what is computed in this thread is written down.
+
+    Blocks of memory are told apart by what PyTorch's tensors share, whatever tensors come and go. None is held, only
+    its identity, so that recording needs no more memory than computing.
+
+    Args:
+        inputs: the tensors that the computation is a function of, each with memory of its own.
+
+    Attributes:
+        entries: the steps so far.
+        inputs: the inputs; their blocks have the first numbers.
+        constants: by the number of their block, tensors that were there before and are no inputs.
+        bases: for each block, the layout of its first tensor.
+    """
+
+    def __init__(self, inputs: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.entries: list[Entry] = []
+        self.constants: dict[int, Tensor] = {}
+        self.bases: list[Layout] = []
+        self._blocks: dict[int, tuple[StorageWeakRef, int]] = {}
+        self._layouts: dict[Layout, Layout] = {}
+        self._shapes: dict[Any, Shape] = {}
+        self._refused: str | None = None
+        self.inputs = [self._new(tensor) for tensor in inputs]
+        self._watching = watching(self)
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # PyTorch would import its compiler, which takes seconds, to tell it to leave this class alone
+
+    def __enter__(self) -> Recorder:
+        self._watching.__enter__()
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._watching.__exit__(*error)
+
+    def outputs(self, tensors: Iterable[Tensor]) -> list[Ref]:
+        """The results, when the computation is done.
+
+        Raises:
+            RefusedError: it could not be written down.
+        """
+        refs = [self._ref(tensor) for tensor in tensors]
+        given = {ref.block for ref in self.inputs} | self.constants.keys()
+        if any(
+            to and b in given for shape, blocks in self.entries for b, to in zip(blocks, shape.written, strict=True)
+        ):
+            self._refuse("it changes what it is given in place")
+        if self._refused is not None:
+            raise RefusedError(self._refused)
+        return refs
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if self._refused is not None:
+            return func(*args, **kwargs)
+        if (not _REFUSED_TAGS.isdisjoint(func.tags) or func in _REFUSED) and not _by_number(func, args):
+            self._refuse(f"{func} depends on values or random numbers, or changes what a tensor is")
+        if func is torch.ops.aten.lift_fresh.default:  # a constant, in memory that PyTorch did not ask for just now
+            self._constant(args[0])
+        blocks: list[int] = []
+        args_of = self._noted(args, blocks)
+        kwargs_of = {key: self._noted(value, blocks) for key, value in kwargs.items()}
+        result = func(*args, **kwargs)
+        self._note(func, args_of, kwargs_of, blocks, result)
+        return result
+
+    def kernel(
+        self, name: str, function: Callable[..., Any], arguments: Sequence[Any], results: Sequence[bool]
+    ) -> None:
+        """A kernel was called; ``results`` says which of the arguments it writes to."""
+        if self._refused is not None:
+            return
+        blocks: list[int] = []
+        args = self._noted(tuple(arguments), blocks)
+        written = tuple(to for arg, to in zip(args, results, strict=True) if isinstance(arg, Slot))
+        self._add(Shape(function, name, args, {}, (), written), blocks)
+
+    def place(self, tensor: Tensor) -> Place:
+        """Where a kernel is to write to later on."""
+        return Place(tensor.data_ptr(), None if self._refused else self._ref(tensor))
+
+    def _noted(self, value: Any, blocks: list[int]) -> Any:
+        """Arguments with slots in place of tensors, whose blocks are added to the list."""
+        if isinstance(value, Tensor | Place):
+            block, layout = self._ref(value) if isinstance(value, Tensor) else value.ref
+            blocks.append(block)
+            return Slot(len(blocks) - 1, layout)
+        return type(value)(self._noted(v, blocks) for v in value) if type(value) in (list, tuple) else value
+
+    def _note(self, func: Any, args: Any, kwargs: dict[str, Any], blocks: list[int], result: Any) -> None:
+        """An operation was called."""
+        results = result if isinstance(result, tuple | list) else [result]
+        if any(isinstance(tensor, Tensor) and not self._usual(tensor) for tensor in results):
+            return
+        if any(_argument(args, kwargs, *which) is None for which in _tensor_arguments(func)):
+            self._refuse(f"{func} is given a tensor that is none")  # as operations give to their own derivatives
+        new = [(i, t) for i, t in enumerate(results) if isinstance(t, Tensor) and self._known(t) is None]
+        changed = _changed(func, args, kwargs)
+        if not new and not changed:
+            return  # a view, or sizes
+        if func in _ALLOCATIONS:
+            base, device = Layout.of(results[0]), results[0].device
+            func, args, kwargs = torch.empty_strided, (base.size, base.stride), {"dtype": base.dtype, "device": device}
+            blocks = []
+        written = [place in changed for place in range(len(blocks))] + [True] * len(new)
+        outputs = []
+        for position, tensor in new:
+            block, layout = self._new(tensor)
+            outputs.append((position if results is result else None, Slot(len(blocks), layout)))
+            blocks.append(block)
+        self._add(Shape(func, None, args, kwargs, tuple(outputs), tuple(written)), blocks)
+
+    def _add(self, shape: Shape, blocks: list[int]) -> None:
+        function, kwargs = id(shape.function), tuple((name, _key(value)) for name, value in shape.kwargs.items())
+        key = (function, shape.kernel, _key(shape.args), kwargs, shape.outputs, shape.written)
+        self.entries.append(Entry(self._shapes.setdefault(key, shape), tuple(blocks)))
+
+    def _known(self, tensor: Tensor) -> int | None:
+        """The number of the block that a tensor lies in."""
+        found = self._blocks.get(tensor.untyped_storage()._cdata)
+        return None if found is None else found[1]
+
+    def _new(self, tensor: Tensor) -> Ref:
+        storage, number = tensor.untyped_storage(), len(self.bases)
+        if number % FORGET_EVERY == 0:
+            self._blocks = {key: block for key, block in self._blocks.items() if not block[0].expired()}
+        self._blocks[storage._cdata] = StorageWeakRef(storage), number
+        self.bases.append(self._layout(tensor))
+        return Ref(number, self.bases[-1])
+
+    def _constant(self, tensor: Tensor) -> Ref:
+        ref = self._new(tensor)
+        self.constants[ref.block] = tensor
+        return ref
+
+    def _ref(self, tensor: Tensor) -> Ref:
+        if not self._usual(tensor):
+            return Ref(-1, Layout(0, (), (), tensor.dtype))  # of no use, since all of it is refused
+        block = self._known(tensor)
+        return self._constant(tensor) if block is None else Ref(block, self._layout(tensor))
+
+    def _layout(self, tensor: Tensor) -> Layout:
+        layout = Layout.of(tensor)
+        return self._layouts.setdefault(layout, layout)
+
+    def _usual(self, tensor: Tensor) -> bool:
+        """Whether a tensor is no more than a part of a block of memory; refuses one that is."""
+        plain = type(tensor) in (Tensor, torch.nn.Parameter) and tensor.layout is torch.strided
+        if not plain or tensor.is_quantized or tensor.is_conj() or tensor.is_neg():
+            self._refuse(f"it has tensors of an unusual kind: {type(tensor).__name__}, {tensor.layout}, {tensor.dtype}")
+            return False
+        return True
+
+    def _refuse(self, reason: str) -> None:
+        self._refused = self._refused or reason
+
+
+def _changed(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> set[int]:
+    """The places of the blocks that an operation changes."""
+    values = [_argument(args, kwargs, *which) for which in _written_arguments(func)]
+    slots = [slot for value in values for slot in (value if isinstance(value, list | tuple) else [value])]
+    return {slot.place for slot in slots if isinstance(slot, Slot)}
+
+
+def _key(value: Any) -> Any:
+    """What tells arguments apart, numbers of different types and zeros of different signs among them."""
+    if isinstance(value, list | tuple):
+        return (type(value), *map(_key, value))
+    if isinstance(value, Slot | torch.dtype | torch.device | torch.memory_format | torch.layout):
+        return value
+    return (type(value), repr(value) if isinstance(value, bool | int | float | complex | str) else id(value))
+
+
+def _argument(args: Sequence[Any], kwargs: dict[str, Any], place: int, name: str) -> Any:
+    return args[place] if place < len(args) else kwargs.get(name)
+
+
+@functools.cache
+def _tensor_arguments(func: Any) -> list[tuple[int, str]]:
+    """The places and names of the arguments that must be tensors."""
+    arguments = enumerate(func._schema.arguments)
+    return [(place, a.name) for place, a in arguments if isinstance(a.type, torch.TensorType)]
+
+
+@functools.cache
+def _written_arguments(func: Any) -> list[tuple[int, str]]:
+    """The places and names of the arguments that an operation changes."""
+    arguments = enumerate(func._schema.arguments)
+    return [(place, a.name) for place, a in arguments if a.alias_info is not None and a.alias_info.is_write]
+
+
+def _by_number(func: Any, args: tuple[Any, ...]) -> bool:
+    """Whether this is an indexing by numbers, whose result has a known size, unlike one by a mask."""
+    return func is _aten.index.Tensor and all(i is None or i.dtype in (torch.int64, torch.int32) for i in args[1])
+
+
+_aten = torch.ops.aten
+_ALLOCATIONS = (
+    _aten.new_empty_strided.default,
+    _aten.empty_strided.default,
+    _aten.empty_like.default,
+    _aten.new_empty.default,
+    _aten.empty.memory_format,
+)
+_REFUSED = (_aten.resize_.default, _aten.set_.source_Storage_storage_offset, _aten.set_.source_Tensor)
+_REFUSED_TAGS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape, torch.Tag.nondeterministic_seeded}

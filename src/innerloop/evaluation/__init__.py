@@ -1,0 +1,1 @@
+"""Evaluation on new tasks, by the papers' protocols."""

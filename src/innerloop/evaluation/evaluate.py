@@ -1,0 +1,254 @@
+"""Evaluation on new tasks, by the papers' protocols."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from innerloop.engine.engine import Engine, meta_params_of
+from innerloop.engine.plans import Execution
+from innerloop.episode import Episode, EpisodeSampler, with_queries
+from innerloop.evaluation.calibration import Calibration
+from innerloop.inner.loop import Problem, Support, Track, unroll
+from innerloop.inner.model import Norm
+from innerloop.inner.objectives import LossFn, accuracies
+from innerloop.methods.base import Method
+from innerloop.randomness import Stream, generator_at
+from innerloop.rules.base import RuleState
+
+__all__ = ["Evaluation", "Member", "evaluate", "evaluate_together"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result of evaluating on new tasks.
+
+    Attributes:
+        loss: the query loss of each task after 0..K inner steps, ``[tasks, K + 1]``; where only the last step was
+            scored, ``[tasks, 1]``.
+        accuracy: the fraction of right query predictions, of the same shape; None for regression.
+        norm: the normalisation mode that the numbers hold for.
+        calibration: how well the class probabilities after the last step fit, of all queries; None for regression.
+        members: of how many learners the outputs were averaged; 1 unless this is an ensemble.
+    """
+
+    loss: Tensor
+    accuracy: Tensor | None
+    norm: Norm
+    calibration: Calibration | None = None
+    members: int = 1
+
+    @property
+    def scores(self) -> Tensor:
+        """What the evaluation is about: the accuracy, or in regression the loss; shaped as ``loss``."""
+        return self.loss if self.accuracy is None else self.accuracy
+
+    @property
+    def metric(self) -> str:
+        """``accuracy`` or ``loss``."""
+        return "loss" if self.accuracy is None else "accuracy"
+
+    @property
+    def mean(self) -> float:
+        """The mean score over tasks after the last inner step."""
+        return float(self.scores[:, -1].mean())
+
+    @property
+    def ci95(self) -> float:
+        """Half the width of its 95 % confidence interval over tasks, 1.96 standard errors."""
+        last = self.scores[:, -1]
+        return 1.96 * float(last.std()) / math.sqrt(len(last)) if len(last) > 1 else math.nan
+
+    @property
+    def per_step(self) -> list[float]:
+        """The mean score after each inner step that was scored."""
+        means: list[float] = self.scores.mean(0).tolist()
+        return means
+
+    def better_than(self, other: float | None) -> bool:
+        """Whether the mean beats an earlier one; None is beaten by anything."""
+        return other is None or (self.mean > other if self.accuracy is not None else self.mean < other)
+
+
+def evaluate(
+    net: nn.Module,
+    method: Method,
+    episodes: EpisodeSampler,
+    *,
+    tasks: int = 600,
+    loss_fn: LossFn = F.cross_entropy,
+    norm: Norm = "transductive",
+    statistics: Mapping[str, Tensor] | None = None,
+    meta_params: Mapping[str, Tensor] | None = None,
+    rule_state: RuleState | None = None,
+    execution: Execution = "auto",
+    seed: int = 0,
+    stream: Stream = Stream.TESTING,
+    every_step: bool = True,
+) -> Evaluation:
+    """Adapt to new tasks from their support sets and score the predictions on their query sets.
+
+    Nothing carries over from task to task, the module is not changed, and no graph is kept. A rule state that
+    training carried on is where every task starts from; it is not updated.
+
+    Args:
+        net: the module, holding the meta-learned initialisation.
+        method: its ``test`` adaptation is used.
+        episodes: draws meta-batches of tasks, with a query set.
+        tasks: how many tasks; the last meta-batch is cut to fit.
+        loss_fn: ``(outputs, targets) -> scalar`` of one task.
+        norm: the normalisation mode, see :mod:`innerloop.inner.model`.
+        statistics: those of the ``per_step`` mode, see :func:`innerloop.evaluation.norm_statistics.statistics_by_step`.
+        meta_params: values to use instead of the module's own, by name.
+        rule_state: the inner rule's state carried over from training.
+        execution: how tasks are run.
+        seed: the seed of the tasks; the same seed gives the same tasks.
+        stream: which of the seed's random streams the tasks are drawn from.
+        every_step: whether to score after 0..K inner steps, or after the last alone, which takes less time.
+
+    Raises:
+        ValueError: ``tasks`` is below 1, an option or a name in ``meta_params`` is unknown, or the episodes have no
+            queries.
+
+    Example:
+        >>> import innerloop as il
+        >>> tasks = il.data.sinusoids().episodes(shots=5, queries=5, tasks=4)
+        >>> result = evaluate(il.nets.mlp(), il.maml(0.01), tasks, tasks=6, loss_fn=F.mse_loss)
+        >>> result.metric, list(result.loss.shape)
+        ('loss', [6, 2])
+    """
+    return evaluate_together(
+        [Member(net, method, meta_params, rule_state, statistics)],
+        episodes,
+        tasks=tasks,
+        loss_fn=loss_fn,
+        norm=norm,
+        execution=execution,
+        seed=seed,
+        stream=stream,
+        every_step=every_step,
+    )
+
+
+@dataclass(frozen=True)
+class Member:
+    """A member of an ensemble; its parts are as for :func:`evaluate`."""
+
+    net: nn.Module
+    method: Method
+    meta_params: Mapping[str, Tensor] | None = None
+    rule_state: RuleState | None = None
+    statistics: Mapping[str, Tensor] | None = None
+
+
+def evaluate_together(
+    members: Sequence[Member],
+    episodes: EpisodeSampler,
+    *,
+    tasks: int = 600,
+    loss_fn: LossFn = F.cross_entropy,
+    norm: Norm = "transductive",
+    execution: Execution = "auto",
+    seed: int = 0,
+    stream: Stream = Stream.TESTING,
+    every_step: bool = True,
+) -> Evaluation:
+    """Evaluate an ensemble: each member adapts to each task by itself, and their outputs (logits) are averaged.
+
+    The tasks and mini-batches are those that :func:`evaluate` has for the first member alone.
+
+    Args:
+        members: the members.
+        episodes: as for :func:`evaluate`.
+        tasks: as for :func:`evaluate`.
+        loss_fn: as for :func:`evaluate`; of the averaged outputs.
+        norm: as for :func:`evaluate`.
+        execution: as for :func:`evaluate`.
+        seed: as for :func:`evaluate`.
+        stream: as for :func:`evaluate`.
+        every_step: as for :func:`evaluate`.
+
+    Raises:
+        ValueError: as for :func:`evaluate`; there are no members, or they are scored after different numbers of steps.
+
+    References:
+        Antoniou, Edwards, Storkey: How to train your MAML. ICLR 2019, whose published code tests the five checkpoints
+        that were the best in validation like this.
+    """
+    steps = {member.method.test.steps for member in members}
+    if not members or (every_step and len(steps) > 1):
+        raise ValueError(
+            f"an ensemble of {len(members)} members with {sorted(steps)} inner steps: give one or more, which take as "
+            "many steps, or pass every_step=False"
+        )
+    answering = [_answering(m, loss_fn, norm=norm, execution=execution, every_step=every_step) for m in members]
+    generator = generator_at(seed, stream, device=next(iter(members[0].net.parameters())).device)
+    losses, right, calibrations = [], [], []
+    for episode in with_queries(episodes, tasks, generator):
+        state = generator.get_state()
+        answers = []
+        for answer in answering:
+            generator.set_state(state)  # the same mini-batches for all
+            answers.append(answer(episode, generator))
+        loss, outputs = answers[0]
+        if len(answers) > 1:
+            outputs = torch.stack([each for _, each in answers]).mean(0)
+            loss = _losses(loss_fn, outputs, episode.query_y)
+        losses.append(loss)
+        accuracy = [accuracies(at, episode.query_y) for at in outputs.unbind(1)]
+        if present := [a for a in accuracy if a is not None]:
+            right.append(torch.stack(present, 1))
+            calibrations.append(Calibration.of(outputs[:, -1], episode.query_y))
+    return Evaluation(
+        loss=torch.cat(losses).cpu(),
+        accuracy=torch.cat(right).cpu() if right else None,
+        norm=norm,
+        calibration=Calibration.together(calibrations) if calibrations else None,
+        members=len(members),
+    )
+
+
+Answers = tuple[Tensor, Tensor]
+"""Query losses ``[T, S]`` and outputs ``[T, S, Q, ...]`` after the inner steps that are scored."""
+
+
+def _answering(
+    member: Member, loss_fn: LossFn, *, norm: Norm, execution: Execution, every_step: bool
+) -> Callable[[Episode, torch.Generator], Answers]:
+    """What a member answers to the queries of a meta-batch."""
+    engine = Engine(
+        member.net,
+        loss_fn,
+        norm=norm,
+        execution=execution,
+        unused="ignore",
+        training=False,
+        statistics=member.statistics,
+    )
+    adaptation = member.method.test
+    meta = engine.packed(meta_params_of(engine.model.initial, member.method, member.meta_params))
+
+    def chunk_answers(problem: Problem, chunk: Episode, support: Support) -> Answers:
+        found = []
+        for k, iterate in enumerate(unroll(problem, adaptation, meta, support, Track.NOTHING)):
+            if every_step or k == adaptation.steps:
+                with torch.no_grad():
+                    found.append(problem.at(k).query(iterate.adapted, iterate.fixed, chunk))
+        return torch.stack([loss for loss, _ in found], 1), torch.stack([outputs for _, outputs in found], 1)
+
+    def answers(episode: Episode, generator: torch.Generator) -> Answers:
+        chunks = engine.over_chunks(chunk_answers, adaptation, episode, member.rule_state, generator)
+        return torch.cat([loss for loss, _ in chunks]), torch.cat([outputs for _, outputs in chunks])
+
+    return answers
+
+
+def _losses(loss_fn: LossFn, outputs: Tensor, targets: Tensor) -> Tensor:
+    """The losses ``[T, S]`` of outputs ``[T, S, Q, ...]``."""
+    rows = [[loss_fn(at, y) for at in task] for task, y in zip(outputs, targets, strict=True)]
+    return torch.stack([torch.stack(row) for row in rows])

@@ -1,0 +1,1 @@
+"""THE inner loop, and what it is made of."""

@@ -1,0 +1,176 @@
+"""Where the inner loop starts from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from innerloop.params import Params, expand_tasks, map_params
+
+__all__ = ["Start", "Tasks", "initialisation", "neighbours", "new_head", "prototypes", "zero"]
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """What a start may look at beside the meta-parameters: the support sets of ``T`` tasks.
+
+    Attributes:
+        support_x: ``[T, S, ...]``.
+        support_y: ``[T, S, ...]``.
+        inputs_of: from the name of a layer to what it is given for the support sets by the network as it is
+            meta-learned, ``[T, S, ...]``.
+    """
+
+    support_x: Tensor
+    support_y: Tensor
+    inputs_of: Callable[[str], Tensor]
+
+    @property
+    def count(self) -> int:
+        """T."""
+        return len(self.support_x)
+
+
+Start = Callable[[Mapping[str, Tensor], Tasks], Params]
+"""``(meta-parameters to be adapted, tasks) -> starting values [T, ...]``."""
+
+
+def initialisation(adapted: Mapping[str, Tensor], tasks: Tasks) -> Params:
+    """Every task starts from the meta-learned initialisation θ (MAML, Reptile)."""
+    return expand_tasks(adapted, tasks.count)
+
+
+def zero(adapted: Mapping[str, Tensor], tasks: Tasks) -> Params:
+    """Every task starts from zero (CAVIA's context); what the meta-parameters hold has no effect."""
+    # By a product, so that they have a gradient, of zero, and are not taken for parameters that nothing uses.
+    return expand_tasks(map_params(lambda p: p * 0, adapted), tasks.count)
+
+
+def prototypes(head: str = "@last", ways: int | None = None) -> Start:
+    r"""A linear head that begins as the classifier of prototypical networks, the rest at the initialisation.
+
+    .. math:: \mu_c = \mathrm{mean}_{y_j = c} f_\theta(x_j), \qquad w_c = 2 \mu_c, \qquad b_c = -\lVert\mu_c\rVert^2
+
+    so that the logits are :math:`-\lVert f(x) - \mu_c \rVert^2` up to what all classes share. What the
+    meta-parameters hold for the head has no effect. The prototype of a class without support examples is zero.
+
+    Args:
+        head: the name of the linear layer; ``@last`` for the last one.
+        ways: the number of classes; None for as many as the network's own head has.
+
+    Raises:
+        ValueError: less than one class; when it is used: the head is not adapted or not a linear layer with a bias, or
+            the targets are not class indices.
+
+    References:
+        Snell, Swersky, Zemel: Prototypical Networks for Few-shot Learning. NeurIPS 2017, section 2.4. Triantafillou et
+        al.: Meta-Dataset. ICLR 2020, section 3.
+    """
+    _check_ways(ways)
+
+    def start(adapted: Mapping[str, Tensor], tasks: Tasks) -> Params:
+        weight, bias = _linear(head, adapted, "a prototype head")
+        _check_classes(tasks, "prototypes")
+        features = tasks.inputs_of(weight.rpartition(".")[0])
+        member = _members(tasks, ways or len(adapted[weight])).to(features.dtype)
+        means = member.mT @ features / member.sum(1).clamp(min=1)[..., None]
+        return _with_head(adapted, tasks, {weight: 2 * means, bias: -(means * means).sum(-1)})
+
+    return start
+
+
+def neighbours(head: str = "@last") -> Start:
+    """A head that keeps the support set: what it is given for each example, and which class that is of.
+
+    Args:
+        head: the name of the layer, an :class:`innerloop.nets.Neighbours`; ``@last`` for the last one.
+
+    Raises:
+        ValueError: when it is used: the targets are not class indices, or the layer does not keep examples.
+    """
+
+    def start(adapted: Mapping[str, Tensor], tasks: Tasks) -> Params:
+        _check_classes(tasks, "neighbours")
+        layer, examples, members = _parts(head, adapted, "examples", "members")
+        if examples not in adapted or members not in adapted:
+            raise ValueError(
+                f"nearest neighbours are of examples that the layer {layer!r} does not keep; let it be an "
+                "il.nets.Neighbours, as in il.nets.pixels"
+            )
+        ways = len(adapted[members])
+        member = _members(tasks, ways).mT
+        kept = adapted[members].new_zeros(member.shape).masked_fill(~member, -math.inf)
+        return _with_head(adapted, tasks, {examples: tasks.inputs_of(layer), members: kept})
+
+    return start
+
+
+def new_head(head: str = "@last", ways: int | None = None) -> Start:
+    """A linear head of zeros in place of the network's own, the rest at the initialisation.
+
+    What the meta-parameters hold for the head has no effect, and it may have been of other classes, and more of them.
+
+    Args:
+        head: the name of the linear layer; ``@last`` for the last one.
+        ways: the number of classes; None for as many as the network's own head has.
+
+    Raises:
+        ValueError: less than one class; when it is used: the head is not adapted or not a linear layer with a bias.
+    """
+    _check_ways(ways)
+
+    def start(adapted: Mapping[str, Tensor], tasks: Tasks) -> Params:
+        weight, bias = _linear(head, adapted, "a new head")
+        like, width = adapted[weight], adapted[weight].shape[1]
+        outputs = ways or len(like)
+        made = {weight: like.new_zeros(tasks.count, outputs, width), bias: like.new_zeros(tasks.count, outputs)}
+        return _with_head(adapted, tasks, made)
+
+    return start
+
+
+def _check_ways(ways: int | None) -> None:
+    if ways is not None and ways < 1:
+        raise ValueError(f"ways is {ways}; there must be at least 1 class")
+
+
+def _check_classes(tasks: Tasks, what: str) -> None:
+    if tasks.support_y.is_floating_point():
+        raise ValueError(f"{what} are of classes, and these targets are not class indices; use another start")
+
+
+def _members(tasks: Tasks, ways: int) -> Tensor:
+    """Whether a support example is of a class, ``[T, S, ways]``; a class that is not among them is an error."""
+    # Unlike F.one_hot this looks at no value, so that it can be recorded (innerloop.engine.replay).
+    labels = tasks.support_y[..., None]
+    return torch.zeros(*labels.shape[:-1], ways, dtype=torch.bool, device=labels.device).scatter(-1, labels, True)
+
+
+def _parts(head: str, adapted: Mapping[str, Tensor], first: str, second: str) -> tuple[str, str, str]:
+    """The name of the layer ``head``, and those of two of its parameters."""
+    layer = list(adapted)[-1].rpartition(".")[0] if head == "@last" else head
+    one, other = (f"{layer}.{part}".removeprefix(".") for part in (first, second))
+    return layer, one, other
+
+
+def _linear(head: str, adapted: Mapping[str, Tensor], what: str) -> tuple[str, str]:
+    """The names of the weight and the bias of the linear layer ``head``."""
+    layer, weight, bias = _parts(head, adapted, "weight", "bias")
+    if weight not in adapted or bias not in adapted or adapted[weight].ndim != 2:
+        raise ValueError(
+            f"{what} needs a linear layer {layer!r} with a weight and a bias that are adapted; those "
+            f"adapted are {', '.join(adapted)}: name the head, and leave it in adapt="
+        )
+    return weight, bias
+
+
+def _with_head(adapted: Mapping[str, Tensor], tasks: Tasks, head: Params) -> Params:
+    """The initialisation, with other values for the head, whose own take part as a zero; see :func:`zero`."""
+    begun = initialisation({name: p for name, p in adapted.items() if name not in head}, tasks)
+    for name, value in head.items():
+        begun[name] = value + (adapted[name] * 0).sum()
+    return {name: begun[name] for name in adapted}

@@ -1,0 +1,1 @@
+"""What is deployed: a meta-learned start that adapts to new tasks."""

@@ -1,0 +1,306 @@
+"""What is deployed: a meta-learned start that adapts to new tasks."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from innerloop.engine.engine import adapt, meta_params_of
+from innerloop.episode import EpisodeSampler
+from innerloop.evaluation.evaluate import Evaluation, Member, evaluate_together
+from innerloop.evaluation.norm_statistics import statistics_by_step
+from innerloop.inner.loop import Problem, Support, Track, begin
+from innerloop.inner.model import Norm, StatelessModel
+from innerloop.inner.objectives import LOSSES, LossFn
+from innerloop.learner.files import CheckpointError, load_state, save_state, write_atomically
+from innerloop.learner.predictor import Predictor
+from innerloop.methods.base import METHODS, Method
+from innerloop.nets import NETS
+from innerloop.params import METHOD_PREFIX, detached, map_nested, map_params
+from innerloop.randomness import Stream, generator_at
+from innerloop.rules.base import RuleState
+
+__all__ = ["Learner"]
+
+FORMAT = "innerloop-learner-1"
+
+
+class Learner:
+    """An immutable meta-learned start together with the way it adapts.
+
+    Args:
+        net: the module, holding the meta-learned initialisation; it is copied.
+        method: its ``test`` adaptation is used.
+        meta_params: values to use instead of the module's own, and what the method learned.
+        rule_state: the inner rule's state carried over from training.
+        statistics: what the ``per_step`` mode normalises by; :meth:`with_statistics` gathers them.
+        loss_fn: ``(outputs, targets) -> scalar``; one of :data:`innerloop.inner.objectives.LOSSES` if it is to be
+            saved.
+        norm: the normalisation mode of predictions, see :mod:`innerloop.inner.model`. With ``inductive``, the
+            default, a prediction does not depend on the other queries.
+        net_spec: ``{"name": ..., "arguments": {...}}`` of one of :data:`innerloop.nets.NETS`, so that
+            :meth:`load` can make the network itself.
+        about: anything else to be kept with it, as JSON values.
+
+    Raises:
+        ValueError: ``meta_params`` holds what the method does not learn.
+
+    Example:
+        >>> import innerloop as il
+        >>> learner = Learner(il.nets.conv4(ways=3), il.maml(inner_lr=0.1))
+        >>> predictor = learner.adapt(torch.rand(3, 1, 28, 28), torch.arange(3))
+        >>> predictor.predict(torch.rand(7, 1, 28, 28)).shape, predictor.predict_proba(torch.rand(2, 1, 28, 28)).shape
+        (torch.Size([7]), torch.Size([2, 3]))
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        method: Method,
+        *,
+        meta_params: Mapping[str, Tensor] | None = None,
+        rule_state: RuleState | None = None,
+        statistics: Mapping[str, Tensor] | None = None,
+        loss_fn: LossFn = F.cross_entropy,
+        norm: Norm = "inductive",
+        net_spec: Mapping[str, Any] | None = None,
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._net = copy.deepcopy(net).eval()
+        own = dict(self._net.named_parameters())
+        meta = dict(meta_params or {})
+        with torch.no_grad():
+            for name, value in meta.items():
+                if not name.startswith(METHOD_PREFIX):
+                    own[name].copy_(value)
+        self.statistics = None if statistics is None else detached(statistics)
+        self._model = StatelessModel(self._net, norm, training=False, statistics=self.statistics)
+        initial = meta_params_of(self._model.initial, method)
+        start = {**initial, **{n: t for n, t in meta.items() if n not in own}}
+        if unfit := [n for n, t in start.items() if n not in initial or t.shape != initial[n].shape]:
+            raise ValueError(f"the method learns nothing by these names and of these shapes: {', '.join(unfit)}")
+        # Detached, so that nothing that runs later can write a gradient to the start or extend a graph from it.
+        self._meta_params = map_params(lambda t: t.detach().clone(), start)
+        self._rule_state = map_nested(lambda t: t.detach().clone(), rule_state)
+        self.method, self.loss_fn, self.norm = method, loss_fn, norm
+        self.net_spec, self.about = net_spec, dict(about or {})
+
+    def adapt(self, x_support: Tensor, y_support: Tensor) -> Predictor:
+        """Adapt to one task; the learner itself stays as it is. Deterministic.
+
+        Args:
+            x_support: ``[S, ...]``.
+            y_support: ``[S]`` class indices from 0 to ways - 1, or regression targets ``[S, ...]``.
+
+        Raises:
+            ValueError: inputs and targets differ in number, there are none, or a class index is out of range.
+        """
+        device = next(iter(self._meta_params.values())).device
+        x, y = x_support.to(device, copy=True), y_support.to(device)
+        if len(x) != len(y) or len(x) == 0:
+            raise ValueError(f"there are {len(x)} support inputs and {len(y)} targets; give one target for each input")
+        classes = None
+        if not y.is_floating_point():
+            classes, ways = y.unique(), self._ways(x, y)
+            if int(classes[0]) < 0 or int(classes[-1]) >= ways:
+                raise ValueError(
+                    f"the support set has the class indices {classes.tolist()}, and this learner was trained for "
+                    f"{ways} ways: number the classes from 0 to {ways - 1}"
+                )
+        params = adapt(
+            self._net,
+            self.method,
+            x,
+            y,
+            self.loss_fn,
+            meta_params=self._meta_params,
+            norm=self.norm,
+            statistics=self.statistics,
+            unused="ignore",
+            rule_state=self._rule_state,
+            generator=generator_at(0, Stream.ADAPTING, device=device),
+        )
+        # Copies, since what is not adapted would otherwise be the start itself.
+        return Predictor(map_params(Tensor.clone, params), classes, self._model.at(self.method.test.steps), x)
+
+    def with_statistics(
+        self, episodes: EpisodeSampler, *, tasks: int = 100, norm: Norm | None = None, seed: int = 0
+    ) -> Learner:
+        """The same learner with batch-norm statistics for each inner step, so that it knows the mode ``per_step``.
+
+        Args:
+            episodes: draws tasks of meta-training, with queries.
+            tasks: how many tasks to average over.
+            norm: the mode of the new learner; this one's if None.
+            seed: the seed of the tasks.
+
+        Raises:
+            ValueError: as for :func:`innerloop.evaluation.norm_statistics.statistics_by_step`.
+
+        Example:
+            >>> import innerloop as il
+            >>> learner = Learner(il.nets.conv4(ways=5, filters=4), il.maml(0.1))
+            >>> tasks = il.data.glyphs("train").episodes(ways=5, shots=1, queries=1, tasks=2)
+            >>> learner.with_statistics(tasks, tasks=2, norm="per_step").evaluate(tasks, tasks=2).norm
+            'per_step'
+        """
+        statistics = statistics_by_step(
+            self._net,
+            self.method,
+            episodes,
+            tasks=tasks,
+            loss_fn=self.loss_fn,
+            meta_params=self._meta_params,
+            rule_state=self._rule_state,
+            seed=seed,
+        )
+        return Learner(
+            self._net,
+            self.method,
+            meta_params=self._meta_params,
+            rule_state=self._rule_state,
+            statistics=statistics,
+            loss_fn=self.loss_fn,
+            norm=norm or self.norm,
+            net_spec=self.net_spec,
+            about=self.about,
+        )
+
+    def evaluate(
+        self,
+        episodes: EpisodeSampler,
+        *,
+        tasks: int = 600,
+        norm: Norm | None = None,
+        seed: int = 0,
+        every_step: bool = True,
+        others: Sequence[Learner] = (),
+    ) -> Evaluation:
+        """Adapt to new tasks and score the predictions, see :func:`innerloop.evaluate`.
+
+        ``norm`` is the learner's own mode if None. With ``others``, this learner and they are an ensemble: each adapts
+        by itself, and their outputs are averaged, see :func:`innerloop.evaluation.evaluate.evaluate_together`.
+        """
+        members = [
+            Member(each._net, each.method, each._meta_params, each._rule_state, each.statistics)
+            for each in (self, *others)
+        ]
+        return evaluate_together(
+            members,
+            episodes,
+            tasks=tasks,
+            loss_fn=self.loss_fn,
+            norm=norm or self.norm,
+            seed=seed,
+            every_step=every_step,
+        )
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``learner.json`` and ``learner.safetensors`` into a folder, which is made if need be.
+
+        Raises:
+            ValueError: the loss is not one of :data:`innerloop.inner.objectives.LOSSES`.
+        """
+        losses = [name for name, fn in LOSSES.items() if fn is self.loss_fn]
+        if not losses:
+            raise ValueError(f"only learners with one of the losses {', '.join(LOSSES)} can be saved")
+        arguments = {n: v for n, v in self.method.arguments.items() if n != "meta_gradient"}
+        description = {
+            "format": FORMAT,
+            "net": self.net_spec,
+            "method": {"name": self.method.name, "arguments": arguments} if self.method.name else None,
+            "loss": losses[0],
+            "norm": self.norm,
+            "about": self.about,
+        }
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        learned = {n: t for n, t in self._meta_params.items() if n.startswith(METHOD_PREFIX)}
+        state = {
+            "net": dict(self._net.state_dict()),
+            "learned": learned,
+            "rule_state": self._rule_state,
+            "statistics": self.statistics,
+        }
+        save_state(state, folder / "learner.safetensors")
+        write_atomically(folder / "learner.json", (json.dumps(description, indent=2) + "\n").encode())
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        net: nn.Module | None = None,
+        method: Method | None = None,
+        norm: Norm | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Learner:
+        """Read a learner from a folder that :meth:`save` or a training run wrote.
+
+        Args:
+            folder: the folder.
+            net: the network, where the folder does not say which; its values are replaced.
+            method: the method, where the folder does not say which.
+            norm: another normalisation mode than the saved one.
+            device: where the learner is to work.
+
+        Raises:
+            CheckpointError: there is no learner in the folder, it is damaged, or ``net`` or ``method`` is needed.
+        """
+        folder = Path(folder)
+        try:
+            description = json.loads((folder / "learner.json").read_text())
+            if description["format"] != FORMAT or description["norm"] not in get_args(Norm):
+                raise ValueError(f"not a description of the format {FORMAT}")
+            loss, saved_norm = LOSSES[description["loss"]], description["norm"]
+            net_spec, method_spec, about = description["net"], description["method"], description["about"]
+            if net is None and net_spec is not None:
+                net = NETS[net_spec["name"]](**net_spec["arguments"])
+            if method is None and method_spec is not None:
+                method = METHODS[method_spec["name"]](**method_spec["arguments"])
+        except FileNotFoundError as error:
+            raise CheckpointError(
+                f"there is no learner in {folder} (no learner.json); give the folder of a finished training run"
+            ) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{folder / 'learner.json'} is damaged ({error!r}); train again") from error
+        if net is None or method is None:
+            absent = "network" if net is None else "method"
+            argument = "net" if net is None else "method"
+            raise CheckpointError(f"{folder} does not say which {absent} it holds; pass it as {argument}=")
+        state = load_state(folder / "learner.safetensors", device)
+        net = copy.deepcopy(net).to(device)
+        try:
+            net.load_state_dict(state["net"])
+            learned, rule_state = state["learned"], state["rule_state"]
+        except (RuntimeError, KeyError, TypeError) as error:
+            raise CheckpointError(f"the weights in {folder} do not fit the network: {error}") from error
+        try:
+            return cls(
+                net,
+                method,
+                meta_params=learned,
+                rule_state=rule_state,
+                statistics=state.get("statistics"),  # absent in folders written before there were any
+                loss_fn=loss,
+                norm=norm or saved_norm,
+                net_spec=net_spec,
+                about=about,
+            )
+        except ValueError as error:
+            raise CheckpointError(f"what {folder} holds is of another method or an earlier version: {error}") from error
+
+    def _ways(self, x: Tensor, y: Tensor) -> int:
+        """How many classes it tells apart: the outputs at the start, which may have put another head in place."""
+        problem = Problem(self._model, self.loss_fn, batched=False, unused="ignore")
+        support = Support(x[None], torch.zeros_like(y)[None])
+        start = begin(problem, self.method.test, self._meta_params, support, Track.NOTHING)
+        with torch.no_grad():
+            return self._model({**start.fixed, **{n: t[0] for n, t in start.adapted.items()}}, x).shape[-1]

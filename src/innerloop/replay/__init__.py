@@ -1,5 +1,0 @@
-"""Meta-gradients that come again and again, from a recording of what they do."""
-
-from innerloop.replay.replays import Replays
-
-__all__ = ["Replays"]

@@ -1,0 +1,1 @@
+"""THE outer loop, and the record that it keeps."""

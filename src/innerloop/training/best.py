@@ -1,0 +1,100 @@
+"""The best learners of a run by validation, for an ensemble."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from innerloop.evaluation.evaluate import Evaluation
+from innerloop.learner.files import CheckpointError
+from innerloop.learner.learner import Learner
+
+__all__ = ["BestLearners", "Validated", "best_folders", "best_learners"]
+
+FOLDER = "best"
+
+
+class Validated(NamedTuple):
+    """A validation: after how many iterations, and the mean score that it gave."""
+
+    iteration: int
+    metric: str
+    score: float
+
+
+class BestLearners:
+    """Which validations were the best so far. Their learners are in ``best/ITERATION`` of the run's folder.
+
+    Args:
+        most: how many are kept.
+        entries: those of an earlier part of the run, the best first.
+    """
+
+    def __init__(self, most: int = 0, entries: Iterable[Validated] = ()) -> None:
+        self.most, self.entries = most, list(entries)
+
+    def note(self, iteration: int, result: Evaluation) -> bool:
+        """Enter a validation if it is among the best, and say whether it is. Of equal ones the earlier counts."""
+        better = [i for i, entry in enumerate(self.entries) if result.better_than(entry.score)]
+        place = better[0] if better else len(self.entries)
+        if place >= self.most or math.isnan(result.mean):
+            return False
+        self.entries.insert(place, Validated(iteration, result.metric, result.mean))
+        del self.entries[self.most :]
+        return True
+
+    def of(self, iteration: int) -> Validated | None:
+        """The entry of an iteration, if it has one."""
+        return next((entry for entry in self.entries if entry.iteration == iteration), None)
+
+    def folder(self, run: Path, iteration: int) -> Path:
+        """Where the learner of an iteration is."""
+        return run / FOLDER / str(iteration)
+
+    def drop_others(self, run: Path) -> None:
+        """Delete the learners that have no entry.
+
+        To be called when what resuming starts from has been saved, so that all it speaks of is there whenever the run
+        is killed.
+        """
+        named = {str(entry.iteration) for entry in self.entries}
+        for path in sorted((run / FOLDER).glob("*")):
+            if path.name not in named:
+                shutil.rmtree(path)
+
+
+def best_folders(run: Path) -> list[Path]:
+    """The folders of the learners of a run that had the best validations, in no particular order."""
+    return [path.parent for path in sorted((run / FOLDER).glob("*/learner.json"))]
+
+
+def best_learners(run: Path, count: int, *, device: torch.device | str = "cpu") -> list[Learner]:
+    """The learners of a run that had the best validations, the best first.
+
+    Args:
+        run: the folder of a training run.
+        count: how many.
+        device: where they are to work.
+
+    Raises:
+        CheckpointError: the run has fewer, or one is damaged.
+    """
+    learners = [Learner.load(folder, device=device) for folder in best_folders(run)]
+    if len(learners) < count:
+        raise CheckpointError(
+            f"{run} has the learners of {len(learners)} validations, and an ensemble of {count} is asked for: take "
+            "fewer, or train with validation on held-out tasks"
+        )
+    return sorted(learners, key=_rank)[:count]
+
+
+def _rank(learner: Learner) -> tuple[float, int]:
+    """What the best learner has least of."""
+    about = learner.about
+    score = -about["val_accuracy"] if "val_accuracy" in about else about.get("val_loss", math.inf)
+    return score, about.get("iteration", 0)

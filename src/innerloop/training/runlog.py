@@ -1,0 +1,158 @@
+"""The record of a training run: ``metrics.jsonl``, TensorBoard events and a progress bar."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from innerloop.learner.files import write_atomically
+from innerloop.metagrad.base import Info
+
+__all__ = ["RunLog", "Window", "read_metrics"]
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class RunLog:
+    """Shows the progress of training on a terminal, and keeps it in a folder if there is one.
+
+    Args:
+        iterations: how many iterations the run is to have.
+        done: how many it has already; what the folder holds of later ones is dropped.
+        tasks: tasks in an iteration; only shown.
+        folder: where to keep metrics, or None.
+        progress: whether to show a bar; None shows it on a terminal. Without one, each validation is a line.
+    """
+
+    def __init__(self, iterations: int, done: int, *, folder: Path | None = None, progress: bool | None = None) -> None:
+        from tqdm import tqdm
+
+        self._folder = folder
+        self._events = None
+        self._shown: dict[str, str] = {}
+        self._since = (time.monotonic(), 0)
+        disable = None if progress is None else not progress
+        self._bar = tqdm(total=iterations, initial=done, disable=disable, unit="it", dynamic_ncols=True, smoothing=0.05)
+        self._quiet = progress is False
+        if folder is not None:
+            _drop_after(folder / METRICS_FILE, done)
+            self._events = _event_writer(folder, done)
+
+    def advance(self, tasks: int) -> None:
+        """One iteration of so many tasks is done."""
+        self._bar.update()
+        self._since = (self._since[0], self._since[1] + tasks)
+
+    def say(self, text: str) -> None:
+        """A line beside the progress, on standard error."""
+        if not self._quiet:
+            self._bar.write(text, file=sys.stderr)
+
+    def train(self, record: Mapping[str, float]) -> None:
+        """The means since the last record."""
+        started, tasks = self._since
+        rate = tasks / max(time.monotonic() - started, 1e-9)
+        self._since = (time.monotonic(), 0)
+        loss = record.get("loss", record.get("support_loss", math.nan))
+        self._show(loss=f"{loss:.3f}", **_percent(record, "accuracy", "acc"))
+        self._show(**{"tasks/s": f"{rate:.0f}"})
+        self._keep({**record, "tasks_per_second": rate}, "train")
+
+    def validation(self, record: Mapping[str, float], *, best: bool) -> None:
+        """The result of a validation."""
+        self._show(**_percent(record, "val_accuracy", "val"))
+        if "val_accuracy" not in record:
+            self._show(val=f"{record['val_loss']:.3f}")
+        if self._bar.disable and not self._quiet:
+            shown = ", ".join(f"{name} {value}" for name, value in self._shown.items())
+            print(  # noqa: T201
+                f"iteration {int(record['iteration'])}: {shown}{' (best so far)' if best else ''}",
+                file=sys.stderr,
+                flush=True,
+            )
+        self._keep(record, "validation")
+
+    def close(self) -> None:
+        """Finish the bar and the event file."""
+        self._bar.close()
+        if self._events is not None:
+            self._events.close()
+
+    def _show(self, **values: str) -> None:
+        self._shown.update(values)
+        self._bar.set_postfix(self._shown, refresh=False)
+
+    def _keep(self, record: Mapping[str, float], group: str) -> None:
+        if self._folder is None:
+            return
+        with (self._folder / METRICS_FILE).open("a") as file:
+            file.write(json.dumps(dict(record)) + "\n")
+        if self._events is not None:
+            for name, value in record.items():
+                if name != "iteration":
+                    self._events.add_scalar(f"{group}/{name.removeprefix('val_')}", value, int(record["iteration"]))
+
+
+class Window:
+    """Sums of what was observed since the last record, on the device until they are read."""
+
+    def __init__(self, iterations: int = 0, sums: dict[str, Tensor] | None = None) -> None:
+        self.iterations, self.sums = iterations, sums or {}
+
+    def add(self, info: Info) -> None:
+        """One more iteration."""
+        observed = {"loss": info.loss, "accuracy": info.query_accuracy}
+        if info.support_losses.shape[1]:
+            observed["support_loss"] = info.support_losses[:, -1]
+        for name, values in observed.items():
+            if values is not None:
+                mean = values.mean().double()
+                self.sums[name] = self.sums[name].to(mean.device) + mean if name in self.sums else mean
+        self.iterations += 1
+
+    def means(self) -> dict[str, float]:
+        """The means over the iterations."""
+        return {name: float(total) / self.iterations for name, total in self.sums.items()}
+
+    def state(self) -> dict[str, Any]:
+        """The arguments that make it again."""
+        return {"iterations": self.iterations, "sums": dict(self.sums)}
+
+
+def read_metrics(folder: Path) -> list[dict[str, float]]:
+    """The records of ``metrics.jsonl``; a last line cut off by a kill is left out."""
+    path = folder / METRICS_FILE
+    records: list[dict[str, float]] = []
+    for line in path.read_text().splitlines() if path.is_file() else []:
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return records
+
+
+def _drop_after(path: Path, iteration: int) -> None:
+    """Remove what was recorded after the checkpoint that the run resumes from, for it comes again."""
+    kept = [record for record in read_metrics(path.parent) if record["iteration"] <= iteration]
+    write_atomically(path, "".join(json.dumps(record) + "\n" for record in kept).encode())
+
+
+def _event_writer(folder: Path, done: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        warnings.warn("TensorBoard is not installed, so no events are written: pip install tensorboard", stacklevel=2)
+        return None
+    return SummaryWriter(str(folder), purge_step=done + 1 if done else None)
+
+
+def _percent(record: Mapping[str, float], key: str, label: str) -> dict[str, str]:
+    return {label: f"{100 * record[key]:.1f}%"} if key in record else {}

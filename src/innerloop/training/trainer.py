@@ -1,0 +1,396 @@
+"""THE outer loop."""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from innerloop.engine.engine import Engine, meta_params_of
+from innerloop.engine.plans import Execution
+from innerloop.engine.precision import Precision
+from innerloop.engine.threads import undisturbed
+from innerloop.episode import Episode, EpisodeSampler
+from innerloop.evaluation.evaluate import Evaluation, evaluate
+from innerloop.inner.model import Norm
+from innerloop.inner.objectives import LossFn
+from innerloop.inner.selection import partition
+from innerloop.learner.files import CheckpointError, load_state, save_state
+from innerloop.learner.learner import Learner
+from innerloop.metagrad.base import Info
+from innerloop.methods.base import Method
+from innerloop.params import map_nested
+from innerloop.randomness import RandomState, Stream, generator_at
+from innerloop.rules.base import RuleState
+from innerloop.training.best import BestLearners, Validated
+from innerloop.training.runlog import RunLog, Window
+from innerloop.training.signals import stop_signals
+
+__all__ = ["DivergedError", "MetaTrainer", "TrainingStopped", "Validation"]
+
+CHECKPOINT_FILE = "checkpoint.safetensors"
+
+LONG = 1000
+"""Iterations from which timing the ways to run tasks repays the time it takes."""
+
+
+class DivergedError(RuntimeError):
+    """The loss or the meta-gradient is not finite any more."""
+
+
+class TrainingStopped(Exception):  # noqa: N818 (not an error)
+    """Training was asked to stop by a signal, and everything is saved.
+
+    Attributes:
+        signal_number: the signal.
+        iteration: how many iterations are done.
+    """
+
+    def __init__(self, signal_number: int, iteration: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signal_number).name} after {iteration} iterations")
+        self.signal_number, self.iteration = signal_number, iteration
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Validation during training.
+
+    Args:
+        episodes: draws the tasks; they are the same at every validation.
+        tasks: how many.
+        every: iterations between validations.
+        keep_best: whether the learner kept is the best by validation, or the latest.
+        keep: with ``keep_best``, how many of the best learners are kept besides, for an ensemble.
+    """
+
+    episodes: EpisodeSampler
+    tasks: int = 200
+    every: int = 500
+    keep_best: bool = True
+    keep: int = 5
+
+
+class MetaTrainer:
+    r"""The outer loop: draws meta-batches, has the meta-gradient estimated, and lets an optimizer follow it.
+
+    Args:
+        net: the module to train; its parameters are updated in place.
+        method: for example :func:`innerloop.maml`.
+        optimizer: makes a ``torch.optim`` optimizer from parameters: the module's own and what the method learns.
+            For Reptile this is ``lambda params: torch.optim.SGD(params, lr=beta)``.
+        scheduler: makes a learning-rate scheduler from the optimizer; it is stepped once an iteration.
+        loss_fn: ``(outputs, targets) -> scalar``, the mean over the examples of one task.
+        norm: the normalisation mode, see :mod:`innerloop.inner.model`.
+        execution: how tasks are run, see :data:`innerloop.engine.plans.Execution`. With ``auto``, :meth:`fit` times the
+            ways before a long run, says which it takes, and keeps to it when the run is resumed.
+        precision: see :data:`innerloop.engine.precision.Precision`.
+        compile: whether meta-gradients are compiled, see :class:`innerloop.engine.engine.Engine`.
+        unused: whether a parameter that the loss does not use is an error or has a gradient of zero.
+        seed: of the tasks and mini-batches that are drawn. What an iteration draws depends on the seed and the
+            iteration's number only.
+
+    Raises:
+        ValueError: an option is unknown, the module cannot be used, or ``adapt`` patterns do not fit it.
+
+    Example:
+        >>> import innerloop as il
+        >>> net = il.nets.mlp()
+        >>> trainer = MetaTrainer(net, il.maml(0.01), lambda p: torch.optim.Adam(p, 1e-3), loss_fn=F.mse_loss)
+        >>> trainer.fit(il.data.sinusoids().episodes(), iterations=2)
+        >>> trainer.iteration
+        2
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        method: Method,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        *,
+        scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+        loss_fn: LossFn = F.cross_entropy,
+        norm: Norm = "transductive",
+        execution: Execution = "auto",
+        precision: Precision = "full",
+        compile: bool = False,  # noqa: A002 - torch's word
+        unused: Literal["error", "ignore"] = "error",
+        seed: int = 0,
+    ) -> None:
+        self.net, self.method, self.norm, self.seed = net, method, norm, seed
+        self._execution = execution
+        self._latest = method
+        self._engine = Engine(
+            net, loss_fn, norm=norm, execution=execution, precision=precision, compile=compile, unused=unused
+        )
+        for adaptation in (method.adaptation, method.test):
+            partition(self._engine.model.initial, adaptation.adapt)  # a pattern without a match is found now, not later
+        initial = meta_params_of(self._engine.model.initial, method)
+        self.meta_params: dict[str, nn.Parameter] = {
+            name: value if isinstance(value, nn.Parameter) else nn.Parameter(value.detach().clone())
+            for name, value in initial.items()
+        }
+        self.device = next(iter(self.meta_params.values())).device
+        self.optimizer = optimizer(self.meta_params.values())
+        self.scheduler = scheduler(self.optimizer) if scheduler else None
+        self.rule_state: RuleState | None = None
+        self.iteration = 0
+        self.best: float | None = None
+        self._validated = 0
+        self._best_learners = BestLearners()
+        self._window = Window()
+
+    def step(self, episode: Episode, generator: torch.Generator | None = None) -> Info:
+        """One outer update on a meta-batch.
+
+        Args:
+            episode: the tasks.
+            generator: the source of randomness of inner mini-batches; torch's global one by default.
+
+        Raises:
+            DivergedError: the meta-gradient is not finite (on CPU, where looking at it costs nothing); the
+                parameters are as they were.
+        """
+        method = self.method.at(self.iteration)
+        if method != self._latest:  # the same object as long as nothing changes, since what is compiled is kept for it
+            self._latest = method
+        grads, info = self._engine.meta_gradient(
+            self._latest, episode, self.meta_params, rule_state=self.rule_state, generator=generator
+        )
+        if self.device.type == "cpu" and not _all_finite(grads.values()):
+            raise DivergedError(f"the meta-gradient of iteration {self.iteration + 1} is not finite")
+        for name, parameter in self.meta_params.items():
+            parameter.grad = grads[name]
+        self.optimizer.step()
+        if self.scheduler is not None:
+            self.scheduler.step()
+        self.rule_state = info.rule_state
+        self.iteration += 1
+        return info
+
+    def fit(
+        self,
+        episodes: EpisodeSampler,
+        iterations: int,
+        *,
+        validation: Validation | None = None,
+        folder: str | Path | None = None,
+        resume: bool = False,
+        save_every: int = 500,
+        log_every: int = 50,
+        progress: bool | None = None,
+        net_spec: dict[str, Any] | None = None,
+        about: dict[str, Any] | None = None,
+    ) -> None:
+        """Train until ``iterations`` outer updates are done.
+
+        With a folder, a checkpoint is kept there, metrics (``metrics.jsonl`` and TensorBoard events), the learner to
+        deploy, and under ``best`` those of the best validations. SIGINT and SIGTERM then save before training stops; a
+        run killed without warning goes on from its last checkpoint, to the same bits on the same machine.
+
+        Args:
+            episodes: draws the meta-batches.
+            iterations: the number of outer updates in all.
+            validation: what to validate on, and how often.
+            folder: the run's folder, which is made if need be.
+            resume: go on from the folder's checkpoint, if it has one.
+            save_every: iterations between checkpoints.
+            log_every: iterations between records of the metrics, which are means over them.
+            progress: whether to show a progress bar; None shows it on a terminal.
+            net_spec: how to make the network again, for the saved learner.
+            about: anything to be kept with the saved learner.
+
+        Raises:
+            DivergedError: the loss is not finite; names the last good checkpoint.
+            TrainingStopped: a signal asked to stop; everything is saved.
+            CheckpointError: the folder holds a run and ``resume`` is not set, or a run that does not fit.
+        """
+        folder = None if folder is None else Path(folder)
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            checkpoint = folder / CHECKPOINT_FILE
+            if checkpoint.is_file():
+                if not resume:
+                    raise CheckpointError(f"{folder} already holds a run; pass resume=True, or another folder")
+                self.load(checkpoint)
+
+        def save(*, learner: bool) -> None:
+            if folder is not None:
+                self._check_finite()
+                if learner:
+                    self.learner(net_spec=net_spec, about=about).save(folder)
+                if (entry := self._best_learners.of(self.iteration)) is not None:
+                    scored = {**(about or {}), f"val_{entry.metric}": entry.score}
+                    where = self._best_learners.folder(folder, self.iteration)
+                    self.learner(net_spec=net_spec, about=scored).save(where)
+                self.save(folder / CHECKPOINT_FILE)
+                self._best_learners.drop_others(folder)
+
+        log = RunLog(iterations, self.iteration, folder=folder, progress=progress)
+        if self._engine.execution == "auto" and iterations - self.iteration >= LONG:
+            self._calibrate(episodes, log)
+        try:
+            with stop_signals(enabled=folder is not None) as received, undisturbed():
+                while True:
+                    keeps_best = validation is not None and validation.keep_best
+                    improved = among_best = False
+                    if received:
+                        save(learner=not keeps_best or self.best is None)
+                        raise TrainingStopped(received[0], self.iteration)
+                    finished = self.iteration >= iterations
+                    if validation is not None and self._is_due(validation.every, finished=finished):
+                        improved, among_best = self._validate(validation, log)
+                    if finished or among_best or improved or self.iteration % save_every == 0:
+                        save(learner=improved or not keeps_best or self.best is None)
+                    if finished:
+                        break
+                    self._iterate(episodes, log, log_every)
+        except DivergedError as error:
+            raise DivergedError(f"{error}; {_last_good(folder)}") from None
+        finally:
+            log.close()
+
+    def evaluate(self, episodes: EpisodeSampler, *, tasks: int = 600, norm: Norm | None = None) -> Evaluation:
+        """Evaluate the current meta-parameters on new tasks, see :func:`innerloop.evaluate`."""
+        return self._evaluate(episodes, tasks, norm or self.norm, Stream.TESTING)
+
+    def learner(self, *, net_spec: dict[str, Any] | None = None, about: dict[str, Any] | None = None) -> Learner:
+        """The current meta-parameters as a learner to deploy."""
+        return Learner(
+            self.net,
+            self.method,
+            meta_params=self.meta_params,
+            rule_state=self.rule_state,
+            loss_fn=self._engine.loss_fn,
+            net_spec=net_spec,
+            about={**(about or {}), "iteration": self.iteration},
+        )
+
+    def save(self, path: Path) -> None:
+        """Write everything that the next iteration depends on."""
+        random = RandomState.now(self.device)
+        state = {
+            "iteration": self.iteration,
+            "execution": self._engine.execution,
+            "best": self.best,
+            "validated": self._validated,
+            "best_learners": [tuple(entry) for entry in self._best_learners.entries],
+            "meta_params": dict(self.meta_params),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict() if self.scheduler else None,
+            "rule_state": self.rule_state,
+            "window": self._window.state(),
+            "random": {"cpu": random.cpu, "cuda": random.cuda},
+        }
+        save_state(state, path)
+
+    def load(self, path: Path) -> None:
+        """Go on from what :meth:`save` wrote.
+
+        Raises:
+            CheckpointError: the file is missing or damaged, or is of another network, method or optimizer.
+        """
+        state = load_state(path)
+        saved = state["meta_params"]
+        shapes = {n: tuple(p.shape) for n, p in self.meta_params.items()}
+        if {n: tuple(p.shape) for n, p in saved.items()} != shapes:
+            raise CheckpointError(f"{path} holds the parameters of another network or method; train into a new folder")
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+        except ValueError as error:
+            raise CheckpointError(f"{path} holds the state of another optimizer ({error})") from error
+        with torch.no_grad():
+            for name, parameter in self.meta_params.items():
+                parameter.copy_(saved[name])
+        if self.scheduler is not None and state["scheduler"] is not None:
+            self.scheduler.load_state_dict(state["scheduler"])
+        self.rule_state = map_nested(lambda t: t.to(self.device), state["rule_state"])
+        if self._engine.execution == "auto":
+            self._engine.execution = state.get("execution", "auto")
+        self.iteration, self.best, self._validated = state["iteration"], state["best"], state["validated"]
+        self._best_learners = BestLearners(entries=(Validated(*entry) for entry in state.get("best_learners", ())))
+        self._window = Window(**state["window"])
+        cuda = state["random"]["cuda"] if self.device.type == "cuda" else None  # a run may go on on another device
+        RandomState(state["random"]["cpu"], cuda, self.device).restore()
+
+    def _calibrate(self, episodes: EpisodeSampler, log: RunLog) -> None:
+        """Find the fastest way to run meta-batches, and say so."""
+        episode = episodes(generator_at(self.seed, Stream.TRAINING, self.iteration, self.device))
+        method = self.method.at(self.iteration)
+        seconds = self._engine.calibrate(method, episode, self.meta_params, rule_state=self.rule_state)
+        if seconds:
+            (plan, best), *others = seconds.items()
+            slower = "; ".join(f"{other}: {time / best:.1f} times as long" for other, time in others)
+            log.say(f"running {plan}, {best:.3f} s a meta-batch ({slower})")
+
+    def _iterate(self, episodes: EpisodeSampler, log: RunLog, log_every: int) -> None:
+        generator = generator_at(self.seed, Stream.TRAINING, self.iteration, self.device)
+        episode = episodes(generator)
+        info = self.step(episode, generator)
+        self._window.add(info)
+        log.advance(episode.tasks)
+        if self.iteration % log_every == 0:
+            rate = float(self.optimizer.param_groups[0]["lr"])
+            means = self._window.means()
+            self._window = Window()
+            if not all(math.isfinite(value) for value in means.values()):
+                raise DivergedError(f"the loss became infinite or NaN by iteration {self.iteration}")
+            log.train({"iteration": self.iteration, **means, "outer_lr": rate})
+
+    def _is_due(self, every: int, *, finished: bool) -> bool:
+        """Whether to validate now. A run that was stopped between an iteration and its validation makes up for it."""
+        return 0 < self.iteration != self._validated and (finished or self.iteration % every == 0)
+
+    def _validate(self, validation: Validation, log: RunLog) -> tuple[bool, bool]:
+        """Validate, and say whether it is the best so far, and whether it is among the best."""
+        result = self._evaluate(validation.episodes, validation.tasks, self.norm, Stream.VALIDATION, every_step=False)
+        self._validated = self.iteration
+        improved = validation.keep_best and result.better_than(self.best)
+        if improved:
+            self.best = result.mean
+        self._best_learners.most = validation.keep if validation.keep_best else 0
+        among_best = self._best_learners.note(self.iteration, result)
+        record = {f"val_{result.metric}": result.mean, "val_loss": float(result.loss[:, -1].mean())}
+        log.validation({"iteration": self.iteration, **record, "val_ci95": result.ci95}, best=improved)
+        return improved, among_best
+
+    def _evaluate(
+        self, episodes: EpisodeSampler, tasks: int, norm: Norm, stream: Stream, *, every_step: bool = True
+    ) -> Evaluation:
+        return evaluate(
+            self.net,
+            self.method,
+            episodes,
+            tasks=tasks,
+            loss_fn=self._engine.loss_fn,
+            norm=norm,
+            meta_params=self.meta_params,
+            rule_state=self.rule_state,
+            execution="serial" if self._engine.execution == "serial" else self._execution,
+            seed=self.seed,
+            stream=stream,
+            every_step=every_step,
+        )
+
+    def _check_finite(self) -> None:
+        if not _all_finite(self.meta_params.values()):
+            raise DivergedError(f"a parameter became infinite or NaN by iteration {self.iteration}")
+
+
+def _all_finite(tensors: Iterable[Tensor]) -> bool:
+    return all(bool(torch.isfinite(tensor.sum())) for tensor in tensors)
+
+
+def _last_good(folder: Path | None) -> str:
+    if folder is None:
+        return "try a smaller inner or outer learning rate"
+    path = folder / CHECKPOINT_FILE
+    return f"the last good checkpoint is {path}; try a smaller inner or outer learning rate"
