@@ -1,18 +1,22 @@
 # make quickstart   make the environment and run the main job, within about five minutes
-# make test         make the environment if needed and run the tests
+# make test         make the environment if needed and run all tests, on all cores
+# make test-unit    the quick tests, for while one works: tests/unit and the examples of the docstrings
 # make check        format, lint and types
 
 PYTHON ?= python3
 VENV ?= .venv
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: quickstart test check clean
+.PHONY: quickstart test test-unit check clean
 
 quickstart: $(VENV)/.ready
 	$(VENV)/bin/innerloop quickstart $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")
 
 test: $(VENV)/.ready-to-develop
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n auto
+
+test-unit: $(VENV)/.ready-to-develop
+	$(VENV)/bin/python -m pytest -n auto src tests/unit
 
 check: $(VENV)/.ready-to-develop
 	PATH="$(abspath $(VENV))/bin:$$PATH" scripts/check

@@ -2,7 +2,7 @@
 
     python scripts/make_golden.py [OUT]
 
-OUT is by default tests/golden/sinusoid.json. A test runs the same again and compares, so that a change of any
+OUT is by default tests/run/golden/sinusoid.json. A test runs the same again and compares, so that a change of any
 number is seen and has to be meant; after one that is, run this script and say why in the commit.
 """
 
@@ -20,7 +20,7 @@ from torch import Tensor
 
 import innerloop as il
 
-OUT = Path(__file__).parents[1] / "tests" / "golden" / "sinusoid.json"
+OUT = Path(__file__).parents[1] / "tests" / "run" / "golden" / "sinusoid.json"
 ITERATIONS = 5
 ARGUMENTS = {
     "inner_lr": 0.02,

@@ -22,7 +22,7 @@ from torch.func import functional_call
 import innerloop as il
 from innerloop.engine.backends import to_set_aside, without
 
-PAGE = Path(__file__).parents[1] / "docs" / "models.md"
+PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 DROPOUT = [name for name in MODELS if "dropout" in name or "Bert" in name or "LoRA" in name or "dot_product" in name]
 
 

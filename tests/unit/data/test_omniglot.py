@@ -477,7 +477,7 @@ def real(tmp_path_factory: pytest.TempPathFactory, omniglot_root: Path) -> Path:
 
 
 def test_the_script_reproduces_the_splits(real: Path, tmp_path: Path) -> None:
-    path = Path(__file__).parents[2] / "scripts" / "make_omniglot_splits.py"
+    path = Path(__file__).parents[3] / "scripts" / "make_omniglot_splits.py"
     spec = importlib.util.spec_from_file_location("make_omniglot_splits", path)
     assert spec is not None
     assert spec.loader is not None

@@ -17,7 +17,7 @@ GOLDEN = json.loads((HERE / "golden" / "sinusoid.json").read_text())
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_golden", HERE.parent / "scripts" / "make_golden.py")
+    spec = importlib.util.spec_from_file_location("make_golden", HERE.parents[1] / "scripts" / "make_golden.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -11,9 +11,9 @@ import pytest
 import innerloop as il
 from innerloop.recipes import RECIPES
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
-ELSEWHERE = {"models.md"}  # its examples need further packages: tests/test_models.py
+ELSEWHERE = {"models.md"}  # its examples need further packages: tests/run/test_models.py
 WITH_EXAMPLES = [page for page in PAGES if ">>> " in page.read_text() and page.name not in ELSEWHERE]
 METHODS = ROOT / "docs" / "methods"
 
