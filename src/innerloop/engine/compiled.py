@@ -14,9 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils import _pytree as pytree
 
+from innerloop.engine import _torch, pytree
 from innerloop.engine.estimate import Estimate
 from innerloop.engine.messages import first_line
 from innerloop.methods.base import Method
@@ -68,7 +67,9 @@ def _compiled(estimate: Estimate) -> tuple[Callable[..., Any] | None, pytree.Tre
     start = time.perf_counter()
     on_gpu = estimate.tensors[0].device.type == "cuda"
     try:
-        graph = make_fx(flattened)(*estimate.tensors)
+        if not _torch.has("tracing"):
+            raise RuntimeError("this release of PyTorch has no make_fx")
+        graph = _torch.trace(flattened)(*estimate.tensors)
         # On a GPU, replaying recorded launches (CUDA graphs) takes the host out of the loop.
         compiled = torch.compile(graph, fullgraph=True, dynamic=False, mode="reduce-overhead" if on_gpu else None)
         with torch.no_grad():

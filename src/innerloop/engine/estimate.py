@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
+from innerloop.engine import pytree
 from innerloop.episode import Episode
 from innerloop.inner.loop import Problem, Support
 from innerloop.metagrad.base import Info

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 
+from innerloop.engine import _torch
 from innerloop.engine.kernels.normalisation import Norm
 from innerloop.engine.kernels.tasks import Stack
 
@@ -43,12 +43,7 @@ class Unwritten:
         if sys.getrefcount(self.output) > _ALONE:
             return True
         self.output = None
-        return sys.getrefcount(self.value) > _ALONE or self._uses() > 1
-
-    def _uses(self) -> int:
-        # Of the tensor beneath Python's object; where a release of PyTorch does not tell, somebody may use it.
-        count: Callable[[], int] | None = getattr(self.value, "_use_count", None)
-        return 2 if count is None else count()
+        return sys.getrefcount(self.value) > _ALONE or _torch.uses(self.value) > 1
 
 
 _ALONE = 2  # references to an object that only one attribute holds: that one, and getrefcount's argument
@@ -64,6 +59,9 @@ class Deferred:
 
     def add(self, unwritten: Unwritten) -> None:
         """One more, the last handed out."""
+        if not _torch.has("modes"):  # no trap can be set
+            unwritten.write()
+            return
         self._waiting.append(unwritten)
 
     def find(self, output: Tensor) -> tuple[Stack, Norm, bool] | None:
@@ -80,7 +78,7 @@ class Deferred:
     def disarm(self) -> None:
         """Take the trap away, unless the module has entered a mode of its own since, which must go first."""
         if self._armed:
-            modes = _get_current_dispatch_mode_stack()
+            modes = _torch.dispatch_modes()
             # If it is not there, what left was a mode that the module entered before: it took the trap for itself.
             if modes and (modes[-1] is self._trap or self._trap not in modes):
                 self._armed = False
@@ -99,11 +97,7 @@ class Deferred:
             self._waiting.pop().write()
 
 
-class _Trap(TorchDispatchMode):
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # PyTorch would import its compiler, which takes seconds, to tell it to leave this class alone
-
+class _Trap(_torch.Mode):
     def __init__(self, spring: Callable[[], None]) -> None:
         super().__init__()
         self._spring = spring

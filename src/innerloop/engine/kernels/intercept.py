@@ -15,9 +15,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.overrides import TorchFunctionMode
 
+from innerloop.engine import _torch
 from innerloop.engine.kernels import tasks
 from innerloop.engine.kernels.attention import multi_head_attention
 from innerloop.engine.kernels.convolution import Window, convolve
@@ -34,9 +34,9 @@ __all__ = ["taskwise"]
 
 def taskwise(device: torch.device) -> contextlib.AbstractContextManager[object]:
     """The context; no kernels are used on a device that has none, nor while a graph is traced."""
-    fits = tasks.available() and not torch.is_autocast_enabled(device.type)
-    compiled = fits and device.type == "cpu" and get_proxy_mode() is None
-    return _Mode(use_products=fits, use_kernels=compiled and kernels() is not None)
+    fits = _torch.has("vmap") and not torch.is_autocast_enabled(device.type)
+    compiled = fits and device.type == "cpu" and not _torch.traced()
+    return _Mode(use_products=fits and _torch.has("passes"), use_kernels=compiled and kernels() is not None)
 
 
 Replacement = Callable[..., Any]

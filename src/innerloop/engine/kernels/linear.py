@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from innerloop.engine import _torch
 from innerloop.engine.kernels.layout import apply, by_task, own_axes
 from innerloop.params import shared_source
 
@@ -72,7 +73,7 @@ class _Uses:
     """
 
     def __init__(self, w: Tensor) -> None:
-        if torch._C._current_graph_task_id() == _NO_PASS:
+        if _torch.current_pass() == _torch.NO_PASS:
             _noted.pairs.clear()  # what is there still is of a pass that ended in an error
         found = shared_source(w)
         beyond, source = (None, None) if found is None else found
@@ -82,8 +83,8 @@ class _Uses:
 
     def note(self, x: Tensor, g: Tensor) -> None:
         """W(x, g) is part of the gradient, if this backward pass is to give one."""
-        if torch._C._will_engine_execute_node(self._node):
-            _noted.pairs.setdefault((torch._C._current_graph_task_id(), self._key), []).extend((x, g))
+        if _torch.pass_reaches(self._node):
+            _noted.pairs.setdefault((_torch.current_pass(), self._key), []).extend((x, g))
 
 
 class _Noted(threading.local):
@@ -94,7 +95,6 @@ class _Noted(threading.local):
 
 
 _noted = _Noted()
-_NO_PASS = -1
 
 
 class _End(Function):
@@ -108,11 +108,11 @@ class _End(Function):
 
     @staticmethod
     def backward(ctx: Any, _: Tensor) -> tuple[Tensor | None, ...]:
-        pairs = _noted.pairs.pop((torch._C._current_graph_task_id(), ctx.key), None)
+        pairs = _noted.pairs.pop((_torch.current_pass(), ctx.key), None)
         if pairs is None:
             return (None,) * 4
         # Where this pass goes on to what all tasks share, the sum over them is all that it needs.
-        if ctx.beyond is not None and torch._C._will_engine_execute_node(ctx.beyond):
+        if ctx.beyond is not None and _torch.pass_reaches(ctx.beyond):
             return None, apply(_WeightGradient, ctx.shapes[1], *pairs), None, None
         return apply(_WeightGradient, ctx.shapes[0], *pairs), None, None, None
 

@@ -1,9 +1,9 @@
 """Out of ``vmap`` and back: the stacked tensors that its mapped ones stand for.
 
 ``torch.func`` has no public way to give a function its own rule for batching and for second derivatives that costs
-little to call: ``autograd.Function`` with a ``vmap`` method takes a third of a millisecond each time. So this file,
-and no other, reads what ``vmap`` keeps in its tensors. Where a release of PyTorch should lack one of these names,
-``available`` is False and nothing is replaced.
+little to call: ``autograd.Function`` with a ``vmap`` method takes a third of a millisecond each time. So this reads
+what ``vmap`` keeps in its tensors, by private names from :mod:`innerloop.engine._torch`. Without them nothing is
+replaced.
 """
 
 from __future__ import annotations
@@ -15,39 +15,20 @@ from typing import Any
 
 from torch import Tensor
 
-try:
-    from torch._C._functorch import (
-        TransformType,
-        _add_batch_dim,
-        get_interpreter_stack,
-        get_unwrapped,
-        is_batchedtensor,
-        maybe_get_bdim,
-        maybe_get_level,
-    )
-    from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+from innerloop.engine import _torch
 
-    _missing = None
-except ImportError as error:  # pragma: no cover
-    _missing = str(error)
-
-__all__ = ["Stack", "available", "mapped", "outside", "stacked"]
-
-
-def available() -> bool:
-    """Whether this release of PyTorch has all that is read here."""
-    return _missing is None
+__all__ = ["Stack", "mapped", "outside", "stacked"]
 
 
 def mapped() -> bool:
     """Whether this runs under ``vmap``, perhaps nested, and under no other transform."""
-    levels = get_interpreter_stack()
-    return bool(levels) and all(level.key() == TransformType.Vmap for level in levels)
+    levels = _torch.transforms()
+    return bool(levels) and all(level.key() == _torch.by_vmap for level in levels)
 
 
 def outside() -> contextlib.AbstractContextManager[Any]:
     """A context in which no ``vmap`` is active; it takes and gives stacked tensors."""
-    manager: contextlib.AbstractContextManager[Any] = temporarily_clear_interpreter_stack()
+    manager: contextlib.AbstractContextManager[Any] = _torch.without_transforms()
     return manager
 
 
@@ -60,7 +41,7 @@ class Stack:
     def unstacked(self, x: Tensor) -> Tensor:
         """The mapped tensor that stands for this one."""
         for level in self.levels:
-            x = _add_batch_dim(x, 0, level)
+            x = _torch.mapped_again(x, 0, level)
         return x
 
 
@@ -98,7 +79,7 @@ def stacked(*tensors: Tensor | None, shared: Sequence[Tensor | None] = ()) -> tu
 def _unwrapped(x: Tensor | None) -> tuple[Tensor | None, list[tuple[int, int]]]:
     """The tensor behind a mapped one, and the (level, axis) pairs, the outermost level first."""
     axes: list[tuple[int, int]] = []
-    while x is not None and is_batchedtensor(x):
-        axes.append((maybe_get_level(x), maybe_get_bdim(x)))
-        x = get_unwrapped(x)
+    while x is not None and _torch.is_mapped(x):
+        axes.append((_torch.mapped_level(x), _torch.mapped_axis(x)))
+        x = _torch.beneath(x)
     return x, axes[::-1]

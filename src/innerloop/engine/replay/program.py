@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from innerloop.engine import _torch
 from innerloop.engine.kernels import KernelError
 from innerloop.engine.replay.recorder import Entry, Layout, Recorder, Ref, RefusedError, Shape, Slot
 
@@ -89,8 +90,7 @@ class _Writer:
         return self._instruction(len(refs), f"return ({''.join(f'{tensor}, ' for tensor in tensors)})")
 
     def _line(self, shape: Shape, blocks: Sequence[int]) -> str:
-        function = shape.function
-        operation = function._op if isinstance(function, torch._ops.OpOverload) else function
+        operation = _torch.operation(shape.function)
         self._scope = {"strided": torch.as_strided, "failed": _failed, "call": operation}
         if shape.kernel is not None:
             addresses = [

@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from innerloop.engine import _torch
 from innerloop.engine.kernels import Place, watching
 
 __all__ = ["Entry", "Layout", "Recorder", "Ref", "RefusedError", "Shape", "Slot"]
@@ -82,7 +81,7 @@ class Entry(NamedTuple):
     blocks: tuple[int, ...]
 
 
-class Recorder(TorchDispatchMode):
+class Recorder(_torch.Mode):
     """Within it, what is computed in this thread is written down.
 
     Blocks of memory are told apart by what PyTorch's tensors share, whatever tensors come and go. None is held, only
@@ -103,16 +102,12 @@ class Recorder(TorchDispatchMode):
         self.entries: list[Entry] = []
         self.constants: dict[int, Tensor] = {}
         self.bases: list[Layout] = []
-        self._blocks: dict[int, tuple[StorageWeakRef, int]] = {}
+        self._blocks: dict[int, tuple[_torch.StorageRef, int]] = {}
         self._layouts: dict[Layout, Layout] = {}
         self._shapes: dict[Any, Shape] = {}
         self._refused: str | None = None
         self.inputs = [self._new(tensor) for tensor in inputs]
         self._watching = watching(self)
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # PyTorch would import its compiler, which takes seconds, to tell it to leave this class alone
 
     def __enter__(self) -> Recorder:
         self._watching.__enter__()
@@ -209,14 +204,14 @@ class Recorder(TorchDispatchMode):
 
     def _known(self, tensor: Tensor) -> int | None:
         """The number of the block that a tensor lies in."""
-        found = self._blocks.get(tensor.untyped_storage()._cdata)
+        found = self._blocks.get(_torch.storage_id(tensor))
         return None if found is None else found[1]
 
     def _new(self, tensor: Tensor) -> Ref:
         storage, number = tensor.untyped_storage(), len(self.bases)
         if number % FORGET_EVERY == 0:
             self._blocks = {key: block for key, block in self._blocks.items() if not block[0].expired()}
-        self._blocks[storage._cdata] = StorageWeakRef(storage), number
+        self._blocks[_torch.storage_id(tensor)] = _torch.StorageRef(storage), number
         self.bases.append(self._layout(tensor))
         return Ref(number, self.bases[-1])
 
@@ -269,16 +264,12 @@ def _argument(args: Sequence[Any], kwargs: dict[str, Any], place: int, name: str
 
 @functools.cache
 def _tensor_arguments(func: Any) -> list[tuple[int, str]]:
-    """The places and names of the arguments that must be tensors."""
-    arguments = enumerate(func._schema.arguments)
-    return [(place, a.name) for place, a in arguments if isinstance(a.type, torch.TensorType)]
+    return _torch.tensor_arguments(func)
 
 
 @functools.cache
 def _written_arguments(func: Any) -> list[tuple[int, str]]:
-    """The places and names of the arguments that an operation changes."""
-    arguments = enumerate(func._schema.arguments)
-    return [(place, a.name) for place, a in arguments if a.alias_info is not None and a.alias_info.is_write]
+    return _torch.written_arguments(func)
 
 
 def _by_number(func: Any, args: tuple[Any, ...]) -> bool:

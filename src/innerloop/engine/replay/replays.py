@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
+from innerloop.engine import _torch, pytree
 from innerloop.engine.estimate import Estimate
 from innerloop.engine.messages import first_line
 from innerloop.engine.replay.program import Program
@@ -91,7 +91,7 @@ class Replays:
     def __init__(self) -> None:
         self._kinds: OrderedDict[tuple[Any, ...], _Kind] = OrderedDict()
         self._lock = threading.Lock()
-        self._off = switched_off(SWITCH)
+        self._off = switched_off(SWITCH) or not _torch.has("recording")
 
     def __call__(self, estimate: Estimate) -> tuple[list[Any], pytree.TreeSpec]:
         """What the estimate computes from its tensors, and how it is read."""

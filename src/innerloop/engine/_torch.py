@@ -1,0 +1,241 @@
+"""Every private or undocumented name of PyTorch that this package reads, and whether it still does what it did.
+
+No other file may read one; a test sees to it. The names serve speed alone. They are grouped by what they are for, in
+:data:`PARTS`. Where a release of PyTorch lacks a name of a part, or where the name does something else there, the part
+is missing (:func:`missing` says why), and the engine takes the slower way that its entry names.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+_absent: dict[str, str] = {}
+
+try:
+    from torch._C import _functorch
+    from torch._functorch import pyfunctorch
+
+    transforms = _functorch.get_interpreter_stack
+    by_vmap = _functorch.TransformType.Vmap
+    is_mapped, mapped_level, mapped_axis = (
+        _functorch.is_batchedtensor,
+        _functorch.maybe_get_level,
+        _functorch.maybe_get_bdim,
+    )
+    beneath, mapped_again = _functorch.get_unwrapped, _functorch._add_batch_dim
+    without_transforms = pyfunctorch.temporarily_clear_interpreter_stack
+except (ImportError, AttributeError) as error:  # pragma: no cover
+    _absent["vmap"] = str(error)
+
+try:
+    current_pass = torch._C._current_graph_task_id
+    pass_reaches = torch._C._will_engine_execute_node
+except AttributeError as error:  # pragma: no cover
+    _absent["passes"] = str(error)
+
+try:
+    from torch.utils import _python_dispatch
+
+    _Mode: Any = _python_dispatch.TorchDispatchMode
+    dispatch_modes = _python_dispatch._get_current_dispatch_mode_stack
+except (ImportError, AttributeError) as error:  # pragma: no cover
+    _absent["modes"] = _absent["recording"] = str(error)
+    _Mode = object
+
+try:
+    from torch.fx.experimental import proxy_tensor
+
+    trace, _tracer = proxy_tensor.make_fx, proxy_tensor.get_proxy_mode
+except (ImportError, AttributeError) as error:  # pragma: no cover
+    _absent["tracing"] = str(error)
+
+try:
+    from torch.multiprocessing import reductions
+
+    StorageRef = reductions.StorageWeakRef
+except (ImportError, AttributeError) as error:  # pragma: no cover
+    _absent["recording"] = str(error)
+
+__all__ = ["PARTS", "has", "missing"]
+
+NO_PASS = -1
+"""What :func:`current_pass` gives outside a backward pass."""
+
+taken_away: set[str] = set()
+"""Parts that tests have the engine do without."""
+
+
+def has(part: str) -> bool:
+    """Whether a part is there and does what it should.
+
+    Args:
+        part: a key of :data:`PARTS`.
+    """
+    return part not in taken_away and missing(part) is None
+
+
+def missing(part: str) -> str | None:
+    """Why a part is missing in this release of PyTorch; None if it is not."""
+    return _findings()[part]
+
+
+@functools.cache
+def _findings() -> dict[str, str | None]:
+    """Each part with why it is missing; tried in a thread of its own, which has none of the caller's modes."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(lambda: {part: _finding(part) for part in PARTS}).result()
+
+
+def _finding(part: str) -> str | None:
+    if part in _absent:
+        return _absent[part]
+    try:
+        PARTS[part]()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+class Mode(_Mode):  # type: ignore[misc]
+    """A mode of the dispatcher, which every operation of this thread passes while it is entered."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # PyTorch would import its compiler, which takes seconds, to tell it to leave this class alone
+
+
+def uses(tensor: Tensor) -> int:
+    """How many hold what is beneath Python's tensor; without this part 2, since somebody else may."""
+    return tensor._use_count() if has("uses") else 2  # type: ignore[attr-defined]
+
+
+def traced() -> bool:
+    """Whether a graph is being traced; without this part True, since one may be."""
+    return not has("tracing") or _tracer() is not None
+
+
+def storage_id(tensor: Tensor) -> int:
+    """What the tensors in one block of memory, and no others that are alive, have in common."""
+    return int(tensor.untyped_storage()._cdata)
+
+
+def operation(overload: Callable[..., Any]) -> Callable[..., Any]:
+    """An operation without the Python around it, which costs less to call."""
+    found: Callable[..., Any] = getattr(overload, "_op", overload)
+    return found
+
+
+def tensor_arguments(overload: Any) -> list[tuple[int, str]]:
+    """The places and names of the arguments that must be tensors."""
+    arguments = enumerate(overload._schema.arguments)
+    return [(place, a.name) for place, a in arguments if isinstance(a.type, torch.TensorType)]
+
+
+def written_arguments(overload: Any) -> list[tuple[int, str]]:
+    """The places and names of the arguments that an operation changes."""
+    arguments = enumerate(overload._schema.arguments)
+    return [(place, a.name) for place, a in arguments if a.alias_info is not None and a.alias_info.is_write]
+
+
+def _try_vmap() -> None:
+    def one(x: Tensor) -> Tensor:
+        levels = transforms()
+        _must(len(levels) == 1 and levels[0].key() == by_vmap, "the stack of transforms")
+        _must(is_mapped(x) and mapped_axis(x) == 1, "what vmap keeps in a tensor")
+        level, stacked = mapped_level(x), beneath(x)
+        with without_transforms():
+            _must(not transforms() and not is_mapped(stacked), "leaving vmap")
+            stacked = stacked * 2
+        return mapped_again(stacked, 1, level) + 1
+
+    given = torch.arange(6.0).view(2, 3)
+    _must(torch.equal(torch.func.vmap(one, 1, 1)(given), given * 2 + 1), "going back into vmap")
+
+
+def _try_passes() -> None:
+    seen = []
+
+    class _Probe(Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor, node: Any) -> Tensor:
+            ctx.node = node
+            return x * 1
+
+        @staticmethod
+        def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+            seen.append((current_pass(), pass_reaches(ctx.node)))
+            return g, None
+
+    with torch.enable_grad():
+        leaf = torch.ones((), requires_grad=True)
+        source = leaf * 1
+        alias = source * 1
+        end = _Probe.apply(alias, source.grad_fn)
+        torch.autograd.grad(end, alias, retain_graph=True)
+        torch.autograd.grad(end, leaf)
+    (one, ends_there), (two, goes_on) = seen
+    _must(current_pass() == NO_PASS and NO_PASS not in (one, two) and one != two, "the number of a backward pass")
+    _must(goes_on and not ends_there, "what a backward pass reaches")
+
+
+def _try_modes() -> None:
+    class _Probe(Mode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            seen.append(func)
+            return func(*args, **(kwargs or {}))
+
+    seen: list[Any] = []
+    with _Probe() as probe:
+        top = dispatch_modes()[-1]
+        torch.ones(2).add_(1)
+    _must(top is probe and torch.ops.aten.add_.Tensor in seen, "modes of the dispatcher")
+
+
+def _try_uses() -> None:
+    with torch.enable_grad():
+        tensor, weight = torch.ones(2), torch.ones(2, requires_grad=True)
+        alone: int = tensor._use_count()  # type: ignore[attr-defined]
+        product = tensor * weight  # which keeps the tensor for the derivative
+        held: int = tensor._use_count()  # type: ignore[attr-defined]
+    _must(alone == 1 and held == 2 and product.requires_grad, "the count of a tensor's uses")
+
+
+def _try_tracing() -> None:
+    _must(_tracer() is None, "whether a graph is traced")
+
+
+def _try_recording() -> None:
+    PARTS["modes"]()
+    one, other = torch.ones(4), torch.ones(4)
+    _must(storage_id(one) == storage_id(one[1:]) != storage_id(other), "the identity of a block of memory")
+    ref = StorageRef(one.untyped_storage())
+    before = ref.expired()
+    del one
+    _must(ref.expired() and not before, "the end of a block of memory")
+    add = torch.ops.aten.add_.Tensor
+    _must(tensor_arguments(add) == [(0, "self"), (1, "other")], "the arguments of an operation")
+    _must(written_arguments(add) == [(0, "self")], "what an operation changes")
+    _must(bool((operation(add)(other, 1) == 2).all()), "an operation without the Python around it")
+
+
+def _must(true: bool, what: str) -> None:
+    if not true:
+        raise RuntimeError(f"{what} is not what it was in the releases of PyTorch that this one was written for")
+
+
+PARTS: dict[str, Callable[[], None]] = {
+    "vmap": _try_vmap,  # the stacked tensors behind mapped ones; else no kernels and no products, but PyTorch's own
+    "passes": _try_passes,  # one sum over all uses of a layer's weights; else the products are PyTorch's own
+    "modes": _try_modes,  # outputs that are written when they are looked at; else they are written at once
+    "uses": _try_uses,  # outputs that nobody looks at are not written; else they are
+    "tracing": _try_tracing,  # graphs for torch.compile; else nothing is compiled and there are no kernels
+    "recording": _try_recording,  # recordings; else every meta-gradient is computed as the first one
+}
+"""The parts, each with a trial that raises where it does not do what it should."""
