@@ -26,8 +26,8 @@ from innerloop.engine.threads import Workers, on_all_cores, undisturbed
 from innerloop.episode import Episode
 from innerloop.inner.adaptation import Adaptation, draw_batches
 from innerloop.inner.loop import Problem, Support, Track, unroll
+from innerloop.inner.losses import LossFn
 from innerloop.inner.model import Norm, StatelessModel
-from innerloop.inner.objectives import LossFn
 from innerloop.inner.selection import partition
 from innerloop.metagrad.base import Info
 from innerloop.methods.base import Method

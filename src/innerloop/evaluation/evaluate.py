@@ -15,8 +15,9 @@ from innerloop.engine.plans import Execution
 from innerloop.episode import Episode, EpisodeSampler, with_queries
 from innerloop.evaluation.calibration import Calibration
 from innerloop.inner.loop import Problem, Support, Track, unroll
+from innerloop.inner.losses import LossFn
 from innerloop.inner.model import Norm
-from innerloop.inner.objectives import LossFn, accuracies
+from innerloop.inner.objectives import accuracies
 from innerloop.methods.base import Method
 from innerloop.randomness import Stream, generator_at
 from innerloop.rules.base import RuleState

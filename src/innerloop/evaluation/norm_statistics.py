@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from innerloop.engine.engine import Engine, meta_params_of
 from innerloop.episode import Episode, EpisodeSampler, with_queries
 from innerloop.inner.loop import Problem, Support, Track, unroll
-from innerloop.inner.objectives import LossFn
+from innerloop.inner.losses import LossFn
 from innerloop.methods.base import Method
 from innerloop.params import Params, map_params, scale, total
 from innerloop.randomness import Stream, generator_at

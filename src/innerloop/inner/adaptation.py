@@ -10,13 +10,14 @@ from torch import Tensor
 from innerloop.inner.losses import InnerLoss, of_outputs
 from innerloop.inner.objectives import Objective, last_step
 from innerloop.inner.starts import Start, initialisation
-from innerloop.rules.base import InnerRule
+from innerloop.parts import Part
+from innerloop.rules.base import Rule, check_rule
 
 __all__ = ["Adaptation", "draw_batches"]
 
 
-@dataclass(frozen=True)
-class Adaptation:
+@dataclass(frozen=True, repr=False)
+class Adaptation(Part):
     """How a task is adapted to.
 
     Args:
@@ -30,10 +31,10 @@ class Adaptation:
         carry_state: whether the rule's state goes on from one meta-batch to the next, as Reptile's Adam does.
 
     Raises:
-        ValueError: a negative number of steps, or an empty mini-batch.
+        ValueError: what is no rule, a negative number of steps, or an empty mini-batch.
     """
 
-    rule: InnerRule
+    rule: Rule
     steps: int
     batch_size: int | None = None
     adapt: str = "*"
@@ -43,6 +44,7 @@ class Adaptation:
     carry_state: bool = False
 
     def __post_init__(self) -> None:
+        check_rule(self.rule)
         if self.steps < 0:
             raise ValueError(f"the number of inner steps is {self.steps}; it must be 0 or more")
         if self.batch_size is not None and self.batch_size < 1:

@@ -17,9 +17,8 @@ from innerloop.engine.backends import to_set_aside, without
 from innerloop.engine.kernels import taskwise
 from innerloop.episode import Episode
 from innerloop.inner.adaptation import Adaptation
-from innerloop.inner.losses import InnerLoss
+from innerloop.inner.losses import InnerLoss, LossFn
 from innerloop.inner.model import StatelessModel
-from innerloop.inner.objectives import LossFn
 from innerloop.inner.selection import partition
 from innerloop.inner.starts import Tasks
 from innerloop.params import METHOD_PREFIX, Params, detached, leaf, map_nested, read_again

@@ -1,33 +1,63 @@
-"""What the inner loop minimises."""
+"""The losses: what scores the outputs of one task, and what the inner loop minimises."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from innerloop.inner.model import StatelessModel
-from innerloop.inner.objectives import LossFn
 from innerloop.particles import MIXTURE
+from innerloop.parts import Part
 
-__all__ = ["InnerLoss", "each_particle", "of_outputs"]
+__all__ = ["LOSSES", "EachParticle", "InnerLoss", "LossFn", "OfOutputs", "each_particle", "of_outputs"]
+
+LossFn = Callable[[Tensor, Tensor], Tensor]
+"""``(outputs [N, ...], targets [N, ...]) -> scalar``, the mean over the examples of one task."""
+
+LOSSES: dict[str, LossFn] = {"cross_entropy": F.cross_entropy, "mse": F.mse_loss}
+"""The losses that a recipe or a saved learner names."""
 
 InnerLoss = Callable[[StatelessModel, LossFn, Mapping[str, Tensor], Tensor, Tensor], Tensor]
-"""``(model, loss_fn, params, x [S, ...], y [S, ...]) -> scalar``: the support loss of one task at its parameters."""
+"""``(model, loss_fn, params, x [S, ...], y [S, ...]) -> scalar``: the support loss of one task at its parameters.
+
+A plain function, or one of the classes."""
 
 
-def of_outputs(model: StatelessModel, loss_fn: LossFn, params: Mapping[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+@dataclass(frozen=True, repr=False)
+class OfOutputs(Part):
     """The loss of the module's outputs, as for the query set."""
-    return loss_fn(model(params, x), y)
+
+    def __call__(
+        self, model: StatelessModel, loss_fn: LossFn, params: Mapping[str, Tensor], x: Tensor, y: Tensor
+    ) -> Tensor:
+        """The support loss of one task."""
+        return loss_fn(model(params, x), y)
 
 
-def each_particle(model: StatelessModel, loss_fn: LossFn, params: Mapping[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+of_outputs = OfOutputs()
+"""The inner loss of the module's outputs."""
+
+
+@dataclass(frozen=True, repr=False)
+class EachParticle(Part):
     """The mean of the particles' losses, which gives each a gradient of its own, and not that of their mixture.
 
-    For networks made by :func:`innerloop.nets.with_particles`; for others as :func:`of_outputs`.
+    For networks made by :func:`innerloop.nets.with_particles`; for others as :class:`OfOutputs`.
     """
-    if not model.has_layer(MIXTURE):
-        return of_outputs(model, loss_fn, params, x, y)
-    each = model.inputs_of(MIXTURE, params, x)
-    return torch.stack([loss_fn(outputs, y) for outputs in each.unbind(1)]).mean()
+
+    def __call__(
+        self, model: StatelessModel, loss_fn: LossFn, params: Mapping[str, Tensor], x: Tensor, y: Tensor
+    ) -> Tensor:
+        """The support loss of one task."""
+        if not model.has_layer(MIXTURE):
+            return of_outputs(model, loss_fn, params, x, y)
+        each = model.inputs_of(MIXTURE, params, x)
+        return torch.stack([loss_fn(outputs, y) for outputs in each.unbind(1)]).mean()
+
+
+each_particle = EachParticle()
+"""The inner loss of particles."""

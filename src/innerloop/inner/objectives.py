@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 
-import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["LOSSES", "LossFn", "Objective", "accuracies", "last_step", "multi_step"]
+from innerloop.parts import Part
 
-LossFn = Callable[[Tensor, Tensor], Tensor]
-"""``(outputs [N, ...], targets [N, ...]) -> scalar``, the mean over the examples of one task."""
-
-LOSSES: dict[str, LossFn] = {"cross_entropy": F.cross_entropy, "mse": F.mse_loss}
-"""The losses that a recipe or a saved learner names."""
+__all__ = ["LastStep", "MultiStep", "Objective", "accuracies", "last_step", "multi_step"]
 
 Objective = Callable[[int], tuple[float, ...]]
-"""``steps K -> weights`` of the query losses at the iterates 0..K; an iterate of weight 0 is not evaluated."""
+"""``steps K -> weights`` of the query losses at the iterates 0..K; an iterate of weight 0 is not evaluated.
+
+A plain function, or one of the classes."""
 
 
-def last_step(steps: int) -> tuple[float, ...]:
+@dataclass(frozen=True, repr=False)
+class LastStep(Part):
     """The query loss after the last inner step (Finn et al., 2017, eq. 1).
 
     Example:
         >>> last_step(2)
         (0.0, 0.0, 1.0)
     """
-    return (0.0,) * steps + (1.0,)
+
+    def __call__(self, steps: int) -> tuple[float, ...]:
+        """The weights of the iterates 0 to ``steps``."""
+        return (0.0,) * steps + (1.0,)
 
 
-@functools.cache  # so that a method that asks for the same weights again is the same method
-def multi_step(progress: float) -> Objective:
+last_step = LastStep()
+"""The objective of the last inner step."""
+
+
+@dataclass(frozen=True, repr=False)
+class MultiStep(Part):
     r"""The query losses after every inner step, with weights that move towards the last one (MAML++).
 
     .. math:: w_k = \max\left(\frac{1 - p}{K}, \frac{0.03}{K}\right) \text{ for } k < K, \qquad
@@ -50,18 +55,23 @@ def multi_step(progress: float) -> Objective:
     References:
         Antoniou, Edwards, Storkey: How to train your MAML. ICLR 2019, section 4 (MSL).
     """
-    if not progress >= 0:
-        raise ValueError(f"progress is {progress}; it must be 0 or more")
-    if progress >= 1:
-        return last_step
 
-    def weights(steps: int) -> tuple[float, ...]:
-        if steps == 0:
-            return (1.0,)
-        early = max(1 - progress, 0.03) / steps
+    progress: float
+
+    def __post_init__(self) -> None:
+        if not self.progress >= 0:
+            raise ValueError(f"progress is {self.progress}; it must be 0 or more")
+
+    def __call__(self, steps: int) -> tuple[float, ...]:
+        """The weights of the iterates 0 to ``steps``."""
+        if self.progress >= 1 or steps == 0:
+            return last_step(steps)
+        early = max(1 - self.progress, 0.03) / steps
         return (0.0, *[early] * (steps - 1), 1 - early * (steps - 1))
 
-    return weights
+
+multi_step = MultiStep
+"""The usual name of :class:`MultiStep`."""
 
 
 def accuracies(outputs: Tensor, targets: Tensor) -> Tensor | None:

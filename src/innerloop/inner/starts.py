@@ -10,8 +10,22 @@ import torch
 from torch import Tensor
 
 from innerloop.params import Params, expand_tasks, map_params
+from innerloop.parts import Part
 
-__all__ = ["Start", "Tasks", "initialisation", "neighbours", "new_head", "prototypes", "zero"]
+__all__ = [
+    "Initialisation",
+    "NearestNeighbours",
+    "NewHead",
+    "Prototypes",
+    "Start",
+    "Tasks",
+    "Zero",
+    "initialisation",
+    "neighbours",
+    "new_head",
+    "prototypes",
+    "zero",
+]
 
 
 @dataclass(frozen=True)
@@ -36,21 +50,38 @@ class Tasks:
 
 
 Start = Callable[[Mapping[str, Tensor], Tasks], Params]
-"""``(meta-parameters to be adapted, tasks) -> starting values [T, ...]``."""
+"""``(meta-parameters to be adapted, tasks) -> starting values [T, ...]``: a plain function, or one of the classes."""
 
 
-def initialisation(adapted: Mapping[str, Tensor], tasks: Tasks) -> Params:
+@dataclass(frozen=True, repr=False)
+class Initialisation(Part):
     """Every task starts from the meta-learned initialisation θ (MAML, Reptile)."""
-    return expand_tasks(adapted, tasks.count)
+
+    def __call__(self, adapted: Mapping[str, Tensor], tasks: Tasks) -> Params:
+        """The starting values of each task."""
+        return expand_tasks(adapted, tasks.count)
 
 
-def zero(adapted: Mapping[str, Tensor], tasks: Tasks) -> Params:
+initialisation = Initialisation()
+"""The start from the meta-learned initialisation."""
+
+
+@dataclass(frozen=True, repr=False)
+class Zero(Part):
     """Every task starts from zero (CAVIA's context); what the meta-parameters hold has no effect."""
-    # By a product, so that they have a gradient, of zero, and are not taken for parameters that nothing uses.
-    return expand_tasks(map_params(lambda p: p * 0, adapted), tasks.count)
+
+    def __call__(self, adapted: Mapping[str, Tensor], tasks: Tasks) -> Params:
+        """The starting values of each task."""
+        # By a product, so that they have a gradient, of zero, and are not taken for parameters that nothing uses.
+        return expand_tasks(map_params(lambda p: p * 0, adapted), tasks.count)
 
 
-def prototypes(head: str = "@last", ways: int | None = None) -> Start:
+zero = Zero()
+"""The start from zero."""
+
+
+@dataclass(frozen=True, repr=False)
+class Prototypes(Part):
     r"""A linear head that begins as the classifier of prototypical networks, the rest at the initialisation.
 
     .. math:: \mu_c = \mathrm{mean}_{y_j = c} f_\theta(x_j), \qquad w_c = 2 \mu_c, \qquad b_c = -\lVert\mu_c\rVert^2
@@ -70,20 +101,29 @@ def prototypes(head: str = "@last", ways: int | None = None) -> Start:
         Snell, Swersky, Zemel: Prototypical Networks for Few-shot Learning. NeurIPS 2017, section 2.4. Triantafillou et
         al.: Meta-Dataset. ICLR 2020, section 3.
     """
-    _check_ways(ways)
 
-    def start(adapted: Mapping[str, Tensor], tasks: Tasks) -> Params:
-        weight, bias = _linear(head, adapted, "a prototype head")
+    head: str = "@last"
+    ways: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_ways(self.ways)
+
+    def __call__(self, adapted: Mapping[str, Tensor], tasks: Tasks) -> Params:
+        """The starting values of each task."""
+        weight, bias = _linear(self.head, adapted, "a prototype head")
         _check_classes(tasks, "prototypes")
         features = tasks.inputs_of(weight.rpartition(".")[0])
-        member = _members(tasks, ways or len(adapted[weight])).to(features.dtype)
+        member = _members(tasks, self.ways or len(adapted[weight])).to(features.dtype)
         means = member.mT @ features / member.sum(1).clamp(min=1)[..., None]
         return _with_head(adapted, tasks, {weight: 2 * means, bias: -(means * means).sum(-1)})
 
-    return start
+
+prototypes = Prototypes
+"""The usual name of :class:`Prototypes`."""
 
 
-def neighbours(head: str = "@last") -> Start:
+@dataclass(frozen=True, repr=False)
+class NearestNeighbours(Part):
     """A head that keeps the support set: what it is given for each example, and which class that is of.
 
     Args:
@@ -93,9 +133,12 @@ def neighbours(head: str = "@last") -> Start:
         ValueError: when it is used: the targets are not class indices, or the layer does not keep examples.
     """
 
-    def start(adapted: Mapping[str, Tensor], tasks: Tasks) -> Params:
+    head: str = "@last"
+
+    def __call__(self, adapted: Mapping[str, Tensor], tasks: Tasks) -> Params:
+        """The starting values of each task."""
         _check_classes(tasks, "neighbours")
-        layer, examples, members = _parts(head, adapted, "examples", "members")
+        layer, examples, members = _parts(self.head, adapted, "examples", "members")
         if examples not in adapted or members not in adapted:
             raise ValueError(
                 f"nearest neighbours are of examples that the layer {layer!r} does not keep; let it be an "
@@ -106,10 +149,13 @@ def neighbours(head: str = "@last") -> Start:
         kept = adapted[members].new_zeros(member.shape).masked_fill(~member, -math.inf)
         return _with_head(adapted, tasks, {examples: tasks.inputs_of(layer), members: kept})
 
-    return start
+
+neighbours = NearestNeighbours
+"""The usual name of :class:`NearestNeighbours`."""
 
 
-def new_head(head: str = "@last", ways: int | None = None) -> Start:
+@dataclass(frozen=True, repr=False)
+class NewHead(Part):
     """A linear head of zeros in place of the network's own, the rest at the initialisation.
 
     What the meta-parameters hold for the head has no effect, and it may have been of other classes, and more of them.
@@ -121,16 +167,24 @@ def new_head(head: str = "@last", ways: int | None = None) -> Start:
     Raises:
         ValueError: less than one class; when it is used: the head is not adapted or not a linear layer with a bias.
     """
-    _check_ways(ways)
 
-    def start(adapted: Mapping[str, Tensor], tasks: Tasks) -> Params:
-        weight, bias = _linear(head, adapted, "a new head")
+    head: str = "@last"
+    ways: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_ways(self.ways)
+
+    def __call__(self, adapted: Mapping[str, Tensor], tasks: Tasks) -> Params:
+        """The starting values of each task."""
+        weight, bias = _linear(self.head, adapted, "a new head")
         like, width = adapted[weight], adapted[weight].shape[1]
-        outputs = ways or len(like)
+        outputs = self.ways or len(like)
         made = {weight: like.new_zeros(tasks.count, outputs, width), bias: like.new_zeros(tasks.count, outputs)}
         return _with_head(adapted, tasks, made)
 
-    return start
+
+new_head = NewHead
+"""The usual name of :class:`NewHead`."""
 
 
 def _check_ways(ways: int | None) -> None:
@@ -145,7 +199,8 @@ def _check_classes(tasks: Tasks, what: str) -> None:
 
 def _members(tasks: Tasks, ways: int) -> Tensor:
     """Whether a support example is of a class, ``[T, S, ways]``; a class that is not among them is an error."""
-    # Unlike F.one_hot this looks at no value, so that it can be recorded (innerloop.engine.replay).
+    # F.one_hot reads the labels' values to check them. Without that, this also runs where no value may be read, as
+    # within torch.func.vmap.
     labels = tasks.support_y[..., None]
     return torch.zeros(*labels.shape[:-1], ways, dtype=torch.bool, device=labels.device).scatter(-1, labels, True)
 

@@ -17,8 +17,8 @@ from innerloop.episode import EpisodeSampler
 from innerloop.evaluation.evaluate import Evaluation, Member, evaluate_together
 from innerloop.evaluation.norm_statistics import statistics_by_step
 from innerloop.inner.loop import Problem, Support, Track, begin
+from innerloop.inner.losses import LOSSES, LossFn
 from innerloop.inner.model import Norm, StatelessModel
-from innerloop.inner.objectives import LOSSES, LossFn
 from innerloop.learner.files import CheckpointError, load_state, save_state, write_atomically
 from innerloop.learner.predictor import Predictor
 from innerloop.methods.base import METHODS, Method
@@ -41,7 +41,7 @@ class Learner:
         meta_params: values to use instead of the module's own, and what the method learned.
         rule_state: the inner rule's state carried over from training.
         statistics: what the ``per_step`` mode normalises by; :meth:`with_statistics` gathers them.
-        loss_fn: ``(outputs, targets) -> scalar``; one of :data:`innerloop.inner.objectives.LOSSES` if it is to be
+        loss_fn: ``(outputs, targets) -> scalar``; one of :data:`innerloop.inner.losses.LOSSES` if it is to be
             saved.
         norm: the normalisation mode of predictions, see :mod:`innerloop.inner.model`. With ``inductive``, the
             default, a prediction does not depend on the other queries.
@@ -206,7 +206,7 @@ class Learner:
         """Write ``learner.json`` and ``learner.safetensors`` into a folder, which is made if need be.
 
         Raises:
-            ValueError: the loss is not one of :data:`innerloop.inner.objectives.LOSSES`.
+            ValueError: the loss is not one of :data:`innerloop.inner.losses.LOSSES`.
         """
         losses = [name for name, fn in LOSSES.items() if fn is self.loss_fn]
         if not losses:

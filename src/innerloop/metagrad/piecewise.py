@@ -27,7 +27,7 @@ from innerloop.metagrad.base import (
 from innerloop.metagrad.kept import Kept
 from innerloop.params import Params, flattened, leaves, map_nested
 from innerloop.randomness import RandomState
-from innerloop.rules.base import InnerRule, RuleState
+from innerloop.rules.base import Rule, RuleState
 
 __all__ = ["Pieces", "piecewise"]
 
@@ -265,7 +265,7 @@ def _tensors(iterate: Iterate) -> list[Tensor]:
     return [*iterate.adapted.values(), *flattened(iterate.state)]
 
 
-def _moving(rule: InnerRule, start: Iterate) -> list[bool]:
+def _moving(rule: Rule, start: Iterate) -> list[bool]:
     """Which tensors of the rule's state depend on the meta-parameters at some step; a count of steps does not.
 
     Found by steps of one task with made-up gradients, since only what depends on what matters.

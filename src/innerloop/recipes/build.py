@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from innerloop.data import ImageClasses, glyphs, omniglot, sinusoids
 from innerloop.engine.precision import Precision
 from innerloop.episode import EpisodeSampler
-from innerloop.inner.objectives import LOSSES
+from innerloop.inner.losses import LOSSES
 from innerloop.methods.base import METHODS, Method
 from innerloop.recipes.config import Config, ConfigError
 from innerloop.recipes.schedules import SCHEDULES

@@ -1,24 +1,43 @@
-"""Inner-loop update rules: pairs of pure functions over named tensors."""
+"""Inner-loop update rules: frozen dataclasses of pure functions over named tensors.
 
-from innerloop.rules.adagrad import adagrad
-from innerloop.rules.adam import adam, adamw
-from innerloop.rules.alfa import alfa
-from innerloop.rules.base import InnerRule, RuleState
-from innerloop.rules.by_step import by_step
+Each has a class, ``SGD``, and a name in small letters, ``sgd``, by which it is written in a composition.
+"""
+
+from innerloop.rules.adagrad import Adagrad, adagrad
+from innerloop.rules.adam import Adam, AdamW, adam, adamw
+from innerloop.rules.alfa import ALFA, alfa
+from innerloop.rules.base import InnerRule, Rule, RuleState
+from innerloop.rules.by_step import ByStep, by_step
 from innerloop.rules.from_torch import from_torch
-from innerloop.rules.kronecker import kronecker
-from innerloop.rules.learned import learned_rates, learned_sgd
-from innerloop.rules.proximal import proximal
-from innerloop.rules.rmsprop import rmsprop
-from innerloop.rules.settings import learned_settings
-from innerloop.rules.sgd import sgd
-from innerloop.rules.singular import singular
-from innerloop.rules.svgd import svgd
-from innerloop.rules.transforms import clipped, scheduled
+from innerloop.rules.kronecker import Kronecker, kronecker
+from innerloop.rules.learned import LearnedRates, learned_rates, learned_sgd
+from innerloop.rules.proximal import Proximal, proximal
+from innerloop.rules.rmsprop import RMSprop, rmsprop
+from innerloop.rules.settings import LearnedSettings, learned_settings
+from innerloop.rules.sgd import SGD, sgd
+from innerloop.rules.singular import Singular, singular
+from innerloop.rules.svgd import SVGD, svgd
+from innerloop.rules.transforms import Clipped, Scheduled, clipped, scheduled
 
 __all__ = [
+    "ALFA",
+    "SGD",
+    "SVGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "ByStep",
+    "Clipped",
     "InnerRule",
+    "Kronecker",
+    "LearnedRates",
+    "LearnedSettings",
+    "Proximal",
+    "RMSprop",
+    "Rule",
     "RuleState",
+    "Scheduled",
+    "Singular",
     "adagrad",
     "adam",
     "adamw",

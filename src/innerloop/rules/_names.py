@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from fnmatch import fnmatchcase
 
 
-def named(patterns: str) -> Callable[[str], bool]:
+def matches(patterns: str, name: str) -> bool:
     """Whether a name matches one of some shell-style patterns separated by spaces."""
-    each = patterns.split()
-    return lambda name: any(fnmatchcase(name, pattern) for pattern in each)
+    return any(fnmatchcase(name, pattern) for pattern in patterns.split())

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
 
 from innerloop.params import Params, map_params
+from innerloop.parts import Part
 from innerloop.rules._checks import Setting, check_at_least, is_off
 from innerloop.rules._numeric import counter, safe_sqrt
-from innerloop.rules.base import InnerRule, RuleState
+from innerloop.rules.base import RuleState
 
-__all__ = ["adagrad"]
+__all__ = ["Adagrad", "adagrad"]
 
 
-def adagrad(
-    lr: Setting,
-    *,
-    lr_decay: Setting = 0.0,
-    weight_decay: Setting = 0.0,
-    initial_accumulator_value: Setting = 0.0,
-    eps: Setting = 1e-10,
-) -> InnerRule:
+@dataclass(frozen=True, repr=False)
+class Adagrad(Part):
     r"""Adagrad (Duchi et al., 2011), differentiable, step for step equal to ``torch.optim.Adagrad``.
 
     .. math::
@@ -46,29 +42,48 @@ def adagrad(
         >>> rule.step(params, {"w": torch.tensor(7.0)}, rule.init(params, {}))[0]
         {'w': tensor(0.9000)}
     """
-    check_at_least(
-        0.0,
-        lr=lr,
-        lr_decay=lr_decay,
-        weight_decay=weight_decay,
-        initial_accumulator_value=initial_accumulator_value,
-        eps=eps,
-    )
 
-    def init(params: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> RuleState:
-        sums = map_params(lambda p: torch.zeros_like(p) + initial_accumulator_value, params)
+    lr: Setting
+    _: KW_ONLY
+    lr_decay: Setting = 0.0
+    weight_decay: Setting = 0.0
+    initial_accumulator_value: Setting = 0.0
+    eps: Setting = 1e-10
+
+    def __post_init__(self) -> None:
+        check_at_least(
+            0.0,
+            lr=self.lr,
+            lr_decay=self.lr_decay,
+            weight_decay=self.weight_decay,
+            initial_accumulator_value=self.initial_accumulator_value,
+            eps=self.eps,
+        )
+
+    def learned(self, params: Mapping[str, Tensor]) -> Params:
+        """Nothing: its settings are fixed."""
+        return {}
+
+    def init(self, params: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> RuleState:
+        """The count of steps, and the sum of squares s."""
+        sums = map_params(lambda p: torch.zeros_like(p) + self.initial_accumulator_value, params)
         return {"count": counter(next(iter(params.values()))), "sum": sums}
 
-    def step(params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState) -> tuple[Params, RuleState]:
-        if not is_off(weight_decay):
-            grads = map_params(lambda g, p: g + weight_decay * p, grads, params)
+    def step(
+        self, params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState
+    ) -> tuple[Params, RuleState]:
+        """One step of Adagrad."""
+        if not is_off(self.weight_decay):
+            grads = map_params(lambda g, p: g + self.weight_decay * p, grads, params)
         count: Tensor = state["count"]
-        rate = lr / (1 + count * lr_decay)
+        rate = self.lr / (1 + count * self.lr_decay)
         sums = map_params(lambda s, g: s + g * g, state["sum"], grads)
 
         def update(p: Tensor, g: Tensor, s: Tensor) -> Tensor:
-            return p - rate.to(p.dtype) * (g / (safe_sqrt(s) + eps))
+            return p - rate.to(p.dtype) * (g / (safe_sqrt(s) + self.eps))
 
         return map_params(update, params, grads, sums), {"count": count + 1, "sum": sums}
 
-    return InnerRule(init, step)
+
+adagrad = Adagrad
+"""The usual name of :class:`Adagrad`."""

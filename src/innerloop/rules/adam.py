@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
 
 from innerloop.params import Params, map_params
+from innerloop.parts import Part
 from innerloop.rules._checks import Setting, check_at_least, check_below, is_off
 from innerloop.rules._numeric import counter, safe_sqrt
-from innerloop.rules.base import InnerRule, RuleState
+from innerloop.rules.base import RuleState
 
-__all__ = ["adam", "adamw"]
+__all__ = ["Adam", "AdamW", "adam", "adamw"]
 
 
-def adam(
-    lr: Setting, *, betas: tuple[Setting, Setting] = (0.9, 0.999), eps: Setting = 1e-8, weight_decay: Setting = 0.0
-) -> InnerRule:
+@dataclass(frozen=True, repr=False)
+class Adam(Part):
     r"""Adam (Kingma and Ba, 2015), differentiable, step for step equal to ``torch.optim.Adam``.
 
     .. math::
@@ -42,38 +43,58 @@ def adam(
         >>> rule.step(params, {"w": torch.tensor(7.0)}, rule.init(params, {}))[0]
         {'w': tensor(0.9000)}
     """
-    beta1, beta2 = betas
-    check_at_least(0.0, lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay)
-    check_below(1.0, beta1=beta1, beta2=beta2)
 
-    def init(params: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> RuleState:
+    lr: Setting
+    _: KW_ONLY
+    betas: tuple[Setting, Setting] = (0.9, 0.999)
+    eps: Setting = 1e-8
+    weight_decay: Setting = 0.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.betas, tuple) or len(self.betas) != 2:
+            raise ValueError(f"betas is {self.betas}; it must be a tuple of two numbers")
+        beta1, beta2 = self.betas
+        check_at_least(0.0, lr=self.lr, beta1=beta1, beta2=beta2, eps=self.eps, weight_decay=self.weight_decay)
+        check_below(1.0, beta1=beta1, beta2=beta2)
+
+    def learned(self, params: Mapping[str, Tensor]) -> Params:
+        """Nothing: its settings are fixed."""
+        return {}
+
+    def init(self, params: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> RuleState:
+        """The count of steps, and the running means m and v."""
         some = next(iter(params.values()))
         zeros = map_params(torch.zeros_like, params)
-        m = {} if is_off(beta1) else zeros  # with β1 = 0, m is the gradient and nothing is carried
+        m = {} if is_off(self.betas[0]) else zeros  # with β1 = 0, m is the gradient and nothing is carried
         return {"count": counter(some), "m": m, "v": zeros}
 
-    def step(params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState) -> tuple[Params, RuleState]:
-        if not is_off(weight_decay):
-            grads = map_params(lambda g, p: g + weight_decay * p, grads, params)
+    def step(
+        self, params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState
+    ) -> tuple[Params, RuleState]:
+        """One step of Adam."""
+        beta1, beta2 = self.betas
+        if not is_off(self.weight_decay):
+            grads = map_params(lambda g, p: g + self.weight_decay * p, grads, params)
         count = state["count"] + 1
         m = {} if is_off(beta1) else map_params(lambda m, g: _mean(beta1, m, g), state["m"], grads)
         v = map_params(lambda v, g: _mean(beta2, v, g * g), state["v"], grads)
-        rate = lr / _bias_correction(beta1, count)
+        rate = self.lr / _bias_correction(beta1, count)
         root = _bias_correction(beta2, count).sqrt()
 
         def update(p: Tensor, m: Tensor, v: Tensor) -> Tensor:
             # Written to need little new memory; only what nobody else has seen is changed in place.
-            scaled = m / (safe_sqrt(v) / root.to(p.dtype)).add_(eps)
+            scaled = m / (safe_sqrt(v) / root.to(p.dtype)).add_(self.eps)
             return (scaled * -rate.to(p.dtype)).add_(p)
 
         return map_params(update, params, m or grads, v), {"count": count, "m": m, "v": v}
 
-    return InnerRule(init, step)
+
+adam = Adam
+"""The usual name of :class:`Adam`."""
 
 
-def adamw(
-    lr: Setting, *, betas: tuple[Setting, Setting] = (0.9, 0.999), eps: Setting = 1e-8, weight_decay: Setting = 0.01
-) -> InnerRule:
+@dataclass(frozen=True, repr=False)
+class AdamW(Part):
     r"""Adam with decoupled weight decay, differentiable, step for step equal to ``torch.optim.AdamW``.
 
     .. math:: \theta \leftarrow \mathrm{Adam}((1 - \alpha\lambda)\,\theta)
@@ -95,13 +116,38 @@ def adamw(
     References:
         Loshchilov, Hutter: Decoupled Weight Decay Regularization. ICLR 2019, algorithm 2.
     """
-    check_at_least(0.0, weight_decay=weight_decay)
-    inner = adam(lr, betas=betas, eps=eps)
 
-    def step(params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState) -> tuple[Params, RuleState]:
-        return inner.step(map_params(lambda p: p * (1 - lr * weight_decay), params), grads, state)
+    lr: Setting
+    _: KW_ONLY
+    betas: tuple[Setting, Setting] = (0.9, 0.999)
+    eps: Setting = 1e-8
+    weight_decay: Setting = 0.01
 
-    return inner._replace(step=step)
+    def __post_init__(self) -> None:
+        check_at_least(0.0, weight_decay=self.weight_decay)
+        self._adam()  # which checks the other settings
+
+    def learned(self, params: Mapping[str, Tensor]) -> Params:
+        """Nothing: its settings are fixed."""
+        return {}
+
+    def init(self, params: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> RuleState:
+        """The state of :class:`Adam`."""
+        return self._adam().init(params, learned)
+
+    def step(
+        self, params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState
+    ) -> tuple[Params, RuleState]:
+        """A step of :class:`Adam` from the shrunk parameters."""
+        shrunk = map_params(lambda p: p * (1 - self.lr * self.weight_decay), params)
+        return self._adam().step(shrunk, grads, state)
+
+    def _adam(self) -> Adam:
+        return Adam(self.lr, betas=self.betas, eps=self.eps)
+
+
+adamw = AdamW
+"""The usual name of :class:`AdamW`."""
 
 
 def _mean(beta: Setting, mean: Tensor, new: Tensor) -> Tensor:

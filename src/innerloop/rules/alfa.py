@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
 
 from innerloop.params import Params, map_params
+from innerloop.parts import Part
 from innerloop.rules._checks import check_at_least
 from innerloop.rules._numeric import later
-from innerloop.rules.base import InnerRule, RuleState
+from innerloop.rules.base import RuleState
 
-__all__ = ["alfa"]
+__all__ = ["ALFA", "alfa"]
 
 
-def alfa(lr: float, weight_decay: float = 5e-4, *, steps: int) -> InnerRule:
+@dataclass(frozen=True, repr=False)
+class ALFA(Part):
     r"""Gradient descent whose rate and weight decay a meta-learned network gives for each layer at each step (ALFA).
 
     .. math:: \theta^l \leftarrow (1 - \hat\beta^l \beta_k^l) \, \theta^l - \hat\alpha^l \alpha_k^l \, g^l, \qquad
@@ -48,18 +51,26 @@ def alfa(lr: float, weight_decay: float = 5e-4, *, steps: int) -> InnerRule:
         Baik, Choi, Choi, Kim, Lee: Meta-Learning with Adaptive Hyperparameters. NeurIPS 2020, section 3.2, and its
         published code, https://github.com/baiksung/ALFA.
     """
-    check_at_least(0.0, lr=lr, weight_decay=weight_decay)
-    if steps < 0:
-        raise ValueError(f"steps is {steps}; it must be 0 or more")
 
-    def learned(params: Mapping[str, Tensor]) -> Params:
+    lr: float
+    weight_decay: float = 5e-4
+    _: KW_ONLY
+    steps: int
+
+    def __post_init__(self) -> None:
+        check_at_least(0.0, lr=self.lr, weight_decay=self.weight_decay)
+        if self.steps < 0:
+            raise ValueError(f"steps is {self.steps}; it must be 0 or more")
+
+    def learned(self, params: Mapping[str, Tensor]) -> Params:
+        """The scales of each layer and step, and the network that generates what they scale."""
         size, some = 2 * len(params), next(iter(params.values()))
         bound, generator = size**-0.5, torch.Generator().manual_seed(0)
         drawn = [bound * (2 * torch.rand(shape, generator=generator) - 1) for shape in ((size, size), (size,))]
         return {
-            **{f"alfa.scale.lr.{name}": p.new_full((max(1, steps),), lr) for name, p in params.items()},
+            **{f"alfa.scale.lr.{name}": p.new_full((max(1, self.steps),), self.lr) for name, p in params.items()},
             **{
-                f"alfa.scale.decay.{name}": p.new_full((max(1, steps),), lr * weight_decay)
+                f"alfa.scale.decay.{name}": p.new_full((max(1, self.steps),), self.lr * self.weight_decay)
                 for name, p in params.items()
             },
             "alfa.hidden.weight": drawn[0].to(some),
@@ -68,7 +79,8 @@ def alfa(lr: float, weight_decay: float = 5e-4, *, steps: int) -> InnerRule:
             "alfa.out.bias": some.new_ones(size),
         }
 
-    def init(params: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> RuleState:
+    def init(self, params: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> RuleState:
+        """Of what is learned, what concerns the parameters that are adapted."""
         # Of the network, what concerns the tensors that are adapted.
         prefix = "alfa.scale.lr."
         every = [name.removeprefix(prefix) for name in learned if name.startswith(prefix)]
@@ -81,7 +93,10 @@ def alfa(lr: float, weight_decay: float = 5e-4, *, steps: int) -> InnerRule:
             "out": (learned["alfa.out.weight"][places], learned["alfa.out.bias"][places]),
         }
 
-    def step(params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState) -> tuple[Params, RuleState]:
+    def step(
+        self, params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState
+    ) -> tuple[Params, RuleState]:
+        """One step with the rates and decays that the network gives."""
         names = list(state["lr"])
         means = torch.stack([t[name].mean() for t in (params, grads) for name in names])
         weight, bias = state["hidden"]
@@ -99,4 +114,6 @@ def alfa(lr: float, weight_decay: float = 5e-4, *, steps: int) -> InnerRule:
         coming = {kind: map_params(later, state[kind]) for kind in ("lr", "decay")}
         return {name: update(name) for name in params}, {**state, **coming}
 
-    return InnerRule(init, step, learned)
+
+alfa = ALFA
+"""The usual name of :class:`ALFA`."""

@@ -3,16 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
 from innerloop.params import Params
+from innerloop.parts import Part
 
-__all__ = ["InnerRule", "RuleState", "nothing_learned"]
+__all__ = ["InnerRule", "Rule", "RuleState", "check_rule", "nothing_learned"]
 
 RuleState = Any
 """What a rule carries from step to step: any nesting of dicts and tuples of tensors."""
+
+
+@runtime_checkable
+class Rule(Protocol):
+    """An inner-loop update rule: pure, differentiable functions over the named tensors of one task.
+
+    The inner loop maps them over tasks, so a rule never sees the task axis. The package's rules are frozen dataclasses
+    with these three methods. A rule of your own may be any object that has them.
+    """
+
+    def init(self, params: Mapping[str, Tensor], learned: Mapping[str, Tensor], /) -> RuleState:
+        """The state before the first step.
+
+        Args:
+            params: the parameters that are adapted, at the start of the inner loop.
+            learned: what the rule meta-learns. A rule that uses it carries it in its state.
+        """
+
+    def step(
+        self, params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState, /
+    ) -> tuple[Params, RuleState]:
+        """The parameters and the state after a step along these gradients."""
+        ...
+
+    def learned(self, params: Mapping[str, Tensor], /) -> Params:
+        """The initial values of what the rule meta-learns; no tensors if that is nothing.
+
+        They become meta-parameters under the prefix ``method.``.
+
+        Args:
+            params: the initial values of the parameters that are adapted.
+        """
+        ...
 
 
 def nothing_learned(params: Mapping[str, Tensor]) -> Params:
@@ -20,17 +55,14 @@ def nothing_learned(params: Mapping[str, Tensor]) -> Params:
     return {}
 
 
-class InnerRule(NamedTuple):
-    """An inner-loop update rule: a pair of pure, differentiable functions over the named tensors of one task.
+@dataclass(frozen=True, repr=False)
+class InnerRule(Part):
+    """A :class:`Rule` made of plain functions.
 
-    The inner loop maps them over tasks, so a rule never sees the task axis.
-
-    Attributes:
-        init: ``(params, learned) -> state``. ``learned`` holds what the rule meta-learns; a rule that uses it
-            carries it in its state.
-        step: ``(params, grads, state) -> (params, state)``.
-        learned: ``params -> learned``, the initial values of what the rule meta-learns, from the initial values of
-            the parameters that are adapted. They become meta-parameters under the prefix ``method.``.
+    Args:
+        init: ``(params, learned) -> state``, see :meth:`Rule.init`.
+        step: ``(params, grads, state) -> (params, state)``, see :meth:`Rule.step`.
+        learned: ``params -> learned``, see :meth:`Rule.learned`; nothing by default.
 
     Example:
         Gradient descent with one learned rate:
@@ -49,3 +81,9 @@ class InnerRule(NamedTuple):
     init: Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], RuleState]
     step: Callable[[Mapping[str, Tensor], Mapping[str, Tensor], RuleState], tuple[Params, RuleState]]
     learned: Callable[[Mapping[str, Tensor]], Params] = nothing_learned
+
+
+def check_rule(rule: object) -> None:
+    """Raise ``ValueError`` for what is no rule, such as the class ``il.rules.sgd`` instead of ``il.rules.sgd(0.1)``."""
+    if isinstance(rule, type) or not isinstance(rule, Rule):
+        raise ValueError(f"the rule is {rule!r}; give an object with init, step and learned, such as il.rules.sgd(0.1)")

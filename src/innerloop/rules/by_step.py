@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from innerloop.params import Params, map_params
-from innerloop.rules._names import named
+from innerloop.parts import Part
+from innerloop.rules._names import matches
 from innerloop.rules._numeric import later
-from innerloop.rules.base import InnerRule, RuleState
+from innerloop.rules.base import Rule, RuleState, check_rule
 
-__all__ = ["by_step"]
+__all__ = ["ByStep", "by_step"]
 
 
-def by_step(rule: InnerRule, names: str, steps: int) -> InnerRule:
+@dataclass(frozen=True, repr=False)
+class ByStep(Part):
     r"""Give some parameters a meta-learned value for each inner step, and leave the others to a rule.
 
     .. math:: \gamma_k = \gamma_0 + \delta_k, \qquad \delta_k = 0 \text{ at first}
@@ -44,36 +47,52 @@ def by_step(rule: InnerRule, names: str, steps: int) -> InnerRule:
     References:
         Antoniou, Edwards, Storkey: How to train your MAML. ICLR 2019, section 4 (BNWB).
     """
-    if steps < 0:
-        raise ValueError(f"steps is {steps}; it must be 0 or more")
-    matches = named(names)
 
-    def split(params: Mapping[str, Tensor]) -> tuple[Params, Params]:
-        mine = {n: p for n, p in params.items() if matches(n)}
-        return mine, {n: p for n, p in params.items() if n not in mine}
+    rule: Rule
+    names: str
+    steps: int
 
-    def learned(params: Mapping[str, Tensor]) -> Params:
-        mine, others = split(params)
+    def __post_init__(self) -> None:
+        check_rule(self.rule)
+        if self.steps < 0:
+            raise ValueError(f"steps is {self.steps}; it must be 0 or more")
+
+    def learned(self, params: Mapping[str, Tensor]) -> Params:
+        """What the rule inside learns, and an offset for each step."""
+        mine, others = self._split(params)
         if not mine:
-            raise ValueError(f"the patterns {names!r} match none of the parameters {', '.join(params)}")
-        offsets = {f"offset.{n}": p.new_zeros(steps, *p.shape) for n, p in mine.items()} if steps else {}
-        return {**(rule.learned(others) if others else {}), **offsets}
+            raise ValueError(f"the patterns {self.names!r} match none of the parameters {', '.join(params)}")
+        offsets = {f"offset.{n}": p.new_zeros(self.steps, *p.shape) for n, p in mine.items()} if self.steps else {}
+        return {**(self.rule.learned(others) if others else {}), **offsets}
 
-    def init(params: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> RuleState:
-        mine, others = split(params)
-        rows = {n: [torch.zeros_like(p)[None]] + ([learned[f"offset.{n}"]] if steps else []) for n, p in mine.items()}
+    def init(self, params: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> RuleState:
+        """The state of the rule inside, and the offsets of the steps to come."""
+        mine, others = self._split(params)
+        rows = {
+            n: [torch.zeros_like(p)[None]] + ([learned[f"offset.{n}"]] if self.steps else []) for n, p in mine.items()
+        }
         offsets = {n: torch.cat(parts) for n, parts in rows.items()}
-        return {"inner": rule.init(others, learned) if others else {}, "offsets": offsets}
+        return {"inner": self.rule.init(others, learned) if others else {}, "offsets": offsets}
 
-    def step(params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState) -> tuple[Params, RuleState]:
-        mine, others = split(params)
+    def step(
+        self, params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState
+    ) -> tuple[Params, RuleState]:
+        """The named parameters go to their next value; the rule inside moves the others."""
+        mine, others = self._split(params)
         inner, offsets = state["inner"], state["offsets"]
         if others:
-            others, inner = rule.step(others, {n: grads[n] for n in others}, inner)
+            others, inner = self.rule.step(others, {n: grads[n] for n in others}, inner)
         # The first row is the offset that is in force; it is dropped, and at the end it stays.
         mine = {n: p if len(offsets[n]) == 1 else p + (offsets[n][1] - offsets[n][0]) for n, p in mine.items()}
         offsets = map_params(later, offsets)
         moved = {**mine, **others}
         return {n: moved[n] for n in params}, {"inner": inner, "offsets": offsets}
 
-    return InnerRule(init, step, learned)
+    def _split(self, params: Mapping[str, Tensor]) -> tuple[Params, Params]:
+        """The named parameters, and the others."""
+        mine = {n: p for n, p in params.items() if matches(self.names, n)}
+        return mine, {n: p for n, p in params.items() if n not in mine}
+
+
+by_step = ByStep
+"""The usual name of :class:`ByStep`."""

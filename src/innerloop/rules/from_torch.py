@@ -9,21 +9,21 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from innerloop.rules.adagrad import adagrad
-from innerloop.rules.adam import adam, adamw
-from innerloop.rules.base import InnerRule
-from innerloop.rules.rmsprop import rmsprop
-from innerloop.rules.sgd import sgd
+from innerloop.rules.adagrad import Adagrad
+from innerloop.rules.adam import Adam, AdamW
+from innerloop.rules.base import Rule
+from innerloop.rules.rmsprop import RMSprop
+from innerloop.rules.sgd import SGD
 
 __all__ = ["from_torch"]
 
 # For each optimizer, the rule and the settings that it has the same names for.
-_RULES: dict[type[Optimizer], tuple[Callable[..., InnerRule], tuple[str, ...]]] = {
-    torch.optim.SGD: (sgd, ("momentum", "nesterov", "weight_decay")),
-    torch.optim.Adam: (adam, ("betas", "eps", "weight_decay")),
-    torch.optim.AdamW: (adamw, ("betas", "eps", "weight_decay")),
-    torch.optim.RMSprop: (rmsprop, ("alpha", "eps", "weight_decay", "momentum", "centered")),
-    torch.optim.Adagrad: (adagrad, ("lr_decay", "weight_decay", "initial_accumulator_value", "eps")),
+_RULES: dict[type[Optimizer], tuple[Callable[..., Rule], tuple[str, ...]]] = {
+    torch.optim.SGD: (SGD, ("momentum", "nesterov", "weight_decay")),
+    torch.optim.Adam: (Adam, ("betas", "eps", "weight_decay")),
+    torch.optim.AdamW: (AdamW, ("betas", "eps", "weight_decay")),
+    torch.optim.RMSprop: (RMSprop, ("alpha", "eps", "weight_decay", "momentum", "centered")),
+    torch.optim.Adagrad: (Adagrad, ("lr_decay", "weight_decay", "initial_accumulator_value", "eps")),
 }
 # How an optimizer is run changes nothing in what it computes.
 _IMMATERIAL = {"params", "param_names", "foreach", "fused", "capturable", "differentiable"}
@@ -31,7 +31,7 @@ _IMMATERIAL = {"params", "param_names", "foreach", "fused", "capturable", "diffe
 _NEUTRAL = {"maximize": False, "amsgrad": False, "dampening": 0}
 
 
-def from_torch(optimizer: Optimizer) -> InnerRule:
+def from_torch(optimizer: Optimizer) -> Rule:
     """The inner rule with the settings of a ``torch.optim`` optimizer.
 
     Its settings are read, not its state: the inner loop begins with fresh moments, and the optimizer is not used.
@@ -46,9 +46,8 @@ def from_torch(optimizer: Optimizer) -> InnerRule:
 
     Example:
         >>> net = torch.nn.Linear(2, 1)
-        >>> rule = from_torch(torch.optim.SGD(net.parameters(), lr=0.5))
-        >>> rule.step({"w": torch.tensor(1.0)}, {"w": torch.tensor(1.0)}, rule.init({"w": torch.tensor(1.0)}, {}))[0]
-        {'w': tensor(0.5000)}
+        >>> from_torch(torch.optim.SGD(net.parameters(), lr=0.5, momentum=0.9))
+        SGD(lr=0.5, momentum=0.9)
     """
     kind = type(optimizer)
     if kind not in _RULES:
@@ -74,6 +73,6 @@ def from_torch(optimizer: Optimizer) -> InnerRule:
 
 def _plain(value: Any) -> Any:
     """Settings may be tensors, such as a rate that is captured in a graph."""
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | list):
         return tuple(map(_plain, value))
     return value.item() if isinstance(value, Tensor) else value

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from innerloop.params import Params
-from innerloop.rules.base import InnerRule, RuleState
+from innerloop.parts import Part
+from innerloop.rules.base import Rule, RuleState, check_rule
 
-__all__ = ["kronecker"]
+__all__ = ["Kronecker", "kronecker"]
 
 
-def kronecker(rule: InnerRule) -> InnerRule:
+@dataclass(frozen=True, repr=False)
+class Kronecker(Part):
     r"""Transform the gradient by a meta-learned Kronecker product before a rule sees it (Meta-Curvature).
 
     .. math:: g \leftarrow (M_{\mathrm{o}} \otimes M_{\mathrm{i}} \otimes M_{\mathrm{f}}) \, g
@@ -39,27 +42,39 @@ def kronecker(rule: InnerRule) -> InnerRule:
         Park, Oliva: Meta-Curvature. NeurIPS 2019, section 3.
     """
 
-    def learned(params: Mapping[str, Tensor]) -> Params:
+    rule: Rule
+
+    def __post_init__(self) -> None:
+        check_rule(self.rule)
+
+    def learned(self, params: Mapping[str, Tensor]) -> Params:
+        """What the rule inside learns, and an identity matrix for each axis of each parameter."""
         matrices = {
             f"curvature.{name}.{axis}": torch.eye(size, dtype=p.dtype, device=p.device)
             for name, p in params.items()
             for axis, size in enumerate(_axes(p))
         }
-        return {**rule.learned(params), **matrices}
+        return {**self.rule.learned(params), **matrices}
 
-    def init(params: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> RuleState:
+    def init(self, params: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> RuleState:
+        """The state of the rule inside, and the matrices."""
         matrices = {
             name: {str(axis): learned[f"curvature.{name}.{axis}"] for axis in range(len(_axes(p)))}
             for name, p in params.items()
         }
-        return {"inner": rule.init(params, learned), "matrices": matrices}
+        return {"inner": self.rule.init(params, learned), "matrices": matrices}
 
-    def step(params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState) -> tuple[Params, RuleState]:
+    def step(
+        self, params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState
+    ) -> tuple[Params, RuleState]:
+        """A step of the rule inside along the transformed gradient."""
         turned = {name: _transformed(g, state["matrices"][name].values()) for name, g in grads.items()}
-        moved, inner = rule.step(params, turned, state["inner"])
+        moved, inner = self.rule.step(params, turned, state["inner"])
         return moved, {"inner": inner, "matrices": state["matrices"]}
 
-    return InnerRule(init, step, learned)
+
+kronecker = Kronecker
+"""The usual name of :class:`Kronecker`."""
 
 
 def _axes(p: Tensor) -> tuple[int, ...]:

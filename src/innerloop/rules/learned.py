@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from innerloop.params import Params, map_params
+from innerloop.parts import Part
 from innerloop.rules._checks import check_at_least
 from innerloop.rules._numeric import later
-from innerloop.rules.base import InnerRule, RuleState
+from innerloop.rules.base import Rule, RuleState, check_rule
 from innerloop.rules.sgd import sgd
 
-__all__ = ["Per", "learned_rates", "learned_sgd"]
+__all__ = ["LearnedRates", "Per", "learned_rates", "learned_sgd"]
 
 Per = Literal["scalar", "layer", "layer_and_step", "weight"]
 """What has a learned rate of its own: nothing (one rate for all), each named tensor of the network, each named
 tensor at each inner step, or each single weight."""
 
 
-def learned_rates(rule: InnerRule, lr: float, *, per: Per = "layer", steps: int | None = None) -> InnerRule:
+@dataclass(frozen=True, repr=False)
+class LearnedRates(Part):
     r"""Any rule, with its learning rate meta-learned.
 
     .. math:: \theta \leftarrow \theta + \alpha \odot (\mathrm{rule}(\theta) - \theta)
@@ -50,47 +53,63 @@ def learned_rates(rule: InnerRule, lr: float, *, per: Per = "layer", steps: int 
         Li, Zhou, Chen, Li: Meta-SGD. 2017, eq. 3 (per weight). Antoniou, Edwards, Storkey: How to train your MAML.
         ICLR 2019, section 4 (per layer and step).
     """
-    check_at_least(0.0, lr=lr)
-    if per not in get_args(Per):
-        raise ValueError(f"per is {per!r}; choose one of {', '.join(map(repr, get_args(Per)))}")
-    if (steps is None) is (per == "layer_and_step") or (steps is not None and steps < 0):
-        raise ValueError(
-            f"steps is {steps} and per is {per!r}; give the number of inner steps with per='layer_and_step', and only "
-            "with it"
-        )
 
-    def learned(params: Mapping[str, Tensor]) -> Params:
-        if per == "scalar":
-            rates = {"lr": next(iter(params.values())).new_full((), lr)}
-        elif per == "weight":
-            rates = {f"lr.{name}": torch.full_like(p, lr, requires_grad=False) for name, p in params.items()}
-        elif per == "layer":
-            rates = {f"lr.{name}": p.new_full((), lr) for name, p in params.items()}
+    rule: Rule
+    lr: float
+    _: KW_ONLY
+    per: Per = "layer"
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        check_rule(self.rule)
+        check_at_least(0.0, lr=self.lr)
+        if self.per not in get_args(Per):
+            raise ValueError(f"per is {self.per!r}; choose one of {', '.join(map(repr, get_args(Per)))}")
+        if (self.steps is None) is (self.per == "layer_and_step") or (self.steps is not None and self.steps < 0):
+            raise ValueError(
+                f"steps is {self.steps} and per is {self.per!r}; give the number of inner steps with "
+                "per='layer_and_step', and only with it"
+            )
+
+    def learned(self, params: Mapping[str, Tensor]) -> Params:
+        """What the rule inside learns, and the rates."""
+        if self.per == "scalar":
+            rates = {"lr": next(iter(params.values())).new_full((), self.lr)}
+        elif self.per == "weight":
+            rates = {f"lr.{name}": torch.full_like(p, self.lr, requires_grad=False) for name, p in params.items()}
+        elif self.per == "layer":
+            rates = {f"lr.{name}": p.new_full((), self.lr) for name, p in params.items()}
         else:
-            rates = {f"lr.{name}": p.new_full((steps or 0,), lr) for name, p in params.items() if steps}
-        inner = rule.learned(params)
+            rates = {f"lr.{name}": p.new_full((self.steps or 0,), self.lr) for name, p in params.items() if self.steps}
+        inner = self.rule.learned(params)
         if both := sorted(rates.keys() & inner.keys()):
             raise ValueError(f"the rule already learns {', '.join(both)}; use learned_rates once")
         return {**inner, **rates}
 
-    def init(params: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> RuleState:
+    def init(self, params: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> RuleState:
+        """The state of the rule inside, and the rates of the steps to come."""
         one = learned.get("lr")
         # Without any step there are no rates per step, and none is needed.
         rates = {name: learned[f"lr.{name}"] if one is None else one for name in params} if learned else {}
-        return {"inner": rule.init(params, learned), "lr": rates}
+        return {"inner": self.rule.init(params, learned), "lr": rates}
 
-    def step(params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState) -> tuple[Params, RuleState]:
-        target, inner = rule.step(params, grads, state["inner"])
+    def step(
+        self, params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState
+    ) -> tuple[Params, RuleState]:
+        """The learned multiple of a step of the rule inside."""
+        target, inner = self.rule.step(params, grads, state["inner"])
         rates = state["lr"]
         now = rates
-        if per == "layer_and_step":
+        if self.per == "layer_and_step":
             now = map_params(lambda r: r[0], rates)
             # What is carried on are the rates of the steps to come; the last one stays.
             rates = map_params(later, rates)
         moved = map_params(lambda p, t, r: p + r * (t - p), params, target, now)
         return moved, {"inner": inner, "lr": rates}
 
-    return InnerRule(init, step, learned)
+
+learned_rates = LearnedRates
+"""The usual name of :class:`LearnedRates`."""
 
 
 def learned_sgd(
@@ -101,7 +120,7 @@ def learned_sgd(
     momentum: float = 0.0,
     nesterov: bool = False,
     weight_decay: float = 0.0,
-) -> InnerRule:
+) -> LearnedRates:
     r"""Gradient descent whose learning rate is meta-learned.
 
     .. math:: \theta \leftarrow \theta - \alpha \odot \nabla L(\theta)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from innerloop.params import Params, map_params
+from innerloop.parts import Part
 from innerloop.rules._checks import Setting, check_at_least
-from innerloop.rules.base import InnerRule, RuleState
+from innerloop.rules.base import Rule, RuleState, check_rule
 
-__all__ = ["proximal"]
+__all__ = ["Proximal", "proximal"]
 
 
-def proximal(rule: InnerRule, strength: Setting) -> InnerRule:
+@dataclass(frozen=True, repr=False)
+class Proximal(Part):
     r"""Have a rule minimise the support loss with a pull back to where the inner loop started.
 
     .. math:: g \leftarrow g + \lambda (\theta_k - \theta_0)
@@ -40,14 +43,30 @@ def proximal(rule: InnerRule, strength: Setting) -> InnerRule:
     References:
         Rajeswaran, Finn, Kakade, Levine: Meta-Learning with Implicit Gradients. NeurIPS 2019, eq. 3.
     """
-    check_at_least(0.0, strength=strength)
 
-    def init(params: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> RuleState:
-        return {"inner": rule.init(params, learned), "start": dict(params)}
+    rule: Rule
+    strength: Setting
 
-    def step(params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState) -> tuple[Params, RuleState]:
-        pulled = map_params(lambda g, p, start: g + strength * (p - start), grads, params, state["start"])
-        moved, inner = rule.step(params, pulled, state["inner"])
+    def __post_init__(self) -> None:
+        check_rule(self.rule)
+        check_at_least(0.0, strength=self.strength)
+
+    def learned(self, params: Mapping[str, Tensor]) -> Params:
+        """What the rule inside learns."""
+        return self.rule.learned(params)
+
+    def init(self, params: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> RuleState:
+        """The state of the rule inside, and where the inner loop starts."""
+        return {"inner": self.rule.init(params, learned), "start": dict(params)}
+
+    def step(
+        self, params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState
+    ) -> tuple[Params, RuleState]:
+        """A step of the rule inside along the gradient with the pull."""
+        pulled = map_params(lambda g, p, start: g + self.strength * (p - start), grads, params, state["start"])
+        moved, inner = self.rule.step(params, pulled, state["inner"])
         return moved, {"inner": inner, "start": state["start"]}
 
-    return rule._replace(init=init, step=step)
+
+proximal = Proximal
+"""The usual name of :class:`Proximal`."""

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
 
 from innerloop.params import Params, map_params
+from innerloop.parts import Part
 from innerloop.rules._checks import Setting, check_at_least, check_below, is_off
 from innerloop.rules._numeric import safe_sqrt
-from innerloop.rules.base import InnerRule, RuleState
+from innerloop.rules.base import RuleState
 
-__all__ = ["rmsprop"]
+__all__ = ["RMSprop", "rmsprop"]
 
 
-def rmsprop(
-    lr: Setting,
-    *,
-    alpha: Setting = 0.99,
-    eps: Setting = 1e-8,
-    weight_decay: Setting = 0.0,
-    momentum: Setting = 0.0,
-    centered: bool = False,
-) -> InnerRule:
+@dataclass(frozen=True, repr=False)
+class RMSprop(Part):
     r"""RMSprop (Hinton, 2012), differentiable, step for step equal to ``torch.optim.RMSprop``.
 
     .. math::
@@ -49,25 +44,47 @@ def rmsprop(
         >>> rule.step(params, {"w": torch.tensor(7.0)}, rule.init(params, {}))[0]
         {'w': tensor(0.8000)}
     """
-    check_at_least(0.0, lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum)
-    check_below(1.0, alpha=alpha, momentum=momentum)
 
-    def init(params: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> RuleState:
+    lr: Setting
+    _: KW_ONLY
+    alpha: Setting = 0.99
+    eps: Setting = 1e-8
+    weight_decay: Setting = 0.0
+    momentum: Setting = 0.0
+    centered: bool = False
+
+    def __post_init__(self) -> None:
+        check_at_least(
+            0.0, lr=self.lr, alpha=self.alpha, eps=self.eps, weight_decay=self.weight_decay, momentum=self.momentum
+        )
+        check_below(1.0, alpha=self.alpha, momentum=self.momentum)
+
+    def learned(self, params: Mapping[str, Tensor]) -> Params:
+        """Nothing: its settings are fixed."""
+        return {}
+
+    def init(self, params: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> RuleState:
+        """The running means v and, centered, of the gradient; with momentum, its buffer b."""
         zeros = map_params(torch.zeros_like, params)
-        return {"v": zeros, "mean": zeros if centered else {}, "b": {} if is_off(momentum) else zeros}
+        return {"v": zeros, "mean": zeros if self.centered else {}, "b": {} if is_off(self.momentum) else zeros}
 
-    def step(params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState) -> tuple[Params, RuleState]:
-        if not is_off(weight_decay):
-            grads = map_params(lambda g, p: g + weight_decay * p, grads, params)
-        v = map_params(lambda v, g: alpha * v + (1 - alpha) * (g * g), state["v"], grads)
+    def step(
+        self, params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState
+    ) -> tuple[Params, RuleState]:
+        """One step of RMSprop."""
+        if not is_off(self.weight_decay):
+            grads = map_params(lambda g, p: g + self.weight_decay * p, grads, params)
+        v = map_params(lambda v, g: self.alpha * v + (1 - self.alpha) * (g * g), state["v"], grads)
         mean, spread = state["mean"], v
-        if centered:
-            mean = map_params(lambda m, g: alpha * m + (1 - alpha) * g, mean, grads)
+        if self.centered:
+            mean = map_params(lambda m, g: self.alpha * m + (1 - self.alpha) * g, mean, grads)
             spread = map_params(lambda v, m: v - m * m, v, mean)
-        moves = map_params(lambda g, s: g / (safe_sqrt(s) + eps), grads, spread)
+        moves = map_params(lambda g, s: g / (safe_sqrt(s) + self.eps), grads, spread)
         b = state["b"]
-        if not is_off(momentum):
-            b = moves = map_params(lambda b, m: momentum * b + m, b, moves)
-        return map_params(lambda p, m: p - lr * m, params, moves), {"v": v, "mean": mean, "b": b}
+        if not is_off(self.momentum):
+            b = moves = map_params(lambda b, m: self.momentum * b + m, b, moves)
+        return map_params(lambda p, m: p - self.lr * m, params, moves), {"v": v, "mean": mean, "b": b}
 
-    return InnerRule(init, step)
+
+rmsprop = RMSprop
+"""The usual name of :class:`RMSprop`."""

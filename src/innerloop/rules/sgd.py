@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from innerloop.params import Params, map_params
+from innerloop.parts import Part
 from innerloop.rules._checks import Setting, check_at_least, check_below, is_off
 from innerloop.rules._numeric import moved
-from innerloop.rules.base import InnerRule, RuleState
+from innerloop.rules.base import RuleState
 
-__all__ = ["sgd"]
+__all__ = ["SGD", "sgd"]
 
 
-def sgd(lr: Setting, *, momentum: Setting = 0.0, nesterov: bool = False, weight_decay: Setting = 0.0) -> InnerRule:
+@dataclass(frozen=True, repr=False)
+class SGD(Part):
     r"""Gradient descent, differentiable, step for step equal to ``torch.optim.SGD``.
 
     .. math:: g \leftarrow g + \lambda\theta,\quad b \leftarrow \mu b + g,\quad \theta \leftarrow \theta - \alpha b
@@ -37,21 +40,39 @@ def sgd(lr: Setting, *, momentum: Setting = 0.0, nesterov: bool = False, weight_
         >>> rule.step(params, {"w": torch.tensor(1.0)}, rule.init(params, {}))[0]
         {'w': tensor(0.5000)}
     """
-    check_at_least(0.0, lr=lr, momentum=momentum, weight_decay=weight_decay)
-    check_below(1.0, momentum=momentum)
-    if nesterov and is_off(momentum):
-        raise ValueError("nesterov=True needs a momentum above 0")
 
-    def init(params: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> RuleState:
+    lr: Setting
+    _: KW_ONLY
+    momentum: Setting = 0.0
+    nesterov: bool = False
+    weight_decay: Setting = 0.0
+
+    def __post_init__(self) -> None:
+        check_at_least(0.0, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+        check_below(1.0, momentum=self.momentum)
+        if self.nesterov and is_off(self.momentum):
+            raise ValueError("nesterov=True needs a momentum above 0")
+
+    def learned(self, params: Mapping[str, Tensor]) -> Params:
+        """Nothing: its settings are fixed."""
+        return {}
+
+    def init(self, params: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> RuleState:
+        """With momentum, one buffer for each parameter."""
         # A buffer of zeros makes the first step b = g, as torch.optim.SGD does without dampening.
-        return {} if is_off(momentum) else map_params(torch.zeros_like, params)
+        return {} if is_off(self.momentum) else map_params(torch.zeros_like, params)
 
-    def step(params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState) -> tuple[Params, RuleState]:
-        if not is_off(weight_decay):
-            grads = map_params(lambda g, p: g + weight_decay * p, grads, params)
-        if not is_off(momentum):
-            state = map_params(lambda b, g: momentum * b + g, state, grads)
-            grads = map_params(lambda g, b: g + momentum * b, grads, state) if nesterov else state
-        return map_params(partial(moved, lr=lr), params, grads), state
+    def step(
+        self, params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState
+    ) -> tuple[Params, RuleState]:
+        """One step of gradient descent."""
+        if not is_off(self.weight_decay):
+            grads = map_params(lambda g, p: g + self.weight_decay * p, grads, params)
+        if not is_off(self.momentum):
+            state = map_params(lambda b, g: self.momentum * b + g, state, grads)
+            grads = map_params(lambda g, b: g + self.momentum * b, grads, state) if self.nesterov else state
+        return map_params(partial(moved, lr=self.lr), params, grads), state
 
-    return InnerRule(init, step)
+
+sgd = SGD
+"""The usual name of :class:`SGD`: ``il.rules.sgd(0.1)``."""

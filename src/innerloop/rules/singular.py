@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
 from typing import Literal, get_args
 
 import torch
@@ -11,10 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from innerloop.params import Params
-from innerloop.rules._names import named
-from innerloop.rules.base import InnerRule, RuleState
+from innerloop.parts import Part
+from innerloop.rules._names import matches
+from innerloop.rules.base import Rule, RuleState, check_rule
 
-__all__ = ["Form", "singular"]
+__all__ = ["Form", "Singular", "singular"]
 
 Form = Literal["svd", "exact_svd", "diagonal"]
 """How a gradient is scaled: along its singular vectors, which are constants to the meta-gradient or not, or row by
@@ -24,7 +26,8 @@ START = math.log(math.expm1(2.0)) / 2
 """Where the factors begin before the softplus: at what it makes 1 of."""
 
 
-def singular(rule: InnerRule, names: str = "*", *, form: Form = "svd") -> InnerRule:
+@dataclass(frozen=True, repr=False)
+class Singular(Part):
     r"""Scale the singular values of the gradient by meta-learned factors before a rule sees it (GAP).
 
     .. math:: G = U \Sigma V^\top \;\mapsto\; U M \Sigma V^\top = (U M U^\top) \, G, \qquad
@@ -69,31 +72,47 @@ def singular(rule: InnerRule, names: str = "*", *, form: Form = "svd") -> InnerR
         Kang, Hwang, Eo, Kim, Rhee: Meta-Learning with a Geometry-Adaptive Preconditioner. CVPR 2023, and its published
         code, https://github.com/Suhyun777/CVPR23-GAP.
     """
-    if form not in get_args(Form):
-        raise ValueError(f"form is {form!r}; choose one of {', '.join(map(repr, get_args(Form)))}")
-    matches = named(names)
 
-    def learned(params: Mapping[str, Tensor]) -> Params:
+    rule: Rule
+    names: str = "*"
+    _: KW_ONLY
+    form: Form = "svd"
+
+    def __post_init__(self) -> None:
+        check_rule(self.rule)
+        if self.form not in get_args(Form):
+            raise ValueError(f"form is {self.form!r}; choose one of {', '.join(map(repr, get_args(Form)))}")
+
+    def learned(self, params: Mapping[str, Tensor]) -> Params:
+        """What the rule inside learns, and the factors m of each matrix."""
         factors = {
             f"singular.{name}": p.new_full((min(p.flatten(1).shape),), START)
             for name, p in params.items()
-            if p.ndim > 1 and matches(name)
+            if p.ndim > 1 and matches(self.names, name)
         }
         if not factors:
-            raise ValueError(f"the patterns {names!r} match no matrix or kernel among {', '.join(params)}")
-        return {**rule.learned(params), **factors}
+            raise ValueError(f"the patterns {self.names!r} match no matrix or kernel among {', '.join(params)}")
+        return {**self.rule.learned(params), **factors}
 
-    def init(params: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> RuleState:
+    def init(self, params: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> RuleState:
+        """The state of the rule inside, and the factors."""
         factors = {name: learned[f"singular.{name}"] for name in params if f"singular.{name}" in learned}
-        return {"inner": rule.init(params, learned), "factors": factors}
+        return {"inner": self.rule.init(params, learned), "factors": factors}
 
-    def step(params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState) -> tuple[Params, RuleState]:
+    def step(
+        self, params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState
+    ) -> tuple[Params, RuleState]:
+        """A step of the rule inside along the scaled gradient."""
         factors = state["factors"]
-        scaled = {n: _scaled(g, F.softplus(factors[n], beta=2), form) if n in factors else g for n, g in grads.items()}
-        moved, inner = rule.step(params, scaled, state["inner"])
+        scaled = {
+            n: _scaled(g, F.softplus(factors[n], beta=2), self.form) if n in factors else g for n, g in grads.items()
+        }
+        moved, inner = self.rule.step(params, scaled, state["inner"])
         return moved, {"inner": inner, "factors": factors}
 
-    return InnerRule(init, step, learned)
+
+singular = Singular
+"""The usual name of :class:`Singular`."""
 
 
 def _scaled(g: Tensor, m: Tensor, form: Form) -> Tensor:

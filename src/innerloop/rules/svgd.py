@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
 
 from innerloop.params import Params
 from innerloop.particles import by_particle
+from innerloop.parts import Part
 from innerloop.rules._checks import check_at_least
-from innerloop.rules.base import InnerRule, RuleState
-from innerloop.rules.sgd import sgd
+from innerloop.rules.base import RuleState
+from innerloop.rules.sgd import SGD
 
-__all__ = ["svgd"]
+__all__ = ["SVGD", "svgd"]
 
 
-def svgd(lr: float, *, repulsion: float = 1.0, weight_decay: float = 0.0) -> InnerRule:
+@dataclass(frozen=True, repr=False)
+class SVGD(Part):
     r"""Stein variational gradient descent of the particles of :func:`innerloop.nets.with_particles`.
 
     .. math:: \theta_i \leftarrow \theta_i - \frac{\alpha}{M} \sum_j \Big( k_{ij} \, \nabla L(\theta_j) -
@@ -51,17 +54,31 @@ def svgd(lr: float, *, repulsion: float = 1.0, weight_decay: float = 0.0) -> Inn
         Liu, Wang: Stein Variational Gradient Descent. NeurIPS 2016, algorithm 1 and section 5 (bandwidth). Yoon, Kim,
         Dia, Kim, Bengio, Ahn: Bayesian Model-Agnostic Meta-Learning. NeurIPS 2018, section 2.
     """
-    check_at_least(0.0, lr=lr, repulsion=repulsion, weight_decay=weight_decay)
-    alone = sgd(lr, weight_decay=weight_decay)
 
-    def init(params: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> RuleState:
+    lr: float
+    _: KW_ONLY
+    repulsion: float = 1.0
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_at_least(0.0, lr=self.lr, repulsion=self.repulsion, weight_decay=self.weight_decay)
+
+    def learned(self, params: Mapping[str, Tensor]) -> Params:
+        """Nothing: its settings are fixed."""
         return {}
 
-    def step(params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState) -> tuple[Params, RuleState]:
+    def init(self, params: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> RuleState:
+        """No state."""
+        return {}
+
+    def step(
+        self, params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState
+    ) -> tuple[Params, RuleState]:
+        """One step of all particles."""
         groups = by_particle(params)
         count = len(groups)
         if count == 1:
-            return alone.step(params, grads, state)
+            return SGD(self.lr, weight_decay=self.weight_decay).step(params, grads, state)
         corresponding = list(zip(*groups, strict=True))
         places, slopes = _stacked(params, corresponding), _stacked(grads, corresponding)
         # Distances and forces do not depend on the origin. With it among the particles they lose no digits.
@@ -69,12 +86,14 @@ def svgd(lr: float, *, repulsion: float = 1.0, weight_decay: float = 0.0) -> Inn
         kernel, push = _kernel(relative)
         moved: Params = {}
         for names, p, g, r in zip(corresponding, places, slopes, relative, strict=True):
-            pull = kernel @ (g + weight_decay / count * p) if weight_decay else kernel @ g
-            new = p - lr * (pull - repulsion / count * (push @ r))
+            pull = kernel @ (g + self.weight_decay / count * p) if self.weight_decay else kernel @ g
+            new = p - self.lr * (pull - self.repulsion / count * (push @ r))
             moved |= {name: row.view(params[name].shape) for name, row in zip(names, new, strict=True)}
         return {name: moved[name] for name in params}, state
 
-    return InnerRule(init, step)
+
+svgd = SVGD
+"""The usual name of :class:`SVGD`."""
 
 
 def _stacked(params: Mapping[str, Tensor], corresponding: list[tuple[str, ...]]) -> list[Tensor]:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
 
 from innerloop.params import Params, map_params
+from innerloop.parts import Part
 from innerloop.rules._numeric import counter, safe_sqrt
-from innerloop.rules.base import InnerRule, RuleState
+from innerloop.rules.base import Rule, RuleState, check_rule
 
-__all__ = ["clipped", "scheduled"]
+__all__ = ["Clipped", "Scheduled", "clipped", "scheduled"]
 
 
-def clipped(rule: InnerRule, *, max_norm: float | None = None, max_value: float | None = None) -> InnerRule:
+@dataclass(frozen=True, repr=False)
+class Clipped(Part):
     r"""Clip the gradient before a rule sees it; differentiable.
 
     .. math:: g \leftarrow g \cdot \min\left(1, \frac{c}{\lVert g \rVert + 10^{-6}}\right)
@@ -37,26 +40,54 @@ def clipped(rule: InnerRule, *, max_norm: float | None = None, max_value: float 
         >>> rule.step(params, {"w": torch.tensor(7.0)}, rule.init(params, {}))[0]
         {'w': tensor(0.7500)}
     """
-    bounds = [bound for bound in (max_norm, max_value) if bound is not None]
-    if len(bounds) != 1 or not bounds[0] > 0:
-        raise ValueError(f"max_norm is {max_norm} and max_value is {max_value}; give one of them, a positive number")
 
-    bound = bounds[0]
+    rule: Rule
+    _: KW_ONLY
+    max_norm: float | None = None
+    max_value: float | None = None
 
-    def clip(grads: Mapping[str, Tensor]) -> Params:
-        if max_norm is None:
+    def __post_init__(self) -> None:
+        check_rule(self.rule)
+        if (self.max_norm is None) is (self.max_value is None) or not self._bound > 0:
+            raise ValueError(
+                f"max_norm is {self.max_norm} and max_value is {self.max_value}; give one of them, a positive number"
+            )
+
+    def learned(self, params: Mapping[str, Tensor]) -> Params:
+        """What the rule inside learns."""
+        return self.rule.learned(params)
+
+    def init(self, params: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> RuleState:
+        """The state of the rule inside."""
+        return self.rule.init(params, learned)
+
+    def step(
+        self, params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState
+    ) -> tuple[Params, RuleState]:
+        """A step of the rule inside along the clipped gradient."""
+        return self.rule.step(params, self._clipped(grads), state)
+
+    @property
+    def _bound(self) -> float:
+        """The one bound that is given."""
+        bounds = [bound for bound in (self.max_norm, self.max_value) if bound is not None]
+        return bounds[0]
+
+    def _clipped(self, grads: Mapping[str, Tensor]) -> Params:
+        if self.max_norm is None:
+            bound = self._bound
             return map_params(lambda g: g.clamp(-bound, bound), grads)
         norm = safe_sqrt(torch.stack([(g * g).sum() for g in grads.values()]).sum())
-        factor = (bound / (norm + 1e-6)).clamp(max=1.0)
+        factor = (self._bound / (norm + 1e-6)).clamp(max=1.0)
         return map_params(lambda g: g * factor.to(g.dtype), grads)
 
-    def step(params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState) -> tuple[Params, RuleState]:
-        return rule.step(params, clip(grads), state)
 
-    return rule._replace(step=step)
+clipped = Clipped
+"""The usual name of :class:`Clipped`."""
 
 
-def scheduled(rule: InnerRule, factor: Callable[[Tensor], Tensor | float]) -> InnerRule:
+@dataclass(frozen=True, repr=False)
+class Scheduled(Part):
     r"""Multiply a rule's steps by a function of the inner step: a schedule of its learning rate.
 
     .. math:: \theta_{k+1} = \theta_k + f(k) \, (\mathrm{rule}(\theta_k) - \theta_k)
@@ -75,13 +106,29 @@ def scheduled(rule: InnerRule, factor: Callable[[Tensor], Tensor | float]) -> In
         {'w': tensor(1.7500)}
     """
 
-    def init(params: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> RuleState:
-        return {"inner": rule.init(params, learned), "count": counter(next(iter(params.values())))}
+    rule: Rule
+    factor: Callable[[Tensor], Tensor | float]
 
-    def step(params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState) -> tuple[Params, RuleState]:
-        target, inner = rule.step(params, grads, state["inner"])
-        f = torch.as_tensor(factor(state["count"]), device=state["count"].device)
+    def __post_init__(self) -> None:
+        check_rule(self.rule)
+
+    def learned(self, params: Mapping[str, Tensor]) -> Params:
+        """What the rule inside learns."""
+        return self.rule.learned(params)
+
+    def init(self, params: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> RuleState:
+        """The state of the rule inside, and the count of steps."""
+        return {"inner": self.rule.init(params, learned), "count": counter(next(iter(params.values())))}
+
+    def step(
+        self, params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState
+    ) -> tuple[Params, RuleState]:
+        """The scheduled multiple of a step of the rule inside."""
+        target, inner = self.rule.step(params, grads, state["inner"])
+        f = torch.as_tensor(self.factor(state["count"]), device=state["count"].device)
         moved = map_params(lambda p, t: p + f.to(p.dtype) * (t - p), params, target)
         return moved, {"inner": inner, "count": state["count"] + 1}
 
-    return rule._replace(init=init, step=step)
+
+scheduled = Scheduled
+"""The usual name of :class:`Scheduled`."""

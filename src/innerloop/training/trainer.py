@@ -21,8 +21,8 @@ from innerloop.engine.precision import Precision
 from innerloop.engine.threads import undisturbed
 from innerloop.episode import Episode, EpisodeSampler
 from innerloop.evaluation.evaluate import Evaluation, evaluate
+from innerloop.inner.losses import LossFn
 from innerloop.inner.model import Norm
-from innerloop.inner.objectives import LossFn
 from innerloop.inner.selection import partition
 from innerloop.learner.files import CheckpointError, load_state, save_state
 from innerloop.learner.learner import Learner
