@@ -336,6 +336,23 @@ def test_reading_imports_nothing() -> None:
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
+CALLS: list[float] = []
+
+
+def counting(lr: float) -> rules.SGD:
+    CALLS.append(lr)
+    return rules.sgd(lr)
+
+
+def test_reading_calls_no_function_that_a_part_holds() -> None:
+    description = describe(rules.learned_settings(counting, lr=0.1))
+    calls = len(CALLS)
+    rule = restore(description)
+    assert len(CALLS) == calls
+    rule.learned({"w": torch.zeros(1)})
+    assert len(CALLS) > calls
+
+
 # What is no rule
 
 
