@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import weakref
 from collections.abc import Callable
@@ -18,6 +19,7 @@ import innerloop as il
 from innerloop.engine.kernels import linear as products
 from innerloop.engine.kernels import taskwise
 from innerloop.engine.kernels.linear import Weights, linear
+from innerloop.inner.private import levels
 from innerloop.params import expand_tasks, read_again
 
 CPU = torch.device("cpu")
@@ -198,17 +200,22 @@ def test_an_unmodified_module_reaches_the_products(name: str, calls: list[torch.
     assert {(3, 4, 4), (3, 3, 4)} & set(calls)
 
 
-def test_a_nested_vmap_and_other_transforms(calls: list[torch.Size]) -> None:
+@pytest.mark.parametrize("own", [True, False], ids=["of the library's own", "of the model's"])
+def test_a_nested_vmap_and_other_transforms(own: bool, calls: list[torch.Size]) -> None:
     net, x = nn.Linear(4, 3).double(), numbers(2, 5, 6, 4).detach()
     params = {n: torch.stack([p, 2 * p]).detach() for n, p in net.named_parameters()}
 
     def one(params: dict[str, Tensor], x: Tensor) -> Tensor:
-        return vmap(lambda t: functional_call(net, params, (t,)))(x)
+        def inner(t: Tensor) -> Tensor:
+            with levels.one_deeper() if own else contextlib.nullcontext():
+                return functional_call(net, params, (t,))
+
+        return vmap(inner)(x)
 
     expected = torch.stack([F.linear(x[i], params["weight"][i], params["bias"][i]) for i in (0, 1)])
     with taskwise(CPU):
         torch.testing.assert_close(vmap(one)(params, x), expected)
-        assert calls.pop() == (2, 1, 3, 4)
+        assert [calls.pop()] == [(2, 1, 3, 4)] if own else not calls
         vmap(torch.func.grad(lambda w, x: F.linear(x, w).pow(2).sum()))(params["weight"], x)
         F.linear(x, params["weight"][0])
         with pytest.raises(RuntimeError, match=r"size|shape"):

@@ -19,18 +19,21 @@ Normalisation modes (:data:`Norm`), to be named beside every accuracy:
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.parameter import is_lazy
 
+from innerloop.inner.moment import Moment
+from innerloop.inner.private import CopyOfThread, PrivateCopy, levels
 from innerloop.params import METHOD_PREFIX, Params
 
 __all__ = ["Norm", "StatelessModel"]
@@ -80,56 +83,86 @@ class StatelessModel:
         if any(is_lazy(p) for p in module.parameters()):
             raise ValueError("the module has lazy parameters; run one forward pass through it first")
         self.initial: Params = {n: p for n, p in module.named_parameters() if p.requires_grad}
-        if not self.initial:
-            raise ValueError("no parameter of the module requires a gradient; there is nothing to meta-learn")
-        if taken := [name for name in self.initial if name.startswith(METHOD_PREFIX)]:
-            raise ValueError(f"the names {', '.join(taken)} are taken for what a method learns; rename the submodule")
+        _check_parameters(self.initial)
         self.norm: Norm = norm
-        self._module = _private_copy(module)
+        self._moment = Moment(module)
+        if twice := self._moment.held_elsewhere(module, self.initial):
+            raise ValueError(
+                f"the module holds its parameters {', '.join(twice)} in another attribute or a list too, where the "
+                "inner loop cannot put their adapted values: reach them by the layer that registers them"
+            )
+        master = PrivateCopy.of(module, self._moment)
+        self._module_of_thread = CopyOfThread(master)
         if training is not None:
-            self._module.train(training)
-        for name, layer in self._module.named_modules():
-            if isinstance(layer, nn.Embedding | nn.EmbeddingBag):
-                if layer.max_norm is not None:
-                    raise ValueError(
-                        f"the embedding {name!r} has a max_norm, with which a forward pass changes the weights; "
-                        "make it without, or normalise what it gives"
-                    )
-                layer.sparse = False  # sparse gradients have no second derivative
-        self._batch_norms = {name: m for name, m in self._module.named_modules() if isinstance(m, _BatchNorm)}
+            master.module.train(training)
+        _settle_embeddings(master.module)
+        self._batch_norms = [name for name, m in master.module.named_modules() if isinstance(m, _BatchNorm)]
         self.mixes_examples = norm in ("transductive", "inductive") and bool(self._batch_norms)
         self._statistics = _checked(statistics or {}, self._batch_norms) if norm == "per_step" else {}
-        _settle_norms(self._module, norm)
-        for name, layer in self._batch_norms.items():
+        _settle_norms(master.module, norm)
+        for name in self._batch_norms:
             if norm == "per_step":
+                layer = master.module.get_submodule(name)
                 layer.running_mean, layer.running_var = (self._statistics[buffer][0] for buffer in _buffers_of(name))
                 layer.eval()
-        widths = [m.embedding_dim for m in self._module.modules() if isinstance(m, nn.Embedding)]
+        widths = [m.embedding_dim for m in master.module.modules() if isinstance(m, nn.Embedding)]
         self.embedding_width = max(widths, default=1)
-        modes = {m.training for m in self._module.modules() if isinstance(m, nn.RNNBase)}
+        modes = {m.training for m in master.module.modules() if isinstance(m, nn.RNNBase)}
         self.recurrent: Literal["none", "training", "evaluating"] = (
             "none" if not modes else "training" if modes == {True} else "evaluating"
         )
-        self._buffers = dict(self._module.named_buffers())
-        self._layers = {name for name, _ in self._module.named_modules()}
+        master.find_places()
+        self.constants: Params = master.tensors_besides(self.initial)
+        self._frozen = {name for name, p in master.module.named_parameters() if not p.requires_grad}
+        self._may_write = any(_may_write(layer) for layer in master.module.modules())
+        self._layers = {name for name, _ in master.module.named_modules()}
 
     def __call__(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """The module's output for one batch ``x`` of ``[N, ...]``, at these parameters of a single task."""
-        scratch = {name: buffer.clone() for name, buffer in self._buffers.items()}
-        output: Tensor = functional_call(self._module, {**params, **scratch}, (x,))
+        frozen = {name: self.constants[name] for name in self._frozen}
+        versions = [t._version for t in frozen.values()]
+        # A forward pass may write to what it is given, and to all but its parameters: each gets its own.
+        scratch = {n: t if n in frozen else t.detach().clone() for n, t in self.constants.items()}
+        output: Tensor = self._module_of_thread().call({**scratch, **params}, x.clone() if self._may_write else x)
+        if versions != [t._version for t in frozen.values()]:
+            written = [n for (n, t), v in zip(frozen.items(), versions, strict=True) if t._version != v]
+            raise ValueError(
+                f"a forward pass writes to {', '.join(written)}, which are frozen parameters of the module; register "
+                "them as buffers, of which each call gets a copy"
+            )
         return output
+
+    def lasts(self) -> bool:
+        """Whether the user's module is as it was when this view was made, but for the values of its tensors.
+
+        Its structure, modes, frozen parameters and plain attributes are looked at. The values of tensors are always
+        those of now, since they are shared, or read at each call.
+        """
+        return self._moment.lasts()
+
+    @property
+    def unreadable(self) -> str | None:
+        """What of the module cannot be looked into, so that nobody can tell whether it has changed; None if nothing."""
+        return self._moment.unreadable
+
+    def with_constants(self, constants: Mapping[str, Tensor]) -> Self:
+        """The same model with other values for what it does not learn: buffers, frozen parameters, plain tensors."""
+        view = copy.copy(self)
+        view.constants = dict(constants)
+        return view
 
     @property
     def module(self) -> nn.Module:
-        """The private copy of the module that is called; not to be changed."""
-        return self._module
+        """The private copy of the module that this thread calls; not to be changed."""
+        return self._module_of_thread().module
 
     def at(self, step: int) -> Self:
         """The model as it is at an inner iterate, which matters to ``per_step``; beyond the last known it stays so."""
         if not self._statistics:
             return self
         view = copy.copy(self)
-        view._buffers = self._buffers | {n: rows[min(step, len(rows) - 1)] for n, rows in self._statistics.items()}
+        rows_of_step = {n: rows[min(step, len(rows) - 1)] for n, rows in self._statistics.items()}
+        view.constants = self.constants | rows_of_step
         return view
 
     def batch_statistics(self, params: Mapping[str, Tensor], x: Tensor) -> Params:
@@ -145,15 +178,16 @@ class StatelessModel:
             for buffer, value in zip(_buffers_of(name), (mean, var), strict=True):
                 found.setdefault(buffer, []).append(value)
 
-        hooks = [m.register_forward_pre_hook(partial(note, name)) for name, m in self._batch_norms.items()]
+        layers: dict[str, Any] = {name: self.module.get_submodule(name) for name in self._batch_norms}
+        hooks = [m.register_forward_pre_hook(partial(note, name)) for name, m in layers.items()]
         try:
             self(params, x)
         finally:
             for hook in hooks:
                 hook.remove()
-        for name, layer in self._batch_norms.items():
+        for name, layer in layers.items():
             for buffer, value in zip(_buffers_of(name), (0.0, 1.0), strict=True):
-                found.setdefault(buffer, [x.new_full((layer.num_features,), value)])
+                found.setdefault(buffer, [x.new_full((int(layer.num_features),), value)])
         return {name: torch.stack(values).mean(0) for name, values in found.items()}
 
     def has_layer(self, layer: str) -> bool:
@@ -168,7 +202,7 @@ class StatelessModel:
         """
         given: list[Tensor] = []
         try:
-            module = self._module.get_submodule(layer)
+            module = self.module.get_submodule(layer)
         except AttributeError as error:
             raise ValueError(f"the module has no layer {layer!r}; named_modules() lists them") from error
         hook = module.register_forward_pre_hook(lambda module, inputs: given.append(inputs[0]))
@@ -182,7 +216,7 @@ class StatelessModel:
 
     def layer_of(self, error: BaseException) -> str | None:
         """The innermost layer whose forward pass an error came from, in words; None if it came from elsewhere."""
-        names = {id(module): name for name, module in self._module.named_modules()}
+        names = {id(module): name for name, module in self.module.named_modules()}
         found = None
         for frame, _ in traceback.walk_tb(error.__traceback__):
             layer = frame.f_locals.get("self")
@@ -212,7 +246,8 @@ class StatelessModel:
             return run(support_x)[:0]
 
         def one(query: Tensor) -> Tensor:
-            return run(torch.cat([support_x, query[None]]))[-1]
+            with levels.one_deeper() if not looped else contextlib.nullcontext():
+                return run(torch.cat([support_x, query[None]]))[-1]
 
         if looped:
             return torch.stack([one(query) for query in query_x])
@@ -242,7 +277,7 @@ def _buffers_of(layer: str) -> list[str]:
     return [f"{layer}.{part}".removeprefix(".") for part in ("running_mean", "running_var")]
 
 
-def _checked(statistics: Mapping[str, Tensor], layers: Mapping[str, _BatchNorm]) -> Params:
+def _checked(statistics: Mapping[str, Tensor], layers: Sequence[str]) -> Params:
     """The statistics of these layers; an error that says how to have them where they are absent."""
     names = [buffer for layer in layers for buffer in _buffers_of(layer)]
     if absent := [name for name in names if name not in statistics]:
@@ -253,13 +288,31 @@ def _checked(statistics: Mapping[str, Tensor], layers: Mapping[str, _BatchNorm])
     return {name: statistics[name] for name in names}
 
 
-def _private_copy(module: nn.Module) -> nn.Module:
-    """The module's structure and buffers copied, its parameters shared."""
-    shared = {id(p): p for p in module.parameters()}
-    try:
-        return copy.deepcopy(module, shared)
-    except Exception as error:
+def _check_parameters(initial: Params) -> None:
+    if not initial:
+        raise ValueError("no parameter of the module requires a gradient; there is nothing to meta-learn")
+    if taken := [name for name in initial if name.startswith(METHOD_PREFIX)]:
+        raise ValueError(f"the names {', '.join(taken)} are taken for what a method learns; rename the submodule")
+    if numbers := [name for name, p in initial.items() if p.is_complex()]:
         raise ValueError(
-            f"{type(module).__name__} cannot be copied with copy.deepcopy ({error}); "
-            "attributes that hold computed tensors or open handles must be dropped first"
-        ) from error
+            f"the parameters {', '.join(numbers)} are complex, and meta-gradients are of real numbers: hold the "
+            "real and the imaginary part as real parameters and join them with torch.complex in forward"
+        )
+
+
+def _settle_embeddings(module: nn.Module) -> None:
+    """Have embeddings give gradients that can be differentiated again."""
+    for name, layer in module.named_modules():
+        if isinstance(layer, nn.Embedding | nn.EmbeddingBag):
+            if layer.max_norm is not None:
+                raise ValueError(
+                    f"the embedding {name!r} has a max_norm, with which a forward pass changes the weights; "
+                    "make it without, or normalise what it gives"
+                )
+            layer.sparse = False  # sparse gradients have no second derivative
+
+
+def _may_write(layer: nn.Module) -> bool:
+    """Whether a layer may change its input in place, as far as its class tells."""
+    known = type(layer).__module__.startswith(("torch.nn.modules.", "innerloop.nets."))
+    return not known or bool(getattr(layer, "inplace", False)) or bool(layer._forward_pre_hooks or layer._forward_hooks)

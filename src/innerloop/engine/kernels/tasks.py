@@ -16,14 +16,19 @@ from typing import Any
 from torch import Tensor
 
 from innerloop.engine import _torch
+from innerloop.inner.private import levels as own_levels
 
 __all__ = ["Stack", "mapped", "outside", "stacked"]
 
 
 def mapped() -> bool:
-    """Whether this runs under ``vmap``, perhaps nested, and under no other transform."""
-    levels = _torch.transforms()
-    return bool(levels) and all(level.key() == _torch.by_vmap for level in levels)
+    """Whether this runs under the ``vmap`` of the tasks and under no transform of the user's.
+
+    The model may map queries within it (:data:`innerloop.inner.private.levels`).
+    """
+    stack = _torch.transforms()
+    mine = bool(stack) and len(stack) == 1 + own_levels.inner
+    return mine and all(level.key() == _torch.by_vmap for level in stack)
 
 
 def outside() -> contextlib.AbstractContextManager[Any]:

@@ -1,0 +1,119 @@
+"""Private copies of a module, which are called in its place: one for each thread."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from innerloop.inner.moment import Moment, Place
+from innerloop.params import Params
+
+__all__ = ["CopyOfThread", "PrivateCopy", "levels"]
+
+
+class _Levels(threading.local):
+    """How many levels of ``vmap`` this library has entered within that of the tasks."""
+
+    inner = 0
+
+    @contextlib.contextmanager
+    def one_deeper(self) -> Iterator[None]:
+        """Entered by the function that such a ``vmap`` maps."""
+        self.inner += 1
+        try:
+            yield
+        finally:
+            self.inner -= 1
+
+
+levels = _Levels()
+
+
+class PrivateCopy:
+    """A copy of a module that shares its tensors, any of which can be exchanged during a call.
+
+    Args:
+        module: the copy.
+        shared: the tensors that it shares, by their identity, as ``copy.deepcopy`` takes them.
+
+    Attributes:
+        module: the copy.
+    """
+
+    def __init__(self, module: nn.Module, shared: dict[int, Any]) -> None:
+        self.module = module
+        self._shared = shared
+        self._places: dict[str, list[Place]] = {}
+        self._tensors: Params = {}
+
+    @classmethod
+    def of(cls, module: nn.Module, moment: Moment) -> PrivateCopy:
+        """A copy of a user's module.
+
+        Raises:
+            ValueError: it cannot be copied.
+        """
+        shared = {id(t): t for t in moment.tensors.values() if t.is_leaf}
+        try:
+            return cls(copy.deepcopy(module, dict(shared)), shared)
+        except Exception as error:
+            raise ValueError(
+                f"{type(module).__name__} cannot be copied with copy.deepcopy ({error}); "
+                "attributes that hold computed tensors or open handles must be dropped first"
+            ) from error
+
+    def again(self) -> PrivateCopy:
+        """Another copy of the same."""
+        other = PrivateCopy(copy.deepcopy(self.module, dict(self._shared)), self._shared)
+        other.find_places()
+        return other
+
+    def find_places(self) -> None:
+        """Find where the tensors are; to be done once the copy is as it is to be called."""
+        found = Moment(self.module)
+        names = found.names | {
+            id(t): name for name, t in (*self.module.named_buffers(), *self.module.named_parameters())
+        }
+        fixed = {id(found.tensors[name]) for name in found.fixed}
+        self._tensors = {names[id(t)]: t for t in found.tensors.values() if id(t) not in fixed}
+        self._places = {name: found.places[id(t)] for name, t in self._tensors.items()}
+
+    def tensors_besides(self, names: Iterable[str]) -> Params:
+        """The tensors that can be exchanged, but for some."""
+        return {name: t for name, t in self._tensors.items() if name not in names}
+
+    def call(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """The module's output with these tensors in the place of its own, which are back in place afterwards."""
+        places = [(place, tensor) for name, tensor in tensors.items() for place in self._places[name]]
+        before = [holder[key] for (holder, key), _ in places]
+        for (holder, key), tensor in places:
+            holder[key] = tensor
+        try:
+            output: Tensor = self.module(x)
+            return output
+        finally:
+            for ((holder, key), _), tensor in zip(places, before, strict=True):
+                holder[key] = tensor
+
+
+class CopyOfThread(threading.local):
+    """A private copy for each thread, since a call exchanges its tensors.
+
+    Args:
+        master: the copy that the others are copied from; it is never called itself.
+    """
+
+    def __init__(self, master: PrivateCopy) -> None:  # called in each thread that asks
+        self._master = master
+        self._own: PrivateCopy | None = None
+
+    def __call__(self) -> PrivateCopy:
+        """The copy of the thread that asks."""
+        if self._own is None:
+            self._own = self._master.again()
+        return self._own
