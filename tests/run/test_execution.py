@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -104,6 +105,32 @@ def test_a_plan_depends_on_sizes_only(two_threads: None) -> None:
     assert len(set(timed)) == len(timed) > 3
     assert any(not plan.batched for plan in timed)
     assert candidates(3, engine.model, adaptation, small) == [Plan(3, threads=2)]
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+@pytest.mark.parametrize("execution", ["auto", "serial", "batched", 1, 3])
+def test_the_first_call_gives_the_bits_of_all_others(execution: Any, dropout: float, two_threads: None) -> None:
+    """So that a run which goes on in a new process goes on to the same bits: threads decide how sums are rounded."""
+    counts: list[int] = []
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        counts.append(torch.get_num_threads())
+        return F.cross_entropy(outputs, targets)
+
+    net = nn.Sequential(nn.Flatten(), nn.Linear(784, 128), nn.ReLU(), nn.Dropout(dropout), nn.Linear(128, 5)).train()
+    x, y = torch.randn(4, 50, 1, 28, 28), torch.randint(5, (4, 50))
+    engine, method = Engine(net, loss, execution=execution), il.reptile(0.1, 2, None)
+    found = []
+    for _ in range(3):
+        torch.manual_seed(0)
+        counts.clear()
+        found.append((engine.meta_gradient(method, il.Episode(x, y, x, y))[0], len(counts), set(counts)))
+    first, *later = found
+    for grads, _, threads in later:
+        assert_same(grads, first[0], 0, 0)
+        assert threads <= first[2]  # nothing, where a recording serves
+    if dropout == 0.0:
+        assert len(first[2]) == 1
 
 
 def test_calibration_goes_on_with_what_was_fastest(monkeypatch: pytest.MonkeyPatch, two_threads: None) -> None:
@@ -303,4 +330,4 @@ def test_training_leaves_the_cores_to_the_chunks(execution: il.Execution, inside
     net = il.nets.mlp(4, 3, (5,)).double()
     trainer = il.MetaTrainer(net, il.maml(0.1), lambda params: Watched(params, 0.1), loss_fn=loss, execution=execution)
     trainer.fit(sample, 2, progress=False)
-    assert seen == {"loss": {inside} | ({2} if execution == 2 else set()), "sampling": {1}, "outer step": {1}}
+    assert seen == {"loss": {inside}, "sampling": {1}, "outer step": {1}}

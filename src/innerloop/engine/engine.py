@@ -208,16 +208,24 @@ class Engine:
         first = 0
         results: list[T] = []
         while first < episode.tasks and not self._proved:
-            with on_all_cores():
-                first += self._prove(run, adaptation, episode, first, results)
+            first += self._prove(run, adaptation, episode, first, results)
         plan = self.plan(adaptation, episode)
         jobs = [slice(start, start + plan.tasks) for start in range(first, episode.tasks, plan.tasks)]
-        alone = self._draws or self._compiled is not None
-        if plan.threads > 1 and len(jobs) > 1 and not alone:
-            with undisturbed():
-                return [*results, *self._workers.map(run, jobs, plan.threads)]
-        with on_all_cores():
-            return [*results, *(run(self.model, job) for job in jobs)]
+        if not self._side_by_side(plan, episode):
+            with on_all_cores():
+                return [*results, *(run(self.model, job) for job in jobs)]
+        with undisturbed():
+            if len(jobs) < 2:
+                return [*results, *(run(self.model, job) for job in jobs)]
+            return [*results, *self._workers.map(run, jobs, plan.threads)]
+
+    def _side_by_side(self, plan: Plan, episode: Episode) -> bool:
+        """Whether chunks have one thread each. If not, they take turns, and each is computed on all cores.
+
+        Products and sums can round differently on another number of threads. So this is decided by the whole episode,
+        never by how many of its chunks are left: the first call of a process gives the bits of all later ones.
+        """
+        return plan.threads > 1 and episode.tasks > plan.tasks and not self._draws and self._compiled is None
 
     def plan(self, adaptation: Adaptation, episode: Episode) -> Plan:
         """How an episode of this size is run."""
@@ -238,8 +246,17 @@ class Engine:
         """
         plan = self.plan(adaptation, episode)
         before = RandomState.now(episode.support_x.device)
+        chunk = slice(first, first + plan.tasks)
+        apart = self._side_by_side(plan, episode)
         try:
-            result = run(self.model, slice(first, first + plan.tasks))
+            with undisturbed() if apart else on_all_cores():
+                result = run(self.model, chunk)
+            # Random numbers are to come in the same order each time, which threads would not keep to.
+            self._draws = not before.same_as(RandomState.now(before.device))
+            if self._draws and apart:  # from now on chunks are computed on all cores, and so is this one
+                before.restore()
+                with on_all_cores():
+                    result = run(self.model, chunk)
         except torch.OutOfMemoryError:
             if self.execution != "auto" or plan.tasks == 1:
                 raise
@@ -247,8 +264,6 @@ class Engine:
             self._chosen[_sizes(adaptation, episode)] = smaller
             warnings.warn(f"out of memory with {plan}; going on with {smaller}", stacklevel=2)
             return 0
-        # Random numbers are to come in the same order each time, which threads would not keep to.
-        self._draws = not before.same_as(RandomState.now(before.device))
         self._proved = True
         results.append(result)
         return plan.tasks
