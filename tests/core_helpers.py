@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 import innerloop as il
-from innerloop.engine.engine import meta_params_of
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -34,6 +33,11 @@ def build(name: str, **wanted: Any) -> il.Method:
     taken = inspect.signature(make).parameters
     wanted = {"context": "@last", "warps": "@last", **wanted}
     return make(**{key: value for key, value in wanted.items() if key in taken})
+
+
+def takes(name: str, argument: str) -> bool:
+    """Whether the function that makes the registered method has such an argument."""
+    return argument in inspect.signature(il.METHODS[name]).parameters
 
 
 def small(name: str, **wanted: Any) -> il.Method:
@@ -91,6 +95,11 @@ def smooth_net(features: int = 4, ways: int = 3, hidden: int = 5) -> nn.Module:
 
 def trainable(net: nn.Module) -> dict[str, Tensor]:
     return {name: p for name, p in net.named_parameters() if p.requires_grad}
+
+
+def meta_params_of(params: Mapping[str, Tensor], method: il.Method) -> dict[str, Tensor]:
+    """All meta-parameters in one dictionary, as before meta-training."""
+    return method.meta(params).named()
 
 
 def plain_loss(

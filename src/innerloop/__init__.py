@@ -6,10 +6,14 @@ from innerloop.episode import Episode
 from innerloop.evaluation.calibration import Calibration
 from innerloop.evaluation.evaluate import Evaluation, evaluate
 from innerloop.inner.adaptation import Adaptation
+from innerloop.inner.loop import InnerLoop
+from innerloop.inner.meta import Meta
 from innerloop.learner.files import CheckpointError
 from innerloop.learner.learner import Learner
 from innerloop.learner.predictor import Predictor, Uncertainty
 from innerloop.metagrad import (
+    Info,
+    MetaGradient,
     chaser,
     checkpointed,
     displacement,
@@ -54,7 +58,11 @@ __all__ = [
     "DivergedError",
     "Episode",
     "Evaluation",
+    "Info",
+    "InnerLoop",
     "Learner",
+    "Meta",
+    "MetaGradient",
     "MetaTrainer",
     "Method",
     "Predictor",

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.autograd import Function
 
 __all__ = [
-    "METHOD_PREFIX",
     "Params",
+    "SharedByTasks",
+    "aliased",
     "detached",
     "expand_tasks",
     "leaf",
@@ -20,9 +21,6 @@ __all__ = [
     "scale",
     "sum_tasks",
 ]
-
-METHOD_PREFIX = "method."
-"""Prefix, among the meta-parameters, of what the method learns beside the model's initialisation."""
 
 Params = dict[str, Tensor]
 """Tensors by name. Within the inner loop each has a leading task axis ``[T, ...]``."""
@@ -67,39 +65,30 @@ def leaf(a: Tensor) -> Tensor:
 
 def expand_tasks(a: Mapping[str, Tensor], tasks: int) -> Params:
     """One copy for each task, without copying memory: ``[...]`` becomes ``[tasks, ...]``."""
-    return map_params(lambda t: _Shared.apply(t, tasks), a)
+    return map_params(lambda t: SharedByTasks.apply(t, tasks), a)
 
 
-class _Shared(Function):
-    """One tensor for all tasks; the derivative is a sum over these."""
+class SharedByTasks(Function):
+    """One tensor for all tasks. The derivative is the sum over the tasks."""
 
     @staticmethod
     def forward(ctx: Any, t: Tensor, tasks: int) -> Tensor:
+        """``t`` of ``[...]`` as ``[tasks, ...]``, in the same memory."""
         ctx.source = t
         return t.expand(tasks, *t.shape)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+        """The sum over the tasks, by :func:`sum_tasks`."""
         return sum_tasks(g), None
 
 
-def read_again(a: Mapping[str, Tensor]) -> Params:
-    """The same tensors, each as a node of its own in the graph.
+def aliased(a: Mapping[str, Tensor]) -> Params:
+    """The same tensors under new names in the graph, in the same memory.
 
-    So that :func:`shared_source` can tell whether a backward pass ends at it, or goes on to what it is made of. Nobody
-    may ask, in one pass, for the gradients of both.
+    A gradient with respect to an alias ends at the alias. What the tensor itself is made of takes no part in it.
     """
     return map_params(lambda t: t.view_as(t) if t.requires_grad else t, a)
-
-
-def shared_source(t: Tensor) -> tuple[Any, Tensor] | None:
-    """Of what :func:`read_again` gave for one of :func:`expand_tasks`: the latter's node, and the tensor expanded."""
-    if t.grad_fn is None or len(t.grad_fn.next_functions) != 1:
-        return None
-    kind: Any = _Shared
-    node: Any = t.grad_fn.next_functions[0][0]
-    same = isinstance(node, kind._backward_cls) and t.shape[1:] == node.source.shape and not t.stride(0)
-    return (node, node.source) if same else None
 
 
 def sum_tasks(t: Tensor) -> Tensor:

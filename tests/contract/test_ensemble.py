@@ -20,6 +20,10 @@ from innerloop.training.runlog import read_metrics
 from innerloop.training.trainer import CHECKPOINT_FILE
 
 
+def member(net: nn.Module, method: il.Method) -> Member:
+    return Member(net, method, method.meta(dict(net.named_parameters())))
+
+
 def sampler(tasks: int = 3):
     """Draws anew at every call."""
 
@@ -36,7 +40,7 @@ def test_the_logits_of_the_members_are_averaged(execution: str) -> None:
     method, episode = il.maml(0.5, 2), vector_episode(4)
     nets = [smooth_net() for _ in range(3)]
     result = evaluate_together(
-        [Member(net, method) for net in nets], lambda generator: episode, tasks=4, execution=execution
+        [member(net, method) for net in nets], lambda generator: episode, tasks=4, execution=execution
     )
     assert result.members == 3
     for i in range(4):
@@ -59,7 +63,7 @@ def test_members_alike_are_one(method: il.Method) -> None:
     """On the same tasks and with the same mini-batches as one alone."""
     net = smooth_net()
     alone = il.evaluate(net, method, sampler(), tasks=7)
-    together = evaluate_together([Member(net, method)] * 3, sampler(), tasks=7)
+    together = evaluate_together([member(net, method)] * 3, sampler(), tasks=7)
     torch.testing.assert_close(together.loss, alone.loss)
     assert torch.equal(together.accuracy, alone.accuracy)
     assert (alone.members, together.members) == (1, 3)
@@ -79,7 +83,7 @@ def test_in_regression_outputs_are_averaged() -> None:
 
 def test_members_of_different_lengths_are_scored_at_their_ends() -> None:
     net, episode = smooth_net(), vector_episode(2)
-    members = [Member(net, il.maml(0.5, 1)), Member(net, il.maml(0.5, 2))]
+    members = [member(net, il.maml(0.5, 1)), member(net, il.maml(0.5, 2))]
     with pytest.raises(ValueError, match=r"inner steps: give one or more.*every_step=False"):
         evaluate_together(members, lambda generator: episode, tasks=2)
     assert evaluate_together(members, lambda generator: episode, tasks=2, every_step=False).loss.shape == (2, 1)

@@ -10,15 +10,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from core_helpers import assert_exact as exact
-from core_helpers import assert_is, assert_same, build, rng, smooth_net, trainable, vector_episode
+from core_helpers import assert_is, assert_same, build, meta_params_of, rng, smooth_net, trainable, vector_episode
 from torch import Tensor, nn
 
 import innerloop as il
-from innerloop.engine.engine import meta_params_of
 from innerloop.inner.model import StatelessModel
 from innerloop.inner.objectives import multi_step
 from innerloop.inner.selection import complement, partition
-from innerloop.metagrad.solvers import solve
+from innerloop.metagrad._solvers import solve
 
 
 def class_episode(tasks: int = 3) -> il.Episode:
@@ -57,14 +56,14 @@ def test_boil_with_a_head_of_nothing_is_maml() -> None:
 def test_anil_and_boil_adapt_what_the_other_leaves() -> None:
     net, episode = il.nets.conv4(3, filters=4), il.Episode(*(torch.rand(1, 3, 1, 28, 28), torch.arange(3)[None]) * 2)
     moved = {}
-    for method in (il.anil(0.3), il.boil(0.3)):
+    for name, method in (("anil", il.anil(0.3)), ("boil", il.boil(0.3))):
         adapted = il.adapt(net, method, episode.support_x[0], episode.support_y[0])
-        moved[method.name] = {n for n, p in net.named_parameters() if not torch.equal(p, adapted[n])}
+        moved[name] = {n for n, p in net.named_parameters() if not torch.equal(p, adapted[n])}
     assert moved["anil"] == {"head.weight", "head.bias"}
     assert moved["boil"] == dict(net.named_parameters()).keys() - moved["anil"]
 
 
-@pytest.mark.parametrize("method", [il.anil(head="classifier.*"), il.boil(head="classifier.*")], ids=lambda m: m.name)
+@pytest.mark.parametrize("method", [il.anil(head="classifier.*"), il.boil(head="classifier.*")], ids=["anil", "boil"])
 def test_a_head_that_is_not_there_is_named(method: il.Method) -> None:
     with pytest.raises(ValueError, match=r"classifier\.\*' matches none of the parameters body\.0\.conv\.weight"):
         il.MetaTrainer(il.nets.conv4(3), method, torch.optim.Adam)
@@ -201,7 +200,7 @@ def test_the_trainer_takes_the_method_of_its_iteration() -> None:
         seen.append(iteration)
         return replace(method, adaptation=replace(method.adaptation, steps=iteration))
 
-    method = replace(il.maml(0.01), anneal=note)
+    method = replace(il.maml(0.01), schedule=note)
     trainer = il.MetaTrainer(il.nets.mlp(), method, lambda p: torch.optim.SGD(p, 1e-3), loss_fn=F.mse_loss)
     episode = il.data.sinusoids().episodes(tasks=2)(rng())
     steps = [trainer.step(episode).support_losses.shape[1] for _ in range(3)]

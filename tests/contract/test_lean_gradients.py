@@ -30,7 +30,7 @@ from torch.utils._pytree import tree_leaves
 
 import innerloop as il
 from innerloop.inner.loop import Iterate
-from innerloop.metagrad.kept import Kept
+from innerloop.metagrad._store import Kept
 
 LEAN = {
     "checkpointed": il.checkpointed(),

@@ -10,6 +10,7 @@ from core_helpers import (
     assert_exact,
     assert_is,
     assert_same,
+    meta_params_of,
     plain_loss,
     rng,
     smooth_net,
@@ -19,7 +20,6 @@ from core_helpers import (
 from torch import Tensor, nn
 
 import innerloop as il
-from innerloop.engine.engine import meta_params_of
 
 
 def spread(net: nn.Module, method: il.Method) -> dict[str, Tensor]:

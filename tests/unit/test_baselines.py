@@ -80,7 +80,7 @@ def test_the_recipe_of_prototypical_networks_has_60_ways() -> None:
     config = recipe("omniglot-5w1s-prototypical")
     assert net_spec(config)["arguments"]["ways"] == 60
     spec = net_spec(config)["arguments"]
-    assert make_trainer(config, il.nets.conv4(**spec)).method.arguments["ways"] == 5
+    assert make_trainer(config, il.nets.conv4(**spec)).method.test.start.ways == 5
     assert [halving(i, 1) for i in (0, 1999, 2000, 4000)] == [1, 1, 0.5, 0.25]
 
 

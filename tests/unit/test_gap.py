@@ -12,6 +12,7 @@ from core_helpers import (
     assert_is,
     assert_same,
     image_episode,
+    meta_params_of,
     plain_loss,
     rng,
     smooth_net,
@@ -21,7 +22,6 @@ from core_helpers import (
 from torch import Tensor, nn
 
 import innerloop as il
-from innerloop.engine.engine import meta_params_of
 from innerloop.rules.singular import Form
 
 FORMS = pytest.mark.parametrize("form", get_args(Form))

@@ -14,17 +14,20 @@ from torch import Tensor, nn
 
 import innerloop as il
 from innerloop.inner.adaptation import draw_batches
-from innerloop.inner.loop import Problem, Support, Track, unroll
+from innerloop.inner.loop import InnerLoop, Support, Track
+from innerloop.inner.meta import Meta
 from innerloop.inner.model import StatelessModel
+from innerloop.inner.problem import Problem
+from innerloop.inner.tasks import Together
 
 SGD = il.rules.sgd(0.1)
 
 
 def iterates(net: nn.Module, adaptation: il.Adaptation, episode: il.Episode, track: Track = Track.NOTHING, **support):
     model = StatelessModel(net)
-    problem = Problem(model, F.cross_entropy)
+    given = Support(episode.support_x, episode.support_y, **support)
     return list(
-        unroll(problem, adaptation, model.initial, Support(episode.support_x, episode.support_y, **support), track)
+        InnerLoop(Problem(model, F.cross_entropy, Together()), adaptation, Meta(model.initial), given).unroll(track)
     )
 
 

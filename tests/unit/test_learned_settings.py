@@ -7,11 +7,19 @@ from functools import partial
 
 import pytest
 import torch
-from core_helpers import assert_exact, assert_is, assert_same, rng, smooth_net, trainable, vector_episode
+from core_helpers import (
+    assert_exact,
+    assert_is,
+    assert_same,
+    meta_params_of,
+    rng,
+    smooth_net,
+    trainable,
+    vector_episode,
+)
 from torch import Tensor, nn
 
 import innerloop as il
-from innerloop.engine.engine import meta_params_of
 
 rules = il.rules
 CASES = {

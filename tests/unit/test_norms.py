@@ -9,8 +9,11 @@ from core_helpers import assert_same, finite_differences, rng, trainable, vector
 from torch import Tensor, nn
 
 import innerloop as il
-from innerloop.inner.loop import Problem, Support, Track, unroll
+from innerloop.inner.loop import InnerLoop, Support, Track
+from innerloop.inner.meta import Meta
 from innerloop.inner.model import StatelessModel
+from innerloop.inner.problem import Problem
+from innerloop.inner.tasks import OneByOne, Together
 
 METHOD = il.maml(0.2, 2)
 MODES = ["transductive", "inductive", "running"]
@@ -89,9 +92,9 @@ def test_the_modes_differ() -> None:
 def query_outputs(module: nn.Module, norm: str, episode: il.Episode, *, batched: bool) -> Tensor:
     """The outputs ``[T, Q, C]`` for the query sets after adaptation."""
     model = StatelessModel(module, norm)
-    problem = Problem(model, F.cross_entropy, batched=batched)
+    problem = Problem(model, F.cross_entropy, Together() if batched else OneByOne())
     support = Support(episode.support_x, episode.support_y)
-    *_, last = unroll(problem, METHOD.adaptation, model.initial, support, Track.NOTHING)
+    last, _ = InnerLoop(problem, METHOD.adaptation, Meta(model.initial), support).run(Track.NOTHING)
     with torch.no_grad():
         return problem.query(last.adapted, last.fixed, episode)[1]
 

@@ -224,25 +224,19 @@ def test_mlp_has_no_activation_at_its_end() -> None:
 # Methods
 
 
-def test_a_method_remembers_its_arguments() -> None:
+def test_a_method_is_its_composition() -> None:
     method = il.maml(0.1, test_steps=3)
-    assert method.name == "maml"
-    assert dict(method.arguments) == {
-        "inner_lr": 0.1,
-        "inner_steps": 1,
-        "test_steps": 3,
-        "adapt": "*",
-        "meta_gradient": None,
-    }
+    inner = il.Adaptation(il.rules.sgd(0.1), 1)
+    assert method == il.Method(inner, il.unrolled(), dataclasses.replace(inner, steps=3))
+    assert {method: "maml"}[il.maml(0.1, test_steps=3)] == "maml"
+    assert method != il.maml(0.2, test_steps=3)
     assert (method.adaptation.steps, method.test.steps) == (1, 3)
     without = il.maml(0.1, 2)
     assert without.test is without.adaptation
 
 
-def test_fomaml_is_named_after_itself() -> None:
-    method = il.fomaml(0.1, 2)
-    assert method.name == "fomaml"
-    assert method.arguments["inner_steps"] == 2
+def test_fomaml_differs_from_maml_in_its_estimator_alone() -> None:
+    assert il.fomaml(0.1, 2) == dataclasses.replace(il.maml(0.1, 2), meta_gradient=il.first_order()) != il.maml(0.1, 2)
 
 
 def test_reptile_has_the_papers_inner_loop() -> None:
@@ -251,7 +245,7 @@ def test_reptile_has_the_papers_inner_loop() -> None:
     assert (method.test.steps, method.test.batch_size) == (50, None)
     assert method.adaptation.carry_state
     with pytest.raises(dataclasses.FrozenInstanceError):
-        method.name = "other"
+        method.meta_gradient = il.unrolled()
 
 
 def test_methods_can_be_copied() -> None:

@@ -20,7 +20,7 @@ from innerloop.engine.kernels import linear as products
 from innerloop.engine.kernels import taskwise
 from innerloop.engine.kernels.linear import Weights, linear
 from innerloop.inner.private import levels
-from innerloop.params import expand_tasks, read_again
+from innerloop.params import aliased, expand_tasks
 
 CPU = torch.device("cpu")
 
@@ -88,7 +88,7 @@ def test_weights_that_are_used_several_times(start: str, rows: int) -> None:
 
     def gradients(layer: Callable[[Tensor, Tensor], Tensor] | None) -> list[Tensor]:
         if start == "one":
-            w = read_again(expand_tasks({"w": theta}, 3))["w"]
+            w = aliased(expand_tasks({"w": theta}, 3))["w"]
         else:
             w = torch.stack([theta, 2 * theta, theta.sin()])
         uses = Weights(w)

@@ -80,6 +80,8 @@ def test_what_a_module_lists_it_has_and_documents(module: str) -> None:
     loaded = importlib.import_module(module)
     source = Path(loaded.__file__).read_text()
     assert loaded.__doc__, f"{module} has no docstring"
+    if len(ast.parse(source).body) == 1:
+        return  # a package that groups modules, and nothing else
     assert loaded.__all__, f"{module} lists no names"
     own = described(source)
     for name in loaded.__all__:

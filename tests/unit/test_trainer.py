@@ -59,7 +59,7 @@ def test_what_a_method_learns_is_trained_too() -> None:
     trainer.fit(il.data.sinusoids().episodes(tasks=4), 3, progress=False)
     assert float(trainer.meta_params["method.lr"].detach()) != float(torch.tensor(0.01))
     learner = trainer.learner()
-    assert float(learner._meta_params["method.lr"]) == float(trainer.meta_params["method.lr"].detach())
+    assert float(learner._meta.learned["lr"]) == float(trainer.meta_params["method.lr"].detach())
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import time
 import warnings
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from innerloop.engine.compiled import CompiledEstimates
 from innerloop.engine.estimate import Estimate
+from innerloop.engine.forward import EngineTasks
 from innerloop.engine.kernels import pack, packable
 from innerloop.engine.messages import first_line, first_sentence, own_line
 from innerloop.engine.plans import Execution, Plan, candidates, checked, planned
@@ -25,17 +27,18 @@ from innerloop.engine.replay import Replays
 from innerloop.engine.threads import Workers, on_all_cores, undisturbed
 from innerloop.episode import Episode
 from innerloop.inner.adaptation import Adaptation, draw_batches
-from innerloop.inner.loop import Problem, Support, Track, unroll
+from innerloop.inner.loop import InnerLoop, Support, Track
 from innerloop.inner.losses import LossFn
+from innerloop.inner.meta import Meta
 from innerloop.inner.model import Norm, StatelessModel
-from innerloop.inner.selection import partition
+from innerloop.inner.problem import Problem
 from innerloop.metagrad.base import Info
 from innerloop.methods.base import Method
-from innerloop.params import METHOD_PREFIX, Params, map_nested, map_params, scale, total
+from innerloop.params import Params, map_nested, map_params
 from innerloop.randomness import RandomState
 from innerloop.rules.base import RuleState
 
-__all__ = ["Engine", "adapt", "meta_gradient", "meta_params_of"]
+__all__ = ["Engine", "adapt", "meta_gradient"]
 
 T = TypeVar("T")
 
@@ -103,19 +106,20 @@ class Engine:
         generator: torch.Generator | None = None,
     ) -> tuple[Params, Info]:
         """The mean over tasks of the meta-gradient, see :func:`meta_gradient`."""
-        meta_params = self.packed(meta_params_of(self.model.initial, method, meta_params))
+        meta = self.packed(method.meta(self.model.initial, meta_params, state=rule_state))
         adaptation = method.adaptation
 
-        def estimate(problem: Problem, chunk: Episode, support: Support) -> tuple[Params, Info]:
+        def estimate(problem: Problem, chunk: Episode, support: Support) -> tuple[Meta, Info]:
             if not self._proved or self._draws:
                 with _advised():
-                    return method.meta_gradient(problem, adaptation, meta_params, chunk, support)
-            call = Estimate(method, problem, meta_params, chunk, support)
+                    return method.meta_gradient(InnerLoop(problem, adaptation, meta, support), chunk)
+            call = Estimate(method, problem, meta, chunk, support)
             return call.result(*(self._replays if self._compiled is None else self._compiled)(call))
 
-        parts = self.over_chunks(estimate, adaptation, episode, rule_state, generator)
-        grads = scale(total(part[0] for part in parts), 1 / episode.tasks)
-        return map_params(Tensor.contiguous, grads), _joined([info for _, info in parts])
+        parts = self.over_chunks(estimate, adaptation, episode, generator)
+        grads = functools.reduce(lambda one, other: one.map(torch.add, other), (part[0] for part in parts))
+        mean = grads.map(lambda total: (total * (1 / episode.tasks)).contiguous())
+        return mean.named(), _joined([info for _, info in parts])
 
     def warm_up(self, call: Callable[[], object]) -> None:
         """Make a call of this engine again and again, until it takes no longer than it will from then on."""
@@ -178,19 +182,19 @@ class Engine:
             self.execution = next(iter(fastest)).execution
         return fastest
 
-    def packed(self, meta_params: Mapping[str, Tensor]) -> Params:
+    def packed(self, meta: Meta) -> Meta:
         """The same values, laid out in memory as the CPU's kernels want them."""
-        return {
+        model = {
             name: pack(tensor.detach()) if name in self._packable and tensor.is_cpu else tensor
-            for name, tensor in meta_params.items()
+            for name, tensor in meta.model.items()
         }
+        return replace(meta, model=model)
 
     def over_chunks(
         self,
         fn: Callable[[Problem, Episode, Support], T],
         adaptation: Adaptation,
         episode: Episode,
-        rule_state: RuleState | None,
         generator: torch.Generator | None,
     ) -> list[T]:
         """The results of ``fn`` for each chunk of tasks, in their order; mini-batches are drawn for all beforehand."""
@@ -199,9 +203,9 @@ class Engine:
 
         def run(model: StatelessModel, tasks: slice) -> T:
             batched = self.plan(adaptation, episode).batched
-            problem = Problem(model, self.loss_fn, batched=batched, unused=self.unused)
+            problem = Problem(model, self.loss_fn, EngineTasks(batched, model.recurrent), self.unused)
             chunk = episode[tasks]
-            support = Support(chunk.support_x, chunk.support_y, None if batches is None else batches[tasks], rule_state)
+            support = Support(chunk.support_x, chunk.support_y, None if batches is None else batches[tasks])
             with computing_in(self._precision, support_x.device):
                 return self._fallen_back(fn, problem, chunk, support)
 
@@ -272,7 +276,7 @@ class Engine:
         self, fn: Callable[[Problem, Episode, Support], T], problem: Problem, chunk: Episode, support: Support
     ) -> T:
         """Call ``fn``; where the way to run is ours to choose, a failure that a loop does not share ends batching."""
-        if self.execution != "auto" or not problem.batched:
+        if self.execution != "auto" or not problem.tasks.batched:
             return fn(problem, chunk, support)
         try:
             return fn(problem, chunk, support)
@@ -281,7 +285,8 @@ class Engine:
         except Exception as error:
             reason = _why_not_batched(problem, error)
         # Outside the handler, so that an error of the loop is not shown as a consequence of the first one.
-        result = fn(replace(problem, batched=False), chunk, support)
+        one_by_one = replace(problem, tasks=EngineTasks(batched=False, recurrent=problem.model.recurrent))
+        result = fn(one_by_one, chunk, support)
         self.execution = "serial"
         self._chosen.clear()
         warnings.warn(reason, stacklevel=2)
@@ -316,34 +321,6 @@ def _why_not_batched(problem: Problem, error: Exception) -> str:
 def _sizes(adaptation: Adaptation, episode: Episode) -> tuple[int, ...]:
     """What a plan is made for."""
     return (adaptation.steps, adaptation.batch_size or 0, *episode.support_x.shape, episode.query_x.shape[1])
-
-
-def meta_params_of(
-    model_params: Mapping[str, Tensor], method: Method, given: Mapping[str, Tensor] | None = None
-) -> Params:
-    """The meta-parameters: the model's own, then what the method learns, under ``method.``.
-
-    A rule learns something about the parameters that are adapted, in meta-training or on new tasks, and no others.
-
-    Args:
-        model_params: the model's trainable parameters.
-        method: the method.
-        given: all of them, if they are known; else they are as before training.
-
-    Raises:
-        ValueError: a name is unknown or absent, or the patterns of what is adapted do not fit the model.
-    """
-    adapted = {name for each in (method.adaptation, method.test) for name in partition(model_params, each.adapt)[0]}
-    learned = method.adaptation.rule.learned({name: p for name, p in model_params.items() if name in adapted})
-    initial = {**model_params, **{METHOD_PREFIX + name: tensor for name, tensor in learned.items()}}
-    if given is None:
-        return initial
-    if given.keys() != initial.keys():
-        unknown, absent = sorted(given.keys() - initial.keys()), sorted(initial.keys() - given.keys())
-        raise ValueError(
-            f"meta_params must hold {', '.join(initial)}; unknown: {unknown or 'none'}, absent: {absent or 'none'}"
-        )
-    return dict(given)
 
 
 def meta_gradient(
@@ -438,13 +415,12 @@ def adapt(
         torch.Size([2, 1])
     """
     engine = Engine(net, loss_fn, norm=norm, execution="serial", unused=unused, training=False, statistics=statistics)
-    meta_params = meta_params_of(engine.model.initial, method, meta_params)
+    meta = method.meta(engine.model.initial, meta_params, state=rule_state)
     adaptation = method.test
     x, y = x_support[None], y_support[None]
-    support = Support(x, y, draw_batches(adaptation, 1, x.shape[1], generator, x.device), rule_state)
-    problem = Problem(engine.model, loss_fn, batched=False, unused=unused)
-    for iterate in unroll(problem, adaptation, meta_params, support, Track.NOTHING):
-        last = iterate
+    support = Support(x, y, draw_batches(adaptation, 1, x.shape[1], generator, x.device))
+    problem = Problem(engine.model, loss_fn, EngineTasks(batched=False, recurrent=engine.model.recurrent), unused)
+    last, _ = InnerLoop(problem, adaptation, meta, support).run(Track.NOTHING)
     return {
         **map_params(Tensor.detach, last.fixed),
         **{name: t[0].detach() for name, t in last.adapted.items()},

@@ -10,15 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from innerloop.engine.engine import Engine, meta_params_of
+from innerloop.engine.engine import Engine
 from innerloop.engine.plans import Execution
 from innerloop.episode import Episode, EpisodeSampler, with_queries
 from innerloop.evaluation.calibration import Calibration
-from innerloop.inner.loop import Problem, Support, Track, unroll
+from innerloop.inner.loop import InnerLoop, Support, Track
 from innerloop.inner.losses import LossFn
+from innerloop.inner.meta import Meta
 from innerloop.inner.model import Norm
 from innerloop.inner.objectives import accuracies
+from innerloop.inner.problem import Problem
 from innerloop.methods.base import Method
+from innerloop.params import Params
 from innerloop.randomness import Stream, generator_at
 from innerloop.rules.base import RuleState
 
@@ -83,8 +86,8 @@ def evaluate(
     *,
     tasks: int = 600,
     loss_fn: LossFn = F.cross_entropy,
-    norm: Norm = "transductive",
-    statistics: Mapping[str, Tensor] | None = None,
+    norm: Norm = "inductive",
+    statistics: Params | None = None,
     meta_params: Mapping[str, Tensor] | None = None,
     rule_state: RuleState | None = None,
     execution: Execution = "auto",
@@ -103,7 +106,8 @@ def evaluate(
         episodes: draws meta-batches of tasks, with a query set.
         tasks: how many tasks; the last meta-batch is cut to fit.
         loss_fn: ``(outputs, targets) -> scalar`` of one task.
-        norm: the normalisation mode, see :mod:`innerloop.inner.model`.
+        norm: the normalisation mode, see :mod:`innerloop.inner.model`. The default is that of a learner: a prediction
+            does not depend on the other queries. The published numbers of MAML are ``transductive``.
         statistics: those of the ``per_step`` mode, see :func:`innerloop.evaluation.norm_statistics.statistics_by_step`.
         meta_params: values to use instead of the module's own, by name.
         rule_state: the inner rule's state carried over from training.
@@ -123,8 +127,9 @@ def evaluate(
         >>> result.metric, list(result.loss.shape)
         ('loss', [6, 2])
     """
+    trainable = {name: p for name, p in net.named_parameters() if p.requires_grad}
     return evaluate_together(
-        [Member(net, method, meta_params, rule_state, statistics)],
+        [Member(net, method, method.meta(trainable, meta_params, state=rule_state, statistics=statistics))],
         episodes,
         tasks=tasks,
         loss_fn=loss_fn,
@@ -138,13 +143,17 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Member:
-    """A member of an ensemble; its parts are as for :func:`evaluate`."""
+    """A member of an ensemble.
+
+    Attributes:
+        net: the module.
+        method: its ``test`` adaptation is used.
+        meta: the meta-parameters, with the rule's state and batch-norm statistics.
+    """
 
     net: nn.Module
     method: Method
-    meta_params: Mapping[str, Tensor] | None = None
-    rule_state: RuleState | None = None
-    statistics: Mapping[str, Tensor] | None = None
+    meta: Meta
 
 
 def evaluate_together(
@@ -153,7 +162,7 @@ def evaluate_together(
     *,
     tasks: int = 600,
     loss_fn: LossFn = F.cross_entropy,
-    norm: Norm = "transductive",
+    norm: Norm = "inductive",
     execution: Execution = "auto",
     seed: int = 0,
     stream: Stream = Stream.TESTING,
@@ -229,21 +238,22 @@ def _answering(
         execution=execution,
         unused="ignore",
         training=False,
-        statistics=member.statistics,
+        statistics=member.meta.statistics,
     )
     adaptation = member.method.test
-    meta = engine.packed(meta_params_of(engine.model.initial, member.method, member.meta_params))
+    meta = engine.packed(member.meta)
 
     def chunk_answers(problem: Problem, chunk: Episode, support: Support) -> Answers:
         found = []
-        for k, iterate in enumerate(unroll(problem, adaptation, meta, support, Track.NOTHING)):
-            if every_step or k == adaptation.steps:
+        loop = InnerLoop(problem, adaptation, meta, support)
+        for iterate in loop.unroll(Track.NOTHING):
+            if every_step or iterate.steps == adaptation.steps:
                 with torch.no_grad():
-                    found.append(problem.at(k).query(iterate.adapted, iterate.fixed, chunk))
+                    found.append(loop.query(iterate, chunk))
         return torch.stack([loss for loss, _ in found], 1), torch.stack([outputs for _, outputs in found], 1)
 
     def answers(episode: Episode, generator: torch.Generator) -> Answers:
-        chunks = engine.over_chunks(chunk_answers, adaptation, episode, member.rule_state, generator)
+        chunks = engine.over_chunks(chunk_answers, adaptation, episode, generator)
         return torch.cat([loss for loss, _ in chunks]), torch.cat([outputs for _, outputs in chunks])
 
     return answers

@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from innerloop.engine.engine import Engine, meta_params_of
+from innerloop.engine.engine import Engine
 from innerloop.episode import Episode, EpisodeSampler, with_queries
-from innerloop.inner.loop import Problem, Support, Track, unroll
+from innerloop.inner.loop import InnerLoop, Support, Track
 from innerloop.inner.losses import LossFn
+from innerloop.inner.problem import Problem
 from innerloop.methods.base import Method
 from innerloop.params import Params, map_params, scale, total
 from innerloop.randomness import Stream, generator_at
@@ -67,19 +68,19 @@ def statistics_by_step(
     """
     engine = Engine(net, loss_fn, execution="serial", unused="ignore", training=False)
     adaptation = method.test
-    meta = meta_params_of(engine.model.initial, method, meta_params)
+    meta = method.meta(engine.model.initial, meta_params, state=rule_state)
 
     def of_one(problem: Problem, chunk: Episode, support: Support) -> Params:
         rows = []
-        for k, iterate in enumerate(unroll(problem, adaptation, meta, support, Track.NOTHING)):
-            x = support.at_step(k)[0] if k < adaptation.steps else chunk.query_x
+        for iterate in InnerLoop(problem, adaptation, meta, support).unroll(Track.NOTHING):
+            x = support.at_step(iterate.steps)[0] if iterate.steps < adaptation.steps else chunk.query_x
             params = {**iterate.fixed, **{name: t[0] for name, t in iterate.adapted.items()}}
             with torch.no_grad():
                 rows.append(problem.model.batch_statistics(params, x[0]))
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
-    generator = generator_at(seed, Stream.STATISTICS, device=next(iter(meta.values())).device)
+    generator = generator_at(seed, Stream.STATISTICS, device=next(iter(meta.model.values())).device)
     found: list[Params] = []
     for episode in with_queries(episodes, tasks, generator):
-        found += engine.over_chunks(of_one, adaptation, episode, rule_state, generator)
+        found += engine.over_chunks(of_one, adaptation, episode, generator)
     return map_params(Tensor.detach, scale(total(found), 1 / tasks))

@@ -32,9 +32,10 @@ from torch.func import vmap
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.parameter import is_lazy
 
+from innerloop.inner.meta import METHOD_PREFIX
 from innerloop.inner.moment import Moment
 from innerloop.inner.private import CopyOfThread, PrivateCopy, levels
-from innerloop.params import METHOD_PREFIX, Params
+from innerloop.params import Params
 
 __all__ = ["Norm", "StatelessModel"]
 

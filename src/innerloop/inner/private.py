@@ -32,6 +32,7 @@ class _Levels(threading.local):
 
 
 levels = _Levels()
+"""The levels of the present thread."""
 
 
 class PrivateCopy:

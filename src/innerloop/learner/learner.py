@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,18 +13,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from innerloop.engine.engine import adapt, meta_params_of
+from innerloop.engine.engine import adapt
 from innerloop.episode import EpisodeSampler
 from innerloop.evaluation.evaluate import Evaluation, Member, evaluate_together
 from innerloop.evaluation.norm_statistics import statistics_by_step
-from innerloop.inner.loop import Problem, Support, Track, begin
+from innerloop.inner.loop import InnerLoop, Support, Track
 from innerloop.inner.losses import LOSSES, LossFn
+from innerloop.inner.meta import METHOD_PREFIX, Meta
 from innerloop.inner.model import Norm, StatelessModel
+from innerloop.inner.problem import Problem
+from innerloop.inner.tasks import OneByOne
 from innerloop.learner.files import CheckpointError, load_state, save_state, write_atomically
 from innerloop.learner.predictor import Predictor
 from innerloop.methods.base import METHODS, Method
 from innerloop.nets import NETS
-from innerloop.params import METHOD_PREFIX, detached, map_nested, map_params
+from innerloop.params import Params, detached, map_nested, map_params
+from innerloop.parts import describe, restore
 from innerloop.randomness import Stream, generator_at
 from innerloop.rules.base import RuleState
 
@@ -67,7 +72,7 @@ class Learner:
         *,
         meta_params: Mapping[str, Tensor] | None = None,
         rule_state: RuleState | None = None,
-        statistics: Mapping[str, Tensor] | None = None,
+        statistics: Params | None = None,
         loss_fn: LossFn = F.cross_entropy,
         norm: Norm = "inductive",
         net_spec: Mapping[str, Any] | None = None,
@@ -75,22 +80,28 @@ class Learner:
     ) -> None:
         self._net = copy.deepcopy(net).eval()
         own = dict(self._net.named_parameters())
-        meta = dict(meta_params or {})
+        given = Meta.of(meta_params or {})
         with torch.no_grad():
-            for name, value in meta.items():
-                if not name.startswith(METHOD_PREFIX):
-                    own[name].copy_(value)
-        self.statistics = None if statistics is None else detached(statistics)
-        self._model = StatelessModel(self._net, norm, training=False, statistics=self.statistics)
-        initial = meta_params_of(self._model.initial, method)
-        start = {**initial, **{n: t for n, t in meta.items() if n not in own}}
-        if unfit := [n for n, t in start.items() if n not in initial or t.shape != initial[n].shape]:
-            raise ValueError(f"the method learns nothing by these names and of these shapes: {', '.join(unfit)}")
-        # Detached, so that nothing that runs later can write a gradient to the start or extend a graph from it.
-        self._meta_params = map_params(lambda t: t.detach().clone(), start)
-        self._rule_state = map_nested(lambda t: t.detach().clone(), rule_state)
+            for name, value in given.model.items():
+                own[name].copy_(value)
+        statistics = None if statistics is None else detached(statistics)
+        self._model = StatelessModel(self._net, norm, training=False, statistics=statistics)
+        initial = method.meta(self._model.initial)
+        learned = {**initial.learned, **given.learned}
+        if unfit := [n for n, t in learned.items() if n not in initial.learned or t.shape != initial.learned[n].shape]:
+            names = ", ".join(METHOD_PREFIX + n for n in unfit)
+            raise ValueError(f"the method learns nothing by these names and of these shapes: {names}")
+        # Copies, so that nothing that runs later can write a gradient to the start or extend a graph from it.
+        copied = Meta(initial.model, learned).map(lambda t: t.detach().clone())
+        state = map_nested(lambda t: t.detach().clone(), rule_state)
+        self._meta = replace(copied, state=state, statistics=statistics)
         self.method, self.loss_fn, self.norm = method, loss_fn, norm
         self.net_spec, self.about = net_spec, dict(about or {})
+
+    @property
+    def statistics(self) -> Params | None:
+        """What the mode ``per_step`` normalises by; None if nothing was gathered."""
+        return self._meta.statistics
 
     def adapt(self, x_support: Tensor, y_support: Tensor) -> Predictor:
         """Adapt to one task; the learner itself stays as it is. Deterministic.
@@ -102,7 +113,7 @@ class Learner:
         Raises:
             ValueError: inputs and targets differ in number, there are none, or a class index is out of range.
         """
-        device = next(iter(self._meta_params.values())).device
+        device = next(iter(self._meta.model.values())).device
         x, y = x_support.to(device, copy=True), y_support.to(device)
         if len(x) != len(y) or len(x) == 0:
             raise ValueError(f"there are {len(x)} support inputs and {len(y)} targets; give one target for each input")
@@ -120,11 +131,11 @@ class Learner:
             x,
             y,
             self.loss_fn,
-            meta_params=self._meta_params,
+            meta_params=self._meta.named(),
             norm=self.norm,
-            statistics=self.statistics,
+            statistics=self._meta.statistics,
             unused="ignore",
-            rule_state=self._rule_state,
+            rule_state=self._meta.state,
             generator=generator_at(0, Stream.ADAPTING, device=device),
         )
         # Copies, since what is not adapted would otherwise be the start itself.
@@ -157,15 +168,15 @@ class Learner:
             episodes,
             tasks=tasks,
             loss_fn=self.loss_fn,
-            meta_params=self._meta_params,
-            rule_state=self._rule_state,
+            meta_params=self._meta.named(),
+            rule_state=self._meta.state,
             seed=seed,
         )
         return Learner(
             self._net,
             self.method,
-            meta_params=self._meta_params,
-            rule_state=self._rule_state,
+            meta_params=self._meta.named(),
+            rule_state=self._meta.state,
             statistics=statistics,
             loss_fn=self.loss_fn,
             norm=norm or self.norm,
@@ -188,10 +199,7 @@ class Learner:
         ``norm`` is the learner's own mode if None. With ``others``, this learner and they are an ensemble: each adapts
         by itself, and their outputs are averaged, see :func:`innerloop.evaluation.evaluate.evaluate_together`.
         """
-        members = [
-            Member(each._net, each.method, each._meta_params, each._rule_state, each.statistics)
-            for each in (self, *others)
-        ]
+        members = [Member(each._net, each.method, each._meta) for each in (self, *others)]
         return evaluate_together(
             members,
             episodes,
@@ -211,23 +219,21 @@ class Learner:
         losses = [name for name, fn in LOSSES.items() if fn is self.loss_fn]
         if not losses:
             raise ValueError(f"only learners with one of the losses {', '.join(LOSSES)} can be saved")
-        arguments = {n: v for n, v in self.method.arguments.items() if n != "meta_gradient"}
         description = {
             "format": FORMAT,
             "net": self.net_spec,
-            "method": {"name": self.method.name, "arguments": arguments} if self.method.name else None,
+            "method": _described(self.method),
             "loss": losses[0],
             "norm": self.norm,
             "about": self.about,
         }
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        learned = {n: t for n, t in self._meta_params.items() if n.startswith(METHOD_PREFIX)}
         state = {
             "net": dict(self._net.state_dict()),
-            "learned": learned,
-            "rule_state": self._rule_state,
-            "statistics": self.statistics,
+            "learned": self._meta.learned,
+            "rule_state": self._meta.state,
+            "statistics": self._meta.statistics,
         }
         save_state(state, folder / "learner.safetensors")
         write_atomically(folder / "learner.json", (json.dumps(description, indent=2) + "\n").encode())
@@ -263,8 +269,8 @@ class Learner:
             net_spec, method_spec, about = description["net"], description["method"], description["about"]
             if net is None and net_spec is not None:
                 net = NETS[net_spec["name"]](**net_spec["arguments"])
-            if method is None and method_spec is not None:
-                method = METHODS[method_spec["name"]](**method_spec["arguments"])
+            if method is None and "undescribed" not in method_spec:
+                method = _restored(method_spec)
         except FileNotFoundError as error:
             raise CheckpointError(
                 f"there is no learner in {folder} (no learner.json); give the folder of a finished training run"
@@ -274,7 +280,8 @@ class Learner:
         if net is None or method is None:
             absent = "network" if net is None else "method"
             argument = "net" if net is None else "method"
-            raise CheckpointError(f"{folder} does not say which {absent} it holds; pass it as {argument}=")
+            why = "" if net is None else f" ({method_spec['undescribed']})"
+            raise CheckpointError(f"{folder} does not say which {absent} it holds{why}; pass it as {argument}=")
         state = load_state(folder / "learner.safetensors", device)
         net = copy.deepcopy(net).to(device)
         try:
@@ -286,7 +293,7 @@ class Learner:
             return cls(
                 net,
                 method,
-                meta_params=learned,
+                meta_params=Meta({}, learned).named(),
                 rule_state=rule_state,
                 statistics=state.get("statistics"),  # absent in folders written before there were any
                 loss_fn=loss,
@@ -299,8 +306,26 @@ class Learner:
 
     def _ways(self, x: Tensor, y: Tensor) -> int:
         """How many classes it tells apart: the outputs at the start, which may have put another head in place."""
-        problem = Problem(self._model, self.loss_fn, batched=False, unused="ignore")
-        support = Support(x[None], torch.zeros_like(y)[None])
-        start = begin(problem, self.method.test, self._meta_params, support, Track.NOTHING)
+        problem = Problem(self._model, self.loss_fn, OneByOne(), unused="ignore")
+        loop = InnerLoop(problem, self.method.test, self._meta, Support(x[None], torch.zeros_like(y)[None]))
+        start = loop.begin(Track.NOTHING)
         with torch.no_grad():
             return self._model({**start.fixed, **{n: t[0] for n, t in start.adapted.items()}}, x).shape[-1]
+
+
+def _described(method: Method) -> Any:
+    """The method written down; or why it cannot be, so that a learner is saved all the same."""
+    try:
+        return describe(method)
+    except ValueError as error:
+        return {"undescribed": str(error)}
+
+
+def _restored(description: Any) -> Method:
+    """The method that was written down, also by versions that wrote a registered name and its arguments."""
+    if description.keys() == {"name", "arguments"}:
+        return METHODS[description["name"]](**description["arguments"])
+    method = restore(description)
+    if not isinstance(method, Method):
+        raise ValueError(f"what is described as the method is of type {type(method).__name__}")
+    return method

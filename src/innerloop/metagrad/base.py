@@ -1,19 +1,22 @@
-"""What a meta-gradient estimator is given and returns, and what several of them share."""
+"""What an estimator of the meta-gradient is, and what several of them share."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from innerloop.episode import Episode
 from innerloop.inner.adaptation import Adaptation
-from innerloop.inner.loop import Iterate, Problem, Support, Track, unroll
+from innerloop.inner.loop import InnerLoop, Iterate
+from innerloop.inner.meta import Meta
 from innerloop.inner.objectives import accuracies
 from innerloop.params import Params, map_nested, sum_tasks
+from innerloop.parts import Part
 from innerloop.rules.base import RuleState
 
 __all__ = [
@@ -21,9 +24,9 @@ __all__ = [
     "Info",
     "MetaGradient",
     "carried_state",
-    "last_iterate",
     "observed",
     "pulled_back",
+    "refuse_learned",
     "scored_iterates",
     "stack_steps",
 ]
@@ -52,23 +55,32 @@ class Info:
     rule_state: RuleState | None = None
 
 
-class MetaGradient(Protocol):
+class MetaGradient(Part, ABC):
     """How to differentiate: the one place where the methods of this family differ in their calculus.
 
-    Called with ``T`` tasks, it returns the **sum** over the tasks of the gradient with respect to each
-    meta-parameter, and the :class:`Info` of the tasks.
+    An estimator is called with the bound inner loop of ``T`` tasks and their episode. It returns the **sum** over the
+    tasks of the gradient with respect to each meta-parameter, and the :class:`Info` of the tasks.
+
+    Write one of your own as a class that inherits from this one, with ``@dataclass(frozen=True, repr=False)``, so that
+    it prints, compares and can be saved.
+
+    Attributes:
+        exact: whether it is the true gradient of the meta-objective, to rounding.
+        learns: whether it is ever other than zero.
+        needs_queries: whether it fails without query examples.
     """
 
-    def __call__(
-        self,
-        problem: Problem,
-        adaptation: Adaptation,
-        meta_params: Mapping[str, Tensor],
-        episode: Episode,
-        support: Support,
-    ) -> tuple[Params, Info]:
+    exact: ClassVar[bool] = False
+    learns: ClassVar[bool] = True
+
+    @property
+    def needs_queries(self) -> bool:
+        """Whether it fails without query examples."""
+        return True
+
+    @abstractmethod
+    def __call__(self, loop: InnerLoop, episode: Episode) -> tuple[Meta, Info]:
         """The sum of the tasks' meta-gradients, and what was observed."""
-        ...
 
 
 def pulled_back(
@@ -93,11 +105,17 @@ def pulled_back(
     return {name: grad for name, grad in zip(wanted, found, strict=True) if grad is not None}
 
 
-def scored_iterates(adaptation: Adaptation, episode: Episode) -> tuple[float, ...]:
+def scored_iterates(adaptation: Adaptation, episode: Episode, *, only_last: str = "") -> tuple[float, ...]:
     """The weights ``[K + 1]`` of the query losses at the iterates.
 
+    Args:
+        adaptation: its objective is asked.
+        episode: the tasks.
+        only_last: what cannot score other iterates than the last, for an error; empty if it can.
+
     Raises:
-        ValueError: there are no queries, or the objective gives another number of weights.
+        ValueError: there are no queries, the objective gives another number of weights, or it scores other iterates
+            than the last where that cannot be.
     """
     if episode.query_x.shape[1] == 0:
         raise ValueError("the meta-objective is the loss on the query set, and this episode's query set is empty")
@@ -107,22 +125,20 @@ def scored_iterates(adaptation: Adaptation, episode: Episode) -> tuple[float, ..
             f"the objective gives {len(weights)} weights for {adaptation.steps} inner steps; it must give one for "
             f"each iterate, the start included: {adaptation.steps + 1}"
         )
+    if only_last and any(weights[:-1]):
+        raise ValueError(f"{only_last} is of the last iterate; use the objective last_step")
     return weights
 
 
-def last_iterate(
-    problem: Problem, adaptation: Adaptation, meta_params: Mapping[str, Tensor], support: Support, track: Track
-) -> tuple[Iterate, list[Tensor]]:
-    """Where the inner loop ends, and the support losses ``[T]`` of each step; arguments as for ``unroll``."""
-    support_losses: list[Tensor] = []
-    for iterate in unroll(problem, adaptation, meta_params, support, track):
-        if iterate.support_losses is not None:
-            support_losses.append(iterate.support_losses)
-    return iterate, support_losses
+def refuse_learned(meta: Meta, what: str) -> None:
+    """Raise ``ValueError`` if the method learns more than the initialisation, of which ``what`` says nothing."""
+    if meta.learned:
+        names = ", ".join(name for name in meta.named() if name not in meta.model)
+        raise ValueError(f"{what} says nothing about {names}; use unrolled or first_order")
 
 
 def observed(
-    adaptation: Adaptation,
+    loop: InnerLoop,
     episode: Episode,
     end: Iterate,
     *,
@@ -135,7 +151,7 @@ def observed(
         loss=None if loss is None else loss.detach(),
         support_losses=stack_steps(support_losses, episode),
         query_accuracy=None if outputs is None else accuracies(outputs.detach(), episode.query_y),
-        rule_state=carried_state(adaptation, end.state),
+        rule_state=carried_state(loop.adaptation, end.state),
     )
 
 

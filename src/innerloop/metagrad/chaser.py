@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from innerloop.episode import Episode
-from innerloop.inner.adaptation import Adaptation
-from innerloop.inner.loop import Iterate, Problem, Support, Track, named_gradients, step
-from innerloop.metagrad.base import Info, MetaGradient, last_iterate, observed, scored_iterates
-from innerloop.params import Params, detached, leaves, map_nested
+from innerloop.inner.gradients import meta_gradients
+from innerloop.inner.loop import InnerLoop, Iterate, Track
+from innerloop.inner.meta import Meta
+from innerloop.metagrad.base import Info, MetaGradient, observed, scored_iterates
+from innerloop.params import Params, detached, map_nested
 
-__all__ = ["chaser"]
+__all__ = ["Chaser", "chaser"]
 
 
-def chaser(leader_steps: int = 1) -> MetaGradient:
+@dataclass(frozen=True, repr=False)
+class Chaser(MetaGradient):
     r"""The gradient of the distance to a leader, which goes on from the inner loop's end on all of the task's data.
 
     .. math:: \nabla_\theta \sum_i \lVert \theta_{i,K} - \mathrm{stopgrad}(\theta_{i,K+s}) \rVert^2
@@ -42,43 +44,42 @@ def chaser(leader_steps: int = 1) -> MetaGradient:
     References:
         Yoon, Kim, Dia, Kim, Bengio, Ahn: Bayesian Model-Agnostic Meta-Learning. NeurIPS 2018, algorithm 3.
     """
-    if leader_steps < 1:
-        raise ValueError(f"leader_steps is {leader_steps}; it must be 1 or more")
 
-    def estimate(
-        problem: Problem,
-        adaptation: Adaptation,
-        meta_params: Mapping[str, Tensor],
-        episode: Episode,
-        support: Support,
-    ) -> tuple[Params, Info]:
-        if any(scored_iterates(adaptation, episode)[:-1]):
-            raise ValueError("the chaser loss is of the last iterate; use the objective last_step")
-        theta = leaves(meta_params)
+    leader_steps: int = 1
+
+    def __post_init__(self) -> None:
+        if self.leader_steps < 1:
+            raise ValueError(f"leader_steps is {self.leader_steps}; it must be 1 or more")
+
+    def __call__(self, loop: InnerLoop, episode: Episode) -> tuple[Meta, Info]:
+        """The sum of the tasks' meta-gradients, and what was observed."""
+        scored_iterates(loop.adaptation, episode, only_last="the chaser loss")
+        theta = loop.meta.leaves()
+        loop = loop.starting_from(theta)
         with torch.enable_grad():
-            iterate, support_losses = last_iterate(problem, adaptation, theta, support, Track.EVERYTHING)
-            target = _leader(problem, adaptation, iterate, episode, leader_steps)
+            iterate, support_losses = loop.run(Track.EVERYTHING)
+            target = _leader(loop, iterate, episode, self.leader_steps)
             distances = torch.stack(
                 [(t - target[name]).square().flatten(1).sum(1) for name, t in iterate.adapted.items()]
             ).sum(0)
-            grads = named_gradients(
-                distances.sum(), theta, create_graph=False, unused=problem.unused, what="distance to the leader"
-            )
+            unused = loop.problem.unused
+            grads = meta_gradients(distances.sum(), theta, unused=unused, what="distance to the leader")
         with torch.no_grad():
-            _, outputs = problem.query(iterate.adapted, iterate.fixed, episode)
-        return grads, observed(
-            adaptation, episode, iterate, loss=distances, support_losses=support_losses, outputs=outputs
-        )
-
-    return estimate
+            _, outputs = loop.query(iterate, episode)
+        return grads, observed(loop, episode, iterate, loss=distances, support_losses=support_losses, outputs=outputs)
 
 
-def _leader(problem: Problem, adaptation: Adaptation, follower: Iterate, episode: Episode, steps: int) -> Params:
+chaser = Chaser
+"""The public name of :class:`Chaser`."""
+
+
+def _leader(loop: InnerLoop, follower: Iterate, episode: Episode, steps: int) -> Params:
     """Where so many more steps lead, on the support set and the query set."""
-    x = torch.cat([episode.support_x, episode.query_x], 1)
-    y = torch.cat([episode.support_y, episode.query_y], 1)
+    loop = loop.on(
+        torch.cat([episode.support_x, episode.query_x], 1), torch.cat([episode.support_y, episode.query_y], 1)
+    )
     state = map_nested(Tensor.detach, follower.state)
-    iterate = Iterate(detached(follower.adapted), detached(follower.fixed), state)
-    for k in range(adaptation.steps, adaptation.steps + steps):
-        iterate = step(problem, adaptation, iterate, Support(x, y), k, track=Track.NOTHING)
+    iterate = Iterate(detached(follower.adapted), detached(follower.fixed), state, follower.steps)
+    for _ in range(steps):
+        iterate = loop.step(iterate, Track.NOTHING)
     return iterate.adapted

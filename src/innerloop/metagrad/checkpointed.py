@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import ClassVar
 
-from innerloop.metagrad.base import MetaGradient
-from innerloop.metagrad.piecewise import Pieces, piecewise
+from innerloop.episode import Episode
+from innerloop.inner.loop import InnerLoop
+from innerloop.inner.meta import Meta
+from innerloop.metagrad._adjoint import Pieces, differentiated_piecewise
+from innerloop.metagrad.base import Info, MetaGradient
 
-__all__ = ["checkpointed"]
+__all__ = ["Checkpointed", "checkpointed"]
 
 WHOLE = 4
 """Inner steps that are few enough to be held whole, where the number of segments is not given."""
 
 
-def checkpointed(segments: int | None = None) -> MetaGradient:
+@dataclass(frozen=True, repr=False)
+class Checkpointed(MetaGradient):
     r"""The exact meta-gradient, by going back through the inner loop one segment at a time.
 
     The inner loop runs without a graph, and only the iterates at the borders of the segments are kept. Then each
@@ -45,11 +51,21 @@ def checkpointed(segments: int | None = None) -> MetaGradient:
         Chen, Xu, Zhang, Guestrin: Training Deep Nets with Sublinear Memory Cost. 2016, section 4.
         Baranchuk: Memory-efficient MAML. 2019, https://github.com/dbaranchuk/memory-efficient-maml.
     """
-    if segments is not None and segments < 1:
-        raise ValueError(f"segments is {segments}; there must be at least 1")
 
-    def pieces(steps: int) -> Pieces:
-        size = -(-steps // segments) if segments else max(WHOLE, math.ceil(math.sqrt(steps) / 2))
-        return Pieces(kept=max(1, size), graph=max(1, size), last=steps if steps <= size else size - 1)
+    segments: int | None = None
+    exact: ClassVar[bool] = True
 
-    return piecewise(pieces)
+    def __post_init__(self) -> None:
+        if self.segments is not None and self.segments < 1:
+            raise ValueError(f"segments is {self.segments}; there must be at least 1")
+
+    def __call__(self, loop: InnerLoop, episode: Episode) -> tuple[Meta, Info]:
+        """The sum of the tasks' meta-gradients, and what was observed."""
+        steps = loop.adaptation.steps
+        size = -(-steps // self.segments) if self.segments else max(WHOLE, math.ceil(math.sqrt(steps) / 2))
+        pieces = Pieces(kept=max(1, size), graph=max(1, size), last=steps if steps <= size else size - 1)
+        return differentiated_piecewise(loop, episode, pieces)
+
+
+checkpointed = Checkpointed
+"""The public name of :class:`Checkpointed`."""

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from innerloop.episode import Episode
-from innerloop.inner.adaptation import Adaptation
-from innerloop.inner.loop import Problem, Support, Track, step, unroll
-from innerloop.metagrad.base import Info, MetaGradient, observed
-from innerloop.params import METHOD_PREFIX, Params, sum_tasks
+from innerloop.inner.loop import InnerLoop, Track
+from innerloop.inner.meta import Meta
+from innerloop.metagrad.base import Info, MetaGradient, observed, refuse_learned
+from innerloop.params import sum_tasks
 
-__all__ = ["displacement"]
+__all__ = ["Displacement", "displacement"]
 
 Part = Literal["whole", "last", "tail"]
 """Which part of the way: all steps, the last of them, or one more on the query set."""
 
 
-def displacement(part: Part = "whole") -> MetaGradient:
+@dataclass(frozen=True, repr=False)
+class Displacement(MetaGradient):
     r"""Minus the displacement of the inner loop, which plain gradient descent turns into Reptile's update.
 
     .. math:: \text{whole: } \sum_i (\theta - \theta_{i,K}), \qquad
@@ -39,21 +40,31 @@ def displacement(part: Part = "whole") -> MetaGradient:
     Raises:
         ValueError: another part; when it is used, the method learns something beside the initialisation, or there are
             no queries for the tail.
-    """
-    if part not in get_args(Part):
-        raise ValueError(f"part is {part!r}; choose one of {', '.join(get_args(Part))}")
 
-    def estimate(
-        problem: Problem,
-        adaptation: Adaptation,
-        meta_params: Mapping[str, Tensor],
-        episode: Episode,
-        support: Support,
-    ) -> tuple[Params, Info]:
-        learned = [name for name in meta_params if name.startswith(METHOD_PREFIX)]
-        if learned:
-            raise ValueError(f"the displacement says nothing about {', '.join(learned)}; use unrolled or first_order")
-        iterates = unroll(problem, adaptation, meta_params, support, Track.NOTHING)
+    Example:
+        >>> import innerloop as il
+        >>> il.displacement(), il.displacement("tail").needs_queries
+        (Displacement(), True)
+    """
+
+    part: Part = "whole"
+
+    def __post_init__(self) -> None:
+        if self.part not in get_args(Part):
+            raise ValueError(f"part is {self.part!r}; choose one of {', '.join(get_args(Part))}")
+
+    @property
+    def needs_queries(self) -> bool:
+        """Whether the last step is on the query set."""
+        return self.part == "tail"
+
+    def __call__(self, loop: InnerLoop, episode: Episode) -> tuple[Meta, Info]:
+        """The sum of the tasks' meta-gradients, and what was observed."""
+        refuse_learned(loop.meta, "the displacement")
+        has_queries = episode.query_x.shape[1] > 0
+        if self.needs_queries and not has_queries:
+            raise ValueError("the tail is a step on the query set, and this episode's query set is empty")
+        iterates = loop.unroll(Track.NOTHING)
         before = now = next(iterates)
         support_losses: list[Tensor] = []
         for iterate in iterates:
@@ -61,20 +72,19 @@ def displacement(part: Part = "whole") -> MetaGradient:
             if iterate.support_losses is not None:
                 support_losses.append(iterate.support_losses)
         loss = outputs = None
-        if part == "tail":
-            if episode.query_x.shape[1] == 0:
-                raise ValueError("the tail is a step on the query set, and this episode's query set is empty")
-            tail = Support(episode.query_x, episode.query_y)
-            before, now = now, step(problem, adaptation, now, tail, adaptation.steps, track=Track.NOTHING)
+        if self.part == "tail":
+            before, now = now, loop.on(episode.query_x, episode.query_y).step(now, Track.NOTHING)
             loss = now.support_losses
         with torch.no_grad():
-            since = meta_params if part == "whole" else before.adapted
+            since = loop.meta.model if self.part == "whole" else before.adapted
             grads = {
                 name: sum_tasks(since[name] - now.adapted[name]) if name in now.adapted else torch.zeros_like(start)
-                for name, start in meta_params.items()
+                for name, start in loop.meta.model.items()
             }
-            if part != "tail" and episode.query_x.shape[1]:
-                loss, outputs = problem.query(now.adapted, now.fixed, episode)
-        return grads, observed(adaptation, episode, now, loss=loss, support_losses=support_losses, outputs=outputs)
+            if self.part != "tail" and has_queries:
+                loss, outputs = loop.query(now, episode)
+        return Meta(grads), observed(loop, episode, now, loss=loss, support_losses=support_losses, outputs=outputs)
 
-    return estimate
+
+displacement = Displacement
+"""The public name of :class:`Displacement`."""

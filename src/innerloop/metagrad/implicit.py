@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import get_args
 
 import torch
 from torch import Tensor
 
 from innerloop.episode import Episode
-from innerloop.inner.adaptation import Adaptation
-from innerloop.inner.loop import Iterate, Problem, Support, Track, begin, named_gradients, without_gaps
-from innerloop.inner.losses import InnerLoss
-from innerloop.metagrad.base import (
-    Info,
-    MetaGradient,
-    last_iterate,
-    observed,
-    pulled_back,
-    scored_iterates,
-)
-from innerloop.metagrad.solvers import Product, Solver, solve
-from innerloop.params import METHOD_PREFIX, Params, leaves, scale
+from innerloop.inner.gradients import checked_gradients, gradients
+from innerloop.inner.loop import InnerLoop, Iterate, Track
+from innerloop.inner.meta import Meta
+from innerloop.metagrad._solvers import Product, Solver, solve
+from innerloop.metagrad.base import Info, MetaGradient, observed, pulled_back, refuse_learned, scored_iterates
+from innerloop.params import Params, leaves, scale
 
-__all__ = ["implicit"]
+__all__ = ["Implicit", "implicit"]
 
 
-def implicit(strength: float, *, iterations: int = 5, solver: Solver = "cg", damping: float = 0.0) -> MetaGradient:
+@dataclass(frozen=True, repr=False)
+class Implicit(MetaGradient):
     r"""The meta-gradient at the solution of the inner problem, whatever led there (iMAML).
 
     Where the inner loop has minimised :math:`L_i(\phi) + \frac{\lambda}{2} \lVert \phi - \theta \rVert^2`, the
@@ -63,67 +58,65 @@ def implicit(strength: float, *, iterations: int = 5, solver: Solver = "cg", dam
         (Neumann series).
         Hataya, Yamada: Nystroem Method for Accurate and Scalable Implicit Differentiation. AISTATS 2023.
     """
-    if not strength > 0 or iterations < 1 or not damping >= 0:
-        raise ValueError(
-            f"strength is {strength}, iterations is {iterations} and damping is {damping}; the strength must be "
-            "positive, the iterations at least 1, the damping at least 0"
-        )
-    if solver not in get_args(Solver):
-        raise ValueError(f"solver is {solver!r}; choose {', '.join(map(repr, get_args(Solver)))}")
 
-    def solved(hessian: Product, b: Params) -> Params:
-        return solve(solver, hessian, b, strength + damping, iterations)
+    strength: float
+    iterations: int = 5
+    solver: Solver = "cg"
+    damping: float = 0.0
 
-    def estimate(
-        problem: Problem,
-        adaptation: Adaptation,
-        meta_params: Mapping[str, Tensor],
-        episode: Episode,
-        support: Support,
-    ) -> tuple[Params, Info]:
-        weights = scored_iterates(adaptation, episode)
-        if learned := [name for name in meta_params if name.startswith(METHOD_PREFIX)]:
-            raise ValueError(f"the implicit gradient says nothing about {', '.join(learned)}; use unrolled")
-        if any(weights[:-1]):
-            raise ValueError("the implicit gradient is that of the last iterate; use the objective last_step")
-        iterate, support_losses = last_iterate(problem, adaptation, meta_params, support, Track.NOTHING)
+    def __post_init__(self) -> None:
+        if not self.strength > 0 or self.iterations < 1 or not self.damping >= 0:
+            raise ValueError(
+                f"strength is {self.strength}, iterations is {self.iterations} and damping is {self.damping}; the "
+                "strength must be positive, the iterations at least 1, the damping at least 0"
+            )
+        if self.solver not in get_args(Solver):
+            raise ValueError(f"solver is {self.solver!r}; choose {', '.join(map(repr, get_args(Solver)))}")
+
+    def __call__(self, loop: InnerLoop, episode: Episode) -> tuple[Meta, Info]:
+        """The sum of the tasks' meta-gradients, and what was observed."""
+        weights = scored_iterates(loop.adaptation, episode, only_last="the implicit gradient")
+        refuse_learned(loop.meta, "the implicit gradient")
+        iterate, support_losses = loop.run(Track.NOTHING)
         with torch.enable_grad():
-            theta = leaves(meta_params)
-            at = Iterate(leaves(iterate.adapted), {name: theta[name] for name in iterate.fixed}, iterate.state)
-            losses, outputs = problem.query(at.adapted, at.fixed, episode)
+            meta = loop.meta.leaves()
+            theta, loop = meta.model, loop.starting_from(meta)
+            fixed = {name: theta[name] for name in iterate.fixed}
+            at = Iterate(leaves(iterate.adapted), fixed, iterate.state, iterate.steps)
+            losses, outputs = loop.query(at, episode)
             slopes = pulled_back(
                 [losses], [torch.full_like(losses, weights[-1])], {**at.adapted, **at.fixed}, retain_graph=True
             )
             found = {name: slopes[name] for name in at.fixed if name in slopes}
             solution = {name: slopes[name] for name in at.adapted if name in slopes}
-            if adaptation.steps:
-                solution, through = _through_solution(
-                    problem, adaptation.inner_loss, at, support, slopes, solved=solved
-                )
-                solution = scale(solution, strength)
+            if loop.adaptation.steps:
+                solution, through = _through_solution(loop, at, slopes, self._solved)
+                solution = scale(solution, self.strength)
                 found |= {name: found[name] - part if name in found else -part for name, part in through.items()}
-            first = begin(problem, adaptation, theta, support, Track.UPDATES).adapted
+            first = loop.begin(Track.UPDATES).adapted
             through = pulled_back([first[name] for name in solution], list(solution.values()), theta, retain_graph=True)
             found |= {name: found[name] + part if name in found else part for name, part in through.items()}
-        grads = without_gaps(theta, [found.get(n) for n in theta], unused=problem.unused, what="meta-objective")
+        grads = checked_gradients(theta, found, unused=loop.problem.unused, what="meta-objective")
         loss = weights[-1] * losses.detach()
-        return grads, observed(adaptation, episode, iterate, loss=loss, support_losses=support_losses, outputs=outputs)
+        info = observed(loop, episode, iterate, loss=loss, support_losses=support_losses, outputs=outputs)
+        return Meta(grads), info
 
-    return estimate
+    def _solved(self, hessian: Product, b: Params) -> Params:
+        return solve(self.solver, hessian, b, self.strength + self.damping, self.iterations)
+
+
+implicit = Implicit
+"""The public name of :class:`Implicit`."""
 
 
 def _through_solution(
-    problem: Problem,
-    inner_loss: InnerLoss,
-    at: Iterate,
-    support: Support,
-    slopes: Mapping[str, Tensor],
-    *,
-    solved: Callable[[Product, Params], Params],
+    loop: InnerLoop, at: Iterate, slopes: Mapping[str, Tensor], solved: Callable[[Product, Params], Params]
 ) -> tuple[Params, Params]:
     """``v = (H + λI)^-1 g``, and what v gives by the second derivatives in the parameters that are not adapted."""
-    losses = problem.support_losses(inner_loss, at.adapted, at.fixed, support.x, support.y, twice=True)
-    grads = named_gradients(losses.sum(), at.adapted, create_graph=True, unused=problem.unused, what="support loss")
+    problem, support = loop.problem, loop.support
+    inner_loss = loop.adaptation.inner_loss
+    losses = problem.support_losses(inner_loss, at.adapted, at.fixed, support.x, support.y, second_order=True)
+    grads = gradients(losses.sum(), at.adapted, create_graph=True, unused=problem.unused, what="support loss")
 
     def second(v: Params, params: Params) -> Params:
         return pulled_back(list(grads.values()), list(v.values()), params, retain_graph=True)

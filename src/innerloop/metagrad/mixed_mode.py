@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
-from innerloop.metagrad.base import MetaGradient
-from innerloop.metagrad.piecewise import Pieces, piecewise
+from innerloop.episode import Episode
+from innerloop.inner.loop import InnerLoop
+from innerloop.inner.meta import Meta
+from innerloop.metagrad._adjoint import Pieces, differentiated_piecewise
+from innerloop.metagrad.base import Info, MetaGradient
 
-__all__ = ["mixed_mode"]
+__all__ = ["MixedMode", "mixed_mode"]
 
 
-def mixed_mode(keep: int | Literal["all"] | None = None) -> MetaGradient:
+@dataclass(frozen=True, repr=False)
+class MixedMode(MetaGradient):
     r"""The exact meta-gradient, by going back through the inner loop one Hessian-vector product at a time.
 
     The inner loop runs without a graph. From its last iterate the gradient :math:`\lambda` of the query loss is then
@@ -53,11 +58,21 @@ def mixed_mode(keep: int | Literal["all"] | None = None) -> MetaGradient:
         product is forward over reverse; here it is reverse over reverse, for which every layer has derivatives.
         Griewank, Walther: Evaluating Derivatives. SIAM 2008, chapter 12, on keeping some of the iterates.
     """
-    if keep != "all" and keep is not None and keep < 1:
-        raise ValueError(f"keep is {keep}; it must be a number of iterates of at least 1, or 'all'")
 
-    def pieces(steps: int) -> Pieces:
-        count = steps if keep == "all" else keep or math.isqrt(steps)
-        return Pieces(kept=max(1, -(-steps // max(1, count))), graph=1)
+    keep: int | Literal["all"] | None = None
+    exact: ClassVar[bool] = True
 
-    return piecewise(pieces)
+    def __post_init__(self) -> None:
+        if self.keep != "all" and self.keep is not None and self.keep < 1:
+            raise ValueError(f"keep is {self.keep}; it must be a number of iterates of at least 1, or 'all'")
+
+    def __call__(self, loop: InnerLoop, episode: Episode) -> tuple[Meta, Info]:
+        """The sum of the tasks' meta-gradients, and what was observed."""
+        steps = loop.adaptation.steps
+        count = steps if self.keep == "all" else self.keep or math.isqrt(steps)
+        pieces = Pieces(kept=max(1, -(-steps // max(1, count))), graph=1)
+        return differentiated_piecewise(loop, episode, pieces)
+
+
+mixed_mode = MixedMode
+"""The public name of :class:`MixedMode`."""

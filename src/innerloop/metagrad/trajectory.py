@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from innerloop.episode import Episode
-from innerloop.inner.adaptation import Adaptation
-from innerloop.inner.loop import Iterate, Problem, Support, Track, begin, step
+from innerloop.inner.loop import InnerLoop, Iterate, Track
+from innerloop.inner.meta import Meta
 from innerloop.metagrad.base import Info, MetaGradient, pulled_back, scored_iterates
-from innerloop.params import METHOD_PREFIX, Params, detached, leaves, map_nested
+from innerloop.params import detached, leaves, map_nested
 
-__all__ = ["trajectory"]
+__all__ = ["Trajectory", "trajectory"]
 
 
-def trajectory(initialisation: MetaGradient) -> MetaGradient:
+@dataclass(frozen=True, repr=False)
+class Trajectory(MetaGradient):
     r"""Teach what the inner loop leaves alone to make each single step of it a good one (WarpGrad).
 
     .. math:: \nabla_\phi \sum_i \frac{1}{K} \sum_{k=0}^{K-1} L_i^{\mathrm{query}}\big(
@@ -41,26 +42,25 @@ def trajectory(initialisation: MetaGradient) -> MetaGradient:
         section 2 and algorithms 1 and 2.
     """
 
-    def estimate(
-        problem: Problem,
-        adaptation: Adaptation,
-        meta_params: Mapping[str, Tensor],
-        episode: Episode,
-        support: Support,
-    ) -> tuple[Params, Info]:
-        scored_iterates(adaptation, episode)  # that there are queries
-        grads, info = initialisation(problem, adaptation, meta_params, episode, support)
-        model = {name: p for name, p in meta_params.items() if not name.startswith(METHOD_PREFIX)}
-        with torch.enable_grad():
-            iterate = begin(problem, adaptation, meta_params, support, Track.NOTHING)
-            phi = leaves({name: model[name] for name in iterate.fixed})
-            total = {name: torch.zeros_like(p) for name, p in phi.items()} if adaptation.steps else {}
-            for k in range(adaptation.steps):
-                at = Iterate(detached(iterate.adapted), phi, map_nested(Tensor.detach, iterate.state))
-                iterate = step(problem, adaptation, at, support, k, track=Track.EVERYTHING)
-                losses, _ = problem.query(iterate.adapted, phi, episode)
-                found = pulled_back([losses], [torch.full_like(losses, 1 / adaptation.steps)], phi)
-                total |= {name: total[name] + grad for name, grad in found.items()}
-        return {**grads, **total}, info
+    initialisation: MetaGradient
 
-    return estimate
+    def __call__(self, loop: InnerLoop, episode: Episode) -> tuple[Meta, Info]:
+        """The sum of the tasks' meta-gradients, and what was observed."""
+        scored_iterates(loop.adaptation, episode)  # that there are queries
+        grads, info = self.initialisation(loop, episode)
+        steps = loop.adaptation.steps
+        with torch.enable_grad():
+            iterate = loop.begin(Track.NOTHING)
+            phi = leaves({name: loop.meta.model[name] for name in iterate.fixed})
+            total = {name: torch.zeros_like(p) for name, p in phi.items()} if steps else {}
+            for k in range(steps):
+                at = Iterate(detached(iterate.adapted), phi, map_nested(Tensor.detach, iterate.state), k)
+                iterate = loop.step(at, Track.EVERYTHING)
+                losses, _ = loop.query(iterate, episode)
+                found = pulled_back([losses], [torch.full_like(losses, 1 / steps)], phi)
+                total |= {name: total[name] + grad for name, grad in found.items()}
+        return replace(grads, model={**grads.model, **total}), info
+
+
+trajectory = Trajectory
+"""The public name of :class:`Trajectory`."""

@@ -2,38 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from innerloop.episode import Episode
-from innerloop.inner.adaptation import Adaptation
-from innerloop.inner.loop import Problem, Support
+from innerloop.inner.loop import InnerLoop
+from innerloop.inner.meta import Meta
 from innerloop.metagrad.base import Info, MetaGradient
-from innerloop.metagrad.displacement import displacement
-from innerloop.params import Params
+from innerloop.metagrad.displacement import Displacement
 
-__all__ = ["untrained"]
-
-_observing = displacement("last")
+__all__ = ["Untrained", "untrained"]
 
 
-def untrained() -> MetaGradient:
+@dataclass(frozen=True, repr=False)
+class Untrained(MetaGradient):
     """Zeros, for a method that learns nothing from other tasks, such as training from scratch.
 
-    What happens in the inner loop and on the queries is observed as ever. :attr:`innerloop.Method.learns` tells such
-    methods apart.
+    The inner loop runs and the queries are scored as in any other method, so that there is something to observe.
+
+    Example:
+        >>> import innerloop as il
+        >>> il.untrained(), il.untrained().learns
+        (Untrained(), False)
     """
-    return _zeros
+
+    learns: ClassVar[bool] = False
+
+    @property
+    def needs_queries(self) -> bool:
+        """Never."""
+        return False
+
+    def __call__(self, loop: InnerLoop, episode: Episode) -> tuple[Meta, Info]:
+        """Zeros, and what was observed."""
+        _, info = Displacement("last")(loop, episode)
+        return loop.meta.map(torch.zeros_like), info
 
 
-def _zeros(
-    problem: Problem,
-    adaptation: Adaptation,
-    meta_params: Mapping[str, Tensor],
-    episode: Episode,
-    support: Support,
-) -> tuple[Params, Info]:
-    _, info = _observing(problem, adaptation, meta_params, episode, support)
-    return {name: torch.zeros_like(tensor) for name, tensor in meta_params.items()}, info
+untrained = Untrained
+"""The public name of :class:`Untrained`."""

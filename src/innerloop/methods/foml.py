@@ -7,7 +7,7 @@ from typing import Literal
 
 from innerloop.metagrad import displacement
 from innerloop.methods.base import Method, registered
-from innerloop.methods.classic import reptile
+from innerloop.methods.reptile import reptile
 
 __all__ = ["foml"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from innerloop.inner.adaptation import Adaptation
 from innerloop.metagrad import implicit
-from innerloop.metagrad.solvers import Solver
+from innerloop.metagrad._solvers import Solver
 from innerloop.methods._steps import with_steps
 from innerloop.methods.base import Method, registered
 from innerloop.rules import proximal, sgd

@@ -2,20 +2,51 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 
 from innerloop.inner.adaptation import Adaptation
 from innerloop.inner.objectives import multi_step
 from innerloop.metagrad import MetaGradient, first_order, unrolled
 from innerloop.methods._steps import with_steps
 from innerloop.methods.base import Method, registered
+from innerloop.parts import Part
 from innerloop.rules import by_step, learned_sgd, sgd
 
-__all__ = ["maml_plus_plus"]
+__all__ = ["Annealed", "maml_plus_plus"]
 
 STAGES = 10
 """Stages in which the weights of the multi-step loss change."""
+
+
+@dataclass(frozen=True, repr=False)
+class Annealed(Part):
+    r"""The schedule of MAML++: a multi-step loss and first-order gradients at first, the method itself later.
+
+    Args:
+        multi_step_iterations: iterations until only the last step is scored.
+        first_order_iterations: iterations of first-order gradients.
+
+    Raises:
+        ValueError: a negative number.
+    """
+
+    multi_step_iterations: int
+    first_order_iterations: int
+
+    def __post_init__(self) -> None:
+        if self.multi_step_iterations < 0 or self.first_order_iterations < 0:
+            raise ValueError(
+                f"multi_step_iterations is {self.multi_step_iterations} and first_order_iterations is "
+                f"{self.first_order_iterations}; they must be 0 or more"
+            )
+
+    def __call__(self, method: Method, iteration: int) -> Method:
+        """The method at an iteration of the outer loop."""
+        if iteration < self.multi_step_iterations:
+            objective = multi_step(STAGES * iteration // self.multi_step_iterations / STAGES)
+            method = replace(method, adaptation=replace(method.adaptation, objective=objective))
+        early = iteration < self.first_order_iterations
+        return replace(method, meta_gradient=first_order()) if early else method
 
 
 @registered
@@ -72,21 +103,7 @@ def maml_plus_plus(
     References:
         Antoniou, Edwards, Storkey: How to train your MAML. ICLR 2019, section 4.
     """
-    if multi_step_iterations < 0 or first_order_iterations < 0:
-        raise ValueError(
-            f"multi_step_iterations is {multi_step_iterations} and first_order_iterations is {first_order_iterations}; "
-            "they must be 0 or more"
-        )
     rule = learned_sgd(inner_lr, per="layer_and_step", steps=max(0, inner_steps)) if learn_rates else sgd(inner_lr)
     adaptation = Adaptation(by_step(rule, per_step, inner_steps) if per_step else rule, inner_steps, adapt=adapt)
-    ends = (multi_step_iterations, first_order_iterations)
-    anneal = partial(_annealed, ends=ends, early=first_order())
-    return Method(adaptation, meta_gradient or unrolled(), with_steps(adaptation, test_steps), anneal)
-
-
-def _annealed(method: Method, iteration: int, *, ends: tuple[int, int], early: MetaGradient) -> Method:
-    multi_step_end, early_end = ends
-    if iteration < multi_step_end:
-        objective = multi_step(STAGES * iteration // multi_step_end / STAGES)
-        method = replace(method, adaptation=replace(method.adaptation, objective=objective))
-    return replace(method, meta_gradient=early) if iteration < early_end else method
+    annealed = Annealed(multi_step_iterations, first_order_iterations)
+    return Method(adaptation, meta_gradient or unrolled(), with_steps(adaptation, test_steps), annealed)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from innerloop.engine.engine import Engine, meta_params_of
+from innerloop.engine.engine import Engine
 from innerloop.engine.plans import Execution
 from innerloop.engine.precision import Precision
 from innerloop.engine.threads import undisturbed
@@ -127,13 +127,12 @@ class MetaTrainer:
     ) -> None:
         self.net, self.method, self.norm, self.seed = net, method, norm, seed
         self._execution = execution
-        self._latest = method
         self._engine = Engine(
             net, loss_fn, norm=norm, execution=execution, precision=precision, compile=compile, unused=unused
         )
         for adaptation in (method.adaptation, method.test):
             partition(self._engine.model.initial, adaptation.adapt)  # a pattern without a match is found now, not later
-        initial = meta_params_of(self._engine.model.initial, method)
+        initial = method.meta(self._engine.model.initial).named()
         self.meta_params: dict[str, nn.Parameter] = {
             name: value if isinstance(value, nn.Parameter) else nn.Parameter(value.detach().clone())
             for name, value in initial.items()
@@ -159,11 +158,8 @@ class MetaTrainer:
             DivergedError: the meta-gradient is not finite (on CPU, where looking at it costs nothing); the
                 parameters are as they were.
         """
-        method = self.method.at(self.iteration)
-        if method != self._latest:  # the same object as long as nothing changes, since what is compiled is kept for it
-            self._latest = method
         grads, info = self._engine.meta_gradient(
-            self._latest, episode, self.meta_params, rule_state=self.rule_state, generator=generator
+            self.method.at(self.iteration), episode, self.meta_params, rule_state=self.rule_state, generator=generator
         )
         if self.device.type == "cpu" and not _all_finite(grads.values()):
             raise DivergedError(f"the meta-gradient of iteration {self.iteration + 1} is not finite")

@@ -28,7 +28,7 @@ from torch.autograd import Function
 
 from innerloop.engine import _torch
 from innerloop.engine.kernels.layout import apply, by_task, own_axes
-from innerloop.params import shared_source
+from innerloop.params import SharedByTasks
 
 __all__ = ["Weights", "linear"]
 
@@ -75,7 +75,7 @@ class _Uses:
     def __init__(self, w: Tensor) -> None:
         if _torch.current_pass() == _torch.NO_PASS:
             _noted.pairs.clear()  # what is there still is of a pass that ended in an error
-        found = shared_source(w)
+        found = _shared_source(w)
         beyond, source = (None, None) if found is None else found
         self._key = object()  # not this object: its own node must not hold it, or neither would ever be freed
         self.end: Tensor = _End.apply(w, source, beyond, self._key)
@@ -204,6 +204,20 @@ class _WeightGradient(Function):
             grads.append(apply(_InputGradient, g, weights.value, weights.uses, end) if of_x else None)
             grads.append(linear(x, weights) if of_g else None)
         return tuple(grads)
+
+
+def _shared_source(t: Tensor) -> tuple[Any, Tensor] | None:
+    """Where the tasks of ``t`` share one tensor: the graph's node that shares it out, and that tensor.
+
+    ``t`` is an alias (:func:`innerloop.params.aliased`) of what :func:`innerloop.params.expand_tasks` returned. A
+    backward pass that ends at the alias does not reach the node.
+    """
+    if t.grad_fn is None or len(t.grad_fn.next_functions) != 1:
+        return None
+    kind: Any = SharedByTasks
+    node: Any = t.grad_fn.next_functions[0][0]
+    same = isinstance(node, kind._backward_cls) and t.shape[1:] == node.source.shape and not t.stride(0)
+    return (node, node.source) if same else None
 
 
 def _matched(x: Tensor, w: Tensor, stack: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -49,7 +49,7 @@ class Kept:
                 return shelf[place].copy_(t) if shelf.shape[1:] == t.shape and shelf.dtype == t.dtype else t
 
             adapted, state = map_nested(stored, tensors)
-            iterate = Iterate(adapted, iterate.fixed, state)
+            iterate = replace(iterate, adapted=adapted, state=state)
         self._iterates.append(iterate)
 
     def pop(self) -> Iterate:

@@ -12,24 +12,17 @@ from torch import Tensor
 from torch.func import vmap
 
 from innerloop.episode import Episode
-from innerloop.inner.adaptation import Adaptation
-from innerloop.inner.loop import Iterate, Problem, Support, Track, begin, step, without_gaps
+from innerloop.inner.gradients import checked_gradients
+from innerloop.inner.loop import InnerLoop, Iterate, Track
+from innerloop.inner.meta import Meta
 from innerloop.inner.objectives import accuracies
-from innerloop.metagrad.base import (
-    Cotangents,
-    Info,
-    MetaGradient,
-    carried_state,
-    pulled_back,
-    scored_iterates,
-    stack_steps,
-)
-from innerloop.metagrad.kept import Kept
-from innerloop.params import Params, flattened, leaves, map_nested
+from innerloop.metagrad._store import Kept
+from innerloop.metagrad.base import Cotangents, Info, carried_state, pulled_back, scored_iterates, stack_steps
+from innerloop.params import flattened, leaves, map_nested
 from innerloop.randomness import RandomState
 from innerloop.rules.base import Rule, RuleState
 
-__all__ = ["Pieces", "piecewise"]
+__all__ = ["Pieces", "differentiated_piecewise"]
 
 T = TypeVar("T")
 
@@ -47,10 +40,10 @@ class Pieces:
     """How the inner loop is cut.
 
     Args:
-        kept: steps between two iterates that are kept on the way forth.
-        graph: steps that are differentiated in one graph on the way back; at most ``kept``.
-        last: steps at the end whose graph is kept from the way forth, so that they are not computed again. It is there
-            together with the graph of the query loss.
+        kept: steps between two iterates that are kept in the forward sweep.
+        graph: steps that are differentiated in one graph in the reverse sweep; at most ``kept``.
+        last: steps at the end whose graph is kept from the forward sweep, so that they are not computed again. It
+            is there together with the graph of the query loss.
     """
 
     kept: int
@@ -58,7 +51,7 @@ class Pieces:
     last: int = 0
 
 
-def piecewise(pieces: Callable[[int], Pieces]) -> MetaGradient:
+def differentiated_piecewise(loop: InnerLoop, episode: Episode, pieces: Pieces) -> tuple[Meta, Info]:
     r"""Back-propagation as an adjoint: from the last iterate to the start, one piece of the inner loop at a time.
 
     Let :math:`\lambda_k` be the gradient of the objective with respect to iterate k and the rule's state there. A
@@ -70,72 +63,69 @@ def piecewise(pieces: Callable[[int], Pieces]) -> MetaGradient:
     and the gradients of the query losses that are scored on the way.
 
     Args:
-        pieces: the sizes of the pieces, from the number of inner steps.
+        loop: the bound inner loop.
+        episode: the tasks.
+        pieces: the sizes of the pieces.
     """
-
-    def estimate(
-        problem: Problem,
-        adaptation: Adaptation,
-        meta_params: Mapping[str, Tensor],
-        episode: Episode,
-        support: Support,
-    ) -> tuple[Params, Info]:
-        weights = scored_iterates(adaptation, episode)
-        with torch.enable_grad():
-            return _Pass(problem, adaptation, leaves(meta_params), episode, support, weights).run(
-                pieces(adaptation.steps)
-            )
-
-    return estimate
+    weights = scored_iterates(loop.adaptation, episode)
+    with torch.enable_grad():
+        return _Sweeps(loop.starting_from(loop.meta.leaves()), episode, weights).run(pieces)
 
 
 @dataclass
-class _Pass:
-    """One pass forth and back; ``grads`` and ``losses`` fill up on the way."""
+class _Sweeps:
+    """One forward and one reverse sweep; ``grads`` and ``losses`` fill up on the way."""
 
-    problem: Problem
-    adaptation: Adaptation
-    theta: Params
+    loop: InnerLoop
     episode: Episode
-    support: Support
     weights: Sequence[float]
     random: dict[tuple[str, int], RandomState] = field(default_factory=dict)
     losses: dict[int, Tensor] = field(default_factory=dict)
     support_losses: list[Tensor] = field(default_factory=list)
     grads: dict[str, Tensor] = field(default_factory=dict)
 
-    def run(self, pieces: Pieces) -> tuple[Params, Info]:
+    @property
+    def steps(self) -> int:
+        """The number of inner steps K."""
+        return self.loop.adaptation.steps
+
+    def run(self, pieces: Pieces) -> tuple[Meta, Info]:
         """The sum of the tasks' meta-gradients, and what was observed."""
-        before = self.adaptation.steps - pieces.last
-        kept, iterate = self.forth(range(before), pieces.kept)
+        theta = self.loop.meta.named()
+        before = self.steps - pieces.last
+        kept, iterate = self.forward(range(before), pieces.kept)
         moving: list[bool] = []
         if flattened(iterate.state):
-            moving = _moving(self.adaptation.rule, self.again("begin", 0, self.begin))
-        cotangents, accuracy, carried = self.end(range(before, self.adaptation.steps), iterate, moving)
+            moving = _moving(self.loop.adaptation.rule, self.begin_again())
+        cotangents, accuracy, carried = self.end(range(before, self.steps), iterate, moving)
         del iterate
         for start in reversed(range(0, before, pieces.kept)):
             stop = min(start + pieces.kept, before)
-            cotangents = self.back(range(start, stop), kept.pop(), cotangents, size=pieces.graph, moving=moving)
-        first = self.again("begin", 0, self.begin)
-        self.add(pulled_back(_tensors(first), cotangents, self.theta))
-        found = [self.grads.get(name) for name in self.theta]
-        grads = without_gaps(self.theta, found, unused=self.problem.unused, what="meta-objective")
+            cotangents = self.reverse(range(start, stop), kept.pop(), cotangents, size=pieces.graph, moving=moving)
+        first = self.begin_again()
+        self.add(pulled_back(_tensors(first), cotangents, theta))
+        unused = self.loop.problem.unused
+        grads = Meta.of(checked_gradients(theta, self.grads, unused=unused, what="meta-objective"))
         loss = torch.stack([self.weights[k] * self.losses[k] for k in sorted(self.losses)]).sum(0)
         return grads, Info(loss, stack_steps(self.support_losses, self.episode), accuracy, carried)
 
-    def forth(self, steps: range, every: int) -> tuple[Kept, Iterate]:
+    def forward(self, steps: range, every: int) -> tuple[Kept, Iterate]:
         """Every so many iterates, and the one after these steps; all without a graph."""
         kept = Kept(-(-len(steps) // every))
-        iterate = self.first_time("begin", 0, partial(self.begin, Track.NOTHING))
+        iterate = self.first_time("begin", 0, partial(self.loop.begin, Track.NOTHING))
         for k in steps:
             if k % every == 0:
                 kept.push(iterate)
             if self.weights[k] and (k == 0 or self.random):
-                # It is scored on the way back. Here it only draws its random numbers, if any, when it is its turn.
+                # It is scored in the reverse sweep. Here it only draws its random numbers, if any, when it is its turn.
                 self.first_time("query", k, partial(self.query, iterate))
-            iterate = self.first_time("step", k, partial(self.step, iterate, k, Track.NOTHING))
+            iterate = self.first_time("step", k, partial(self.loop.step, iterate, Track.NOTHING))
             self.note(iterate)
         return kept, iterate
+
+    def begin_again(self) -> Iterate:
+        """The start once more, with its graph."""
+        return self.again("begin", 0, partial(self.loop.begin, Track.EVERYTHING))
 
     def end(
         self, steps: range, iterate: Iterate, moving: Sequence[bool]
@@ -148,12 +138,12 @@ class _Pass:
             self.note(iterate)
         cotangents, accuracy = self.score_last(iterate)
         cotangents += [None] * len(flattened(iterate.state))
-        carried = carried_state(self.adaptation, iterate.state)
+        carried = carried_state(self.loop.adaptation, iterate.state)
         if steps:
             cotangents = self.through(first, [*outputs, *_tensors(iterate)], given + cotangents)
         return cotangents, accuracy, carried
 
-    def back(
+    def reverse(
         self, steps: range, iterate: Iterate, cotangents: Cotangents, *, size: int, moving: Sequence[bool]
     ) -> Cotangents:
         """The cotangents of the iterate before these steps from those after them, in pieces of a size."""
@@ -162,7 +152,7 @@ class _Pass:
         kept = Kept(len(cuts))
         kept.push(iterate)
         for k in range(start, cuts[-1]):
-            iterate = self.again("step", k, partial(self.step, iterate, k, Track.NOTHING))
+            iterate = self.again("step", k, partial(self.loop.step, iterate, Track.NOTHING))
             if k + 1 in cuts:
                 kept.push(iterate)
         for cut in reversed(cuts):
@@ -181,7 +171,7 @@ class _Pass:
             scores, _ = compute("query", k, partial(self.score, iterate, k))
             outputs += iterate.adapted.values()
             given += scores
-        return compute("step", k, partial(self.step, iterate, k, Track.EVERYTHING))
+        return compute("step", k, partial(self.loop.step, iterate, Track.EVERYTHING))
 
     def through(self, first: Iterate, outputs: Sequence[Tensor], given: Cotangents) -> Cotangents:
         """The cotangents of an iterate of leaves from those of what was computed from it."""
@@ -193,8 +183,8 @@ class _Pass:
     def score(self, iterate: Iterate, k: int) -> tuple[Cotangents, Tensor]:
         """The weighted gradient of the query losses at an iterate with respect to it, and the outputs."""
         at = leaves(iterate.adapted)
-        fixed = {name: self.theta[name] for name in iterate.fixed}
-        losses, outputs = self.problem.query(at, fixed, self.episode)
+        fixed = {name: self.loop.meta.model[name] for name in iterate.fixed}
+        losses, outputs = self.loop.query(Iterate(at, fixed, iterate.state, iterate.steps), self.episode)
         self.losses[k] = losses.detach()
         found = pulled_back([losses], [torch.full_like(losses, self.weights[k])], {**at, **fixed})
         self.add({name: found[name] for name in fixed if name in found})
@@ -203,7 +193,7 @@ class _Pass:
     def score_last(self, last: Iterate) -> tuple[Cotangents, Tensor | None]:
         """The same where the inner loop ends, and the accuracy there."""
         if self.weights[-1]:
-            scores, outputs = self.score(last, self.adaptation.steps)
+            scores, outputs = self.score(last, self.steps)
         else:
             scores = [None] * len(last.adapted)
             outputs = self.query(last)
@@ -212,20 +202,12 @@ class _Pass:
     def query(self, iterate: Iterate) -> Tensor:
         """The outputs for the queries, without a graph."""
         with torch.no_grad():
-            return self.problem.query(iterate.adapted, iterate.fixed, self.episode)[1]
-
-    def begin(self, track: Track = Track.EVERYTHING) -> Iterate:
-        """The start."""
-        return begin(self.problem, self.adaptation, self.theta, self.support, track)
-
-    def step(self, iterate: Iterate, k: int, track: Track) -> Iterate:
-        """One inner step."""
-        return step(self.problem, self.adaptation, iterate, self.support, k, track=track)
+            return self.loop.query(iterate, self.episode)[1]
 
     def cut_off(self, iterate: Iterate, moving: Sequence[bool]) -> Iterate:
         """The same values as leaves, to begin a graph with."""
-        fixed = {name: self.theta[name] for name in iterate.fixed}
-        return Iterate(leaves(iterate.adapted), fixed, _with_flags(iterate.state, moving))
+        fixed = {name: self.loop.meta.model[name] for name in iterate.fixed}
+        return Iterate(leaves(iterate.adapted), fixed, _with_flags(iterate.state, moving), iterate.steps)
 
     def note(self, iterate: Iterate) -> None:
         """Note what was observed on the way to an iterate."""

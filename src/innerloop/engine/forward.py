@@ -1,0 +1,38 @@
+"""How the engine runs a function of one task for many: by the kernels, with PyTorch's fused layers set aside."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor
+
+from innerloop.engine.backends import to_set_aside, without
+from innerloop.engine.kernels import taskwise
+from innerloop.inner.tasks import OneByOne, Together
+from innerloop.params import Params
+
+__all__ = ["EngineTasks"]
+
+
+@dataclass(frozen=True)
+class EngineTasks:
+    """The engine's :class:`innerloop.inner.tasks.TaskMap`: the same results, faster, and for more layers.
+
+    Args:
+        batched: whether the tasks run together or one by one.
+        recurrent: whether the module has recurrent layers, and their mode.
+    """
+
+    batched: bool = True
+    recurrent: Literal["none", "training", "evaluating"] = "none"
+
+    def __call__(self, fn: Callable[..., Any], params: Params, *data: Tensor, second_order: bool = False) -> Any:
+        """The results of all tasks, stacked."""
+        device = data[0].device
+        aside = to_set_aside(device, twice=second_order, batched=self.batched, recurrent=self.recurrent)
+        with without(aside), taskwise(device) if self.batched else contextlib.nullcontext():
+            run = Together() if self.batched else OneByOne()
+            return run(fn, params, *data, second_order=second_order)

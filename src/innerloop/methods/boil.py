@@ -1,0 +1,46 @@
+"""BOIL: MAML that adapts everything but the head."""
+
+from __future__ import annotations
+
+from innerloop.inner.selection import complement
+from innerloop.metagrad import MetaGradient
+from innerloop.methods.base import Method, registered
+from innerloop.methods.maml import maml
+
+__all__ = ["boil"]
+
+
+@registered
+def boil(
+    inner_lr: float = 0.5,
+    inner_steps: int = 1,
+    *,
+    test_steps: int | None = None,
+    head: str = "@last",
+    meta_gradient: MetaGradient | None = None,
+) -> Method:
+    """BOIL, body only update in inner loop: MAML that adapts everything but the head.
+
+    The head is meta-learned and the same for every task, so that the features must change.
+
+    Args:
+        inner_lr: α.
+        inner_steps: inner steps in meta-training.
+        test_steps: inner steps on new tasks; ``inner_steps`` by default.
+        head: name patterns of the head's parameters, as for :func:`anil`.
+        meta_gradient: another exact estimator than :func:`innerloop.unrolled`.
+
+    Raises:
+        ValueError: a negative rate or number of steps.
+
+    Example:
+        >>> import torch, innerloop as il
+        >>> net, x, y = il.nets.mlp(3, 2, (4,)), torch.randn(6, 3), torch.randint(2, (6,))
+        >>> adapted = il.adapt(net, il.boil(inner_lr=0.5), x, y)
+        >>> [name for name, p in net.named_parameters() if not torch.equal(adapted[name], p)]
+        ['0.weight', '0.bias']
+
+    References:
+        Oh, Yoo, Kim, Yun: BOIL: Towards Representation Change for Few-shot Learning. ICLR 2021, section 3.
+    """
+    return maml(inner_lr, inner_steps, test_steps=test_steps, adapt=complement(head), meta_gradient=meta_gradient)

@@ -1,0 +1,66 @@
+"""Reptile: adapt, and move the initialisation towards where the inner loop ended."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+from innerloop.inner.adaptation import Adaptation
+from innerloop.metagrad import displacement
+from innerloop.methods.base import Method, registered
+from innerloop.rules import adam, sgd
+
+__all__ = ["reptile"]
+
+
+@registered
+def reptile(
+    inner_lr: float = 1e-3,
+    inner_steps: int = 5,
+    inner_batch: int | None = 10,
+    *,
+    test_steps: int | None = 50,
+    test_batch: int | None = None,
+    inner_optimizer: Literal["adam", "sgd"] = "adam",
+    adapt: str = "*",
+) -> Method:
+    r"""Reptile: adapt with several mini-batch steps, then move the initialisation towards where they ended.
+
+    .. math:: \theta \leftarrow \theta + \beta \, \mathrm{mean}_i (\theta_i' - \theta)
+
+    β is the learning rate of the outer optimizer, which is to be plain ``torch.optim.SGD``; the paper takes it
+    from 1 down to 0 over training. Episodes of one task give the paper's serial form, of several its batched one.
+
+    The inner Adam has β1 = 0, and its second moments go on from one meta-batch to the next, as in the original
+    code. There the tasks of a meta-batch update them one after the other. Here each task starts from the same
+    moments and their mean is carried on, so that the result does not depend on the order of the tasks.
+
+    Args:
+        inner_lr: the inner learning rate.
+        inner_steps: inner steps in meta-training; with a single one this is joint training.
+        inner_batch: support examples of each inner step; None for all of them.
+        test_steps: inner steps on new tasks; ``inner_steps`` if None.
+        test_batch: support examples of each of those; None for all of them.
+        inner_optimizer: ``adam`` (with β1 = 0) or ``sgd``.
+        adapt: name patterns of the parameters to adapt, see :func:`innerloop.inner.selection.partition`.
+
+    Raises:
+        ValueError: a negative rate or number of steps, an empty batch, or another optimizer.
+
+    Example:
+        >>> import torch, innerloop as il
+        >>> net, x, y = torch.nn.Linear(3, 2), torch.randn(4, 6, 3), torch.randint(2, (4, 6))
+        >>> grads, _ = il.meta_gradient(net, il.reptile(inner_batch=2), il.Episode(x, y, x[:, :0], y[:, :0]))
+        >>> {name: list(grad.shape) for name, grad in grads.items()}
+        {'weight': [2, 3], 'bias': [2]}
+
+    References:
+        Nichol, Achiam, Schulman: On First-Order Meta-Learning Algorithms. 2018, algorithms 1 and 2.
+    """
+    if inner_optimizer not in ("adam", "sgd"):
+        raise ValueError(f"inner_optimizer is {inner_optimizer!r}; choose 'adam' or 'sgd'")
+    uses_adam = inner_optimizer == "adam"
+    rule = adam(inner_lr, betas=(0.0, 0.999)) if uses_adam else sgd(inner_lr)
+    adaptation = Adaptation(rule, inner_steps, inner_batch, adapt=adapt, carry_state=uses_adam)
+    test = replace(adaptation, steps=inner_steps if test_steps is None else test_steps, batch_size=test_batch)
+    return Method(adaptation, displacement(), test)

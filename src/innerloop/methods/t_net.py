@@ -1,0 +1,52 @@
+"""T-Net: MAML in a network with learned matrices between its layers, which the inner loop leaves alone."""
+
+from __future__ import annotations
+
+from innerloop.inner.selection import complement
+from innerloop.metagrad import MetaGradient
+from innerloop.methods.base import Method, registered
+from innerloop.methods.maml import maml
+
+__all__ = ["t_net"]
+
+
+@registered
+def t_net(
+    inner_lr: float = 0.4,
+    inner_steps: int = 1,
+    *,
+    test_steps: int | None = None,
+    warps: str = "*warp.*",
+    meta_gradient: MetaGradient | None = None,
+) -> Method:
+    r"""T-Net: MAML in a network with a learned matrix T after each layer, which the inner loop leaves alone.
+
+    .. math:: h = T W x + T b, \qquad W_i' = W - \alpha \nabla_W L_i^{\mathrm{support}}(W, T), \qquad
+              (W, T) \leftarrow (W, T) - \beta \nabla_{(W, T)} \textstyle\sum_i L_i^{\mathrm{query}}(W_i', T)
+
+    so that what a step does to the features is transformed by :math:`T T^\top`: a learned metric for each layer.
+    :func:`innerloop.nets.with_warps` gives any network such matrices, the identity at first. The paper's MT-Net, which
+    also learns a mask of what is adapted, is not part of it.
+
+    Args:
+        inner_lr: α.
+        inner_steps: inner steps in meta-training.
+        test_steps: inner steps on new tasks; ``inner_steps`` by default.
+        warps: name patterns of the parameters that the inner loop leaves alone, the warp layers' among them; see
+            :func:`innerloop.inner.selection.partition`.
+        meta_gradient: another exact estimator than :func:`innerloop.unrolled`.
+
+    Raises:
+        ValueError: a negative rate or number of steps.
+
+    Example:
+        >>> import torch, innerloop as il
+        >>> net, x, y = il.nets.with_warps(il.nets.mlp(3, 2, (4,))), torch.randn(6, 3), torch.randint(2, (6,))
+        >>> adapted = il.adapt(net, il.t_net(), x, y)
+        >>> [name for name, p in net.named_parameters() if torch.equal(adapted[name], p)]
+        ['0.warp.weight', '2.warp.weight']
+
+    References:
+        Lee, Choi: Gradient-Based Meta-Learning with Learned Layerwise Metric and Subspace. ICML 2018, algorithm 1.
+    """
+    return maml(inner_lr, inner_steps, test_steps=test_steps, adapt=complement(warps), meta_gradient=meta_gradient)
