@@ -19,6 +19,7 @@ import innerloop as il
 from innerloop.engine.engine import Engine
 from innerloop.engine.plans import Plan, candidates, planned
 from innerloop.engine.threads import Workers, cores, on_all_cores, undisturbed
+from innerloop.learner.files import load_state
 
 
 @pytest.fixture
@@ -248,20 +249,20 @@ def test_a_compiled_meta_gradient_is_the_same() -> None:
     assert episode.tasks == 2
 
 
-def trainer() -> il.MetaTrainer:
+def trainer(execution: str = "auto") -> il.MetaTrainer:
     torch.manual_seed(0)
-    return il.MetaTrainer(smooth_net(), il.maml(0.1), lambda params: torch.optim.Adam(params, 1e-2))
+    return il.MetaTrainer(
+        smooth_net(), il.maml(0.1), lambda params: torch.optim.Adam(params, 1e-2), execution=execution
+    )
 
 
-def test_a_long_run_is_calibrated_says_so_and_resumes_to_the_same_bits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_timed_run_says_what_it_takes_and_resumes_to_the_same_bits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("innerloop.training.trainer.LONG", 4)
-
     def episodes(generator: torch.Generator) -> il.Episode:
         return vector_episode(tasks=8, seed=int(torch.randint(100, (), generator=generator)))
 
-    whole = trainer()
+    whole = trainer("fastest")
     whole.fit(episodes, 6, folder=tmp_path / "whole", save_every=2)
     said = capsys.readouterr().err
     assert "running" in said
@@ -270,7 +271,7 @@ def test_a_long_run_is_calibrated_says_so_and_resumes_to_the_same_bits(
     chosen = whole._engine.execution
     assert chosen != "auto"
 
-    first, second = trainer(), trainer()
+    first, second = trainer("fastest"), trainer("fastest")
     first._engine.execution = chosen  # timings differ from run to run
     first.fit(episodes, 3, folder=tmp_path / "parts", save_every=2)
     second.fit(episodes, 6, folder=tmp_path / "parts", resume=True)
@@ -278,9 +279,35 @@ def test_a_long_run_is_calibrated_says_so_and_resumes_to_the_same_bits(
     for name, parameter in whole.meta_params.items():
         assert torch.equal(parameter, second.meta_params[name])
 
-    short = trainer()
-    short.fit(episodes, 3)
-    assert short._engine.execution == "auto"
+
+def test_a_choice_by_timing_is_saved_before_the_first_iteration(tmp_path: Path) -> None:
+    class KilledError(BaseException):
+        pass
+
+    def killed(*_: Any) -> None:
+        raise KilledError
+
+    run = trainer("fastest")
+    run.optimizer.register_step_pre_hook(killed)
+    with pytest.raises(KilledError):
+        run.fit(lambda generator: vector_episode(tasks=8), 6, folder=tmp_path, progress=False)
+    saved = load_state(tmp_path / "checkpoint.safetensors")
+    assert saved["iteration"] == 0
+    assert saved["execution"] == run._engine.execution != "auto"
+
+
+def test_nothing_is_decided_by_timing_unless_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else two runs of one seed would take other plans, and end with other bits."""
+
+    def timed(*_: object, **__: object) -> None:
+        raise AssertionError("the ways to run tasks are timed")
+
+    monkeypatch.setattr(Engine, "calibrate", timed)
+    run = trainer()
+    run.fit(lambda generator: vector_episode(tasks=8), 1200, progress=False)
+    assert run._engine.execution == "auto"
+    with pytest.raises(AssertionError, match="are timed"):
+        trainer("fastest").fit(lambda generator: vector_episode(tasks=8), 1, progress=False)
 
 
 def test_a_plan_sees_weights_and_words(one_thread: None) -> None:

@@ -123,8 +123,8 @@ def make_method(config: Config) -> Method:
 class Running:
     """How a run is computed, which changes its speed and its rounding, and nothing that the configuration says."""
 
-    execution: Literal["auto", "serial", "batched"] | int = "auto"
-    """How tasks run: serial, batched, or a number of tasks at a time; auto times the ways before a long run."""
+    execution: Literal["auto", "serial", "batched", "fastest"] | int = "auto"
+    """How tasks run: serial, batched, or a number of tasks at a time; auto decides by sizes, fastest by timing."""
     precision: Precision = "full"
     """full, tf32 (products of NVIDIA GPUs), or bf16 (forward pass)."""
     compile: bool = False

@@ -39,9 +39,6 @@ __all__ = ["DivergedError", "MetaTrainer", "TrainingStopped", "Validation"]
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 
-LONG = 1000
-"""Iterations from which timing the ways to run tasks repays the time it takes."""
-
 
 class DivergedError(RuntimeError):
     """The loss or the meta-gradient is not finite any more."""
@@ -90,8 +87,10 @@ class MetaTrainer:
         scheduler: makes a learning-rate scheduler from the optimizer; it is stepped once an iteration.
         loss_fn: ``(outputs, targets) -> scalar``, the mean over the examples of one task.
         norm: the normalisation mode, see :mod:`innerloop.inner.model`.
-        execution: how tasks are run, see :data:`innerloop.engine.plans.Execution`. With ``auto``, :meth:`fit` times the
-            ways before a long run, says which it takes, and keeps to it when the run is resumed.
+        execution: how tasks are run, see :data:`innerloop.engine.plans.Execution`. ``auto`` decides by sizes alone, so
+            that a seed gives the same bits each time on the same machine. With ``fastest``, :meth:`fit` times the ways
+            before it starts and says which it takes. Timings differ, and so does rounding with them; a run that is
+            resumed keeps to what it took.
         precision: see :data:`innerloop.engine.precision.Precision`.
         compile: whether meta-gradients are compiled, see :class:`innerloop.engine.engine.Engine`.
         unused: whether a parameter that the loss does not use is an error or has a gradient of zero.
@@ -119,16 +118,17 @@ class MetaTrainer:
         scheduler: Callable[[Optimizer], LRScheduler] | None = None,
         loss_fn: LossFn = F.cross_entropy,
         norm: Norm = "transductive",
-        execution: Execution = "auto",
+        execution: Execution | Literal["fastest"] = "auto",
         precision: Precision = "full",
         compile: bool = False,  # noqa: A002 - torch's word
         unused: Literal["error", "ignore"] = "error",
         seed: int = 0,
     ) -> None:
         self.net, self.method, self.norm, self.seed = net, method, norm, seed
-        self._execution = execution
+        self._timed = execution == "fastest"
+        self._execution: Execution = "auto" if execution == "fastest" else execution
         self._engine = Engine(
-            net, loss_fn, norm=norm, execution=execution, precision=precision, compile=compile, unused=unused
+            net, loss_fn, norm=norm, execution=self._execution, precision=precision, compile=compile, unused=unused
         )
         for adaptation in (method.adaptation, method.test):
             partition(self._engine.model.initial, adaptation.adapt)  # a pattern without a match is found now, not later
@@ -231,8 +231,10 @@ class MetaTrainer:
                 self._best_learners.drop_others(folder)
 
         log = RunLog(iterations, self.iteration, folder=folder, progress=progress)
-        if self._engine.execution == "auto" and iterations - self.iteration >= LONG:
-            self._calibrate(episodes, log)
+        if self._timed and self._engine.execution == "auto" and self.iteration < iterations:
+            self._calibrate(
+                episodes, log
+            )  # once in a run: the first checkpoint, before any iteration, holds the choice
         try:
             with stop_signals(enabled=folder is not None) as received, undisturbed():
                 while True:
