@@ -24,6 +24,7 @@ from innerloop.engine.kernels.convolution import Window, convolve
 from innerloop.engine.kernels.deferred import Deferred, Unwritten
 from innerloop.engine.kernels.library import SUFFIX, kernels
 from innerloop.engine.kernels.linear import Weights, linear
+from innerloop.engine.kernels.losses import cross_entropy
 from innerloop.engine.kernels.normalisation import Norm, batch_norm, started
 from innerloop.engine.kernels.pooled import joinable, max_pooled
 from innerloop.engine.kernels.pooling import max_pool
@@ -212,6 +213,9 @@ class _Mode(TorchFunctionMode):
         found = F.embedding(input, weight, None, *rest, **options)
         return torch.where((input == padding_idx % len(weight))[..., None], found.detach(), found)
 
+    def cross_entropy(self, *arguments: Any, **options: Any) -> Tensor | None:
+        return cross_entropy(*arguments, **options) if tasks.available() and tasks.mapped() else None
+
     def adaptive_pooling(self, input: Tensor, output_size: Any) -> Tensor | None:
         """The mean of each channel; PyTorch sets strides in place, which ``vmap`` does task by task."""
         if output_size not in (1, (1, 1), [1, 1]) or input.ndim < 3:
@@ -262,6 +266,7 @@ _REWRITTEN: dict[Callable[..., Any], Replacement] = {
     torch.rnn_tanh_cell: _step_written_out(plain_cell(torch.tanh)),
     torch.rnn_relu_cell: _step_written_out(plain_cell(torch.relu)),
     F.adaptive_avg_pool2d: _Mode.adaptive_pooling,
+    F.cross_entropy: _Mode.cross_entropy,
 }
 
 _PRODUCTS: dict[Callable[..., Any], Replacement] = {

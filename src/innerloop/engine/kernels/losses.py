@@ -1,0 +1,44 @@
+"""Cross entropy of each task, written out.
+
+Under ``vmap`` PyTorch writes it out too, but the first time it then imports its symbolic shapes, and with them SymPy:
+a second, and more memory than all tensors of a small network need.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["cross_entropy"]
+
+_NO_LABEL = -100
+
+
+def cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: bool | None = None,
+    ignore_index: int = _NO_LABEL,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor | None:
+    """``F.cross_entropy`` of scores ``[N, C]`` and classes ``[N]``; None where its options ask for more than that.
+
+    Example:
+        >>> scores, classes = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0])
+        >>> bool(torch.isclose(cross_entropy(scores, classes), F.cross_entropy(scores, classes)))
+        True
+    """
+    plain = weight is None and size_average is None and reduce is None and label_smoothing == 0
+    if not plain or reduction not in ("mean", "sum") or input.ndim != 2 or target.shape != input.shape[:1]:
+        return None
+    if target.dtype != torch.int64 or not input.is_floating_point() or not input.numel():
+        return None
+    counts = target != ignore_index
+    classes = torch.where(counts, target, 0)
+    losses = -torch.log_softmax(input, 1).gather(1, classes.unsqueeze(1)).squeeze(1)
+    total = torch.where(counts, losses, 0).sum()
+    return total if reduction == "sum" else total / counts.sum().to(input.dtype)
