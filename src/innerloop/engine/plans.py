@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 from weakref import WeakKeyDictionary
 
+from innerloop.engine.kernels import missing, packable
 from innerloop.engine.threads import cores
 from innerloop.episode import Episode
 from innerloop.inner.adaptation import Adaptation
@@ -26,6 +27,13 @@ CACHE_ELEMENTS = 250_000
 """Input elements of a chunk on CPU.
 
 From twice to half as many tasks take as long, within a twentieth, and need memory in proportion (docs/performance.md).
+"""
+
+IMAGE_ELEMENTS = 16_000
+"""The same where the compiled kernels convolve images, whose activations are many times as large as the images.
+
+More tasks at once would be no faster: the kernels work on one task after another. And what a chunk leaves in the cache
+for the next layer, and needs of memory, is in proportion to its tasks.
 """
 
 WEIGHT_ELEMENTS = 8_000_000
@@ -98,7 +106,8 @@ def planned(execution: Execution, model: StatelessModel, adaptation: Adaptation,
     if not episode.support_x.is_floating_point():  # indices, of words
         elements *= model.embedding_width
     weights = _adapted(model, adaptation.adapt) * (adaptation.steps + 1)
-    rounds = max(1, round(episode.tasks * max(elements / CACHE_ELEMENTS, weights / WEIGHT_ELEMENTS) / threads))
+    most = IMAGE_ELEMENTS if _convolves(model) and missing() is None else CACHE_ELEMENTS
+    rounds = max(1, round(episode.tasks * max(elements / most, weights / WEIGHT_ELEMENTS) / threads))
     return Plan(-(-episode.tasks // (rounds * threads)), threads=threads)
 
 
@@ -110,7 +119,7 @@ def candidates(execution: Execution, model: StatelessModel, adaptation: Adaptati
     if not episode.support_x.is_cpu:
         return [first, Plan(-(-episode.tasks // 2)), Plan(-(-episode.tasks // 4))]
     share = -(-episode.tasks // first.threads)
-    sizes = {max(1, min(share, size)) for size in (share, first.tasks // 4, first.tasks // 2, 2 * first.tasks)} - {
+    sizes = {max(1, min(share, size)) for size in (share, first.tasks // 4, first.tasks // 2, 2 * first.tasks, 4 * first.tasks)} - {
         first.tasks
     }
     others = [Plan(size, threads=first.threads) for size in sorted(sizes)]
@@ -125,4 +134,12 @@ def _adapted(model: StatelessModel, patterns: str) -> int:
     return known[patterns]
 
 
+def _convolves(model: StatelessModel) -> bool:
+    """Whether the kernels have convolutions to do."""
+    if model not in _convolving:
+        _convolving[model] = any(True for _ in packable(model.module))
+    return _convolving[model]
+
+
+_convolving: WeakKeyDictionary[StatelessModel, bool] = WeakKeyDictionary()
 _counts: WeakKeyDictionary[StatelessModel, dict[str, int]] = WeakKeyDictionary()

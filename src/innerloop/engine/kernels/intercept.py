@@ -214,7 +214,7 @@ class _Mode(TorchFunctionMode):
         return torch.where((input == padding_idx % len(weight))[..., None], found.detach(), found)
 
     def cross_entropy(self, *arguments: Any, **options: Any) -> Tensor | None:
-        return cross_entropy(*arguments, **options) if tasks.available() and tasks.mapped() else None
+        return cross_entropy(*arguments, **options) if _torch.has("vmap") and tasks.mapped() else None
 
     def adaptive_pooling(self, input: Tensor, output_size: Any) -> Tensor | None:
         """The mean of each channel; PyTorch sets strides in place, which ``vmap`` does task by task."""

@@ -41,4 +41,4 @@ def cross_entropy(
     classes = torch.where(counts, target, 0)
     losses = -torch.log_softmax(input, 1).gather(1, classes.unsqueeze(1)).squeeze(1)
     total = torch.where(counts, losses, 0).sum()
-    return total if reduction == "sum" else total / counts.sum().to(input.dtype)
+    return total if reduction == "sum" else total / counts.sum().to(total.dtype)

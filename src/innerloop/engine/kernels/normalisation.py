@@ -201,8 +201,15 @@ def _rows(x: Tensor, spatial: int) -> Tensor:
 
 def sets_of(parameters: Sequence[Tensor | None], stack: Sequence[int]) -> tuple[Tensor | None, ...]:
     """Scale and shift, contiguous, with the same leading axes, of which there are no more than needed."""
-    own = max((own_axes(p.shape[:-1]) for p in parameters if p is not None), default=0)
-    return tuple(None if p is None else p.expand(*stack[:own], *p.shape[own:]).contiguous() for p in parameters)
+    n = len(stack)
+    own = max((own_axes(_distinct(p, n)) for p in parameters if p is not None), default=0)
+    whole, first = (slice(None),) * own, (0,) * (n - own)
+    return tuple(None if p is None else p[whole + first].expand(*stack[:own], -1).contiguous() for p in parameters)
+
+
+def _distinct(p: Tensor, axes: int) -> list[int]:
+    """The sizes of the first axes, those being 1 along which all is the same memory."""
+    return [1 if stride == 0 else size for size, stride in zip(p.shape[:axes], p.stride(), strict=False)]
 
 
 def _sizes(rows: Tensor, stack: Sequence[int], sets: Sequence[Tensor | None]) -> tuple[int, int, int, int]:
