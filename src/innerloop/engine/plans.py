@@ -119,9 +119,10 @@ def candidates(execution: Execution, model: StatelessModel, adaptation: Adaptati
     if not episode.support_x.is_cpu:
         return [first, Plan(-(-episode.tasks // 2)), Plan(-(-episode.tasks // 4))]
     share = -(-episode.tasks // first.threads)
-    sizes = {max(1, min(share, size)) for size in (share, first.tasks // 4, first.tasks // 2, 2 * first.tasks, 4 * first.tasks)} - {
-        first.tasks
-    }
+    sizes = {
+        max(1, min(share, size))
+        for size in (share, first.tasks // 4, first.tasks // 2, 2 * first.tasks, 4 * first.tasks)
+    } - {first.tasks}
     others = [Plan(size, threads=first.threads) for size in sorted(sizes)]
     return [first, *others, Plan(1, batched=False, threads=first.threads)]
 

@@ -7,7 +7,6 @@ a second, and more memory than all tensors of a small network need.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = ["cross_entropy"]
@@ -29,7 +28,7 @@ def cross_entropy(
 
     Example:
         >>> scores, classes = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0])
-        >>> bool(torch.isclose(cross_entropy(scores, classes), F.cross_entropy(scores, classes)))
+        >>> bool(torch.isclose(cross_entropy(scores, classes), torch.tensor(0.7201), atol=1e-4))
         True
     """
     plain = weight is None and size_average is None and reduce is None and label_smoothing == 0
