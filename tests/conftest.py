@@ -1,15 +1,34 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 
 from innerloop.data import find_omniglot
+from innerloop.engine.kernels import missing
 
-# The suite shares its cores with other work, and one thread makes results the same from run to run.
+# One intra-op thread in every process of the tests: the suite runs on all cores already, several processes at a time.
+# What a test starts inherits the variable. Tests that are about threads set two, and put them back.
+os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
+
+
+def pytest_configure() -> None:
+    """Build the kernels before any worker of pytest-xdist starts.
+
+    The warning that there are none is no error here: without a compiler the same tests run on PyTorch alone.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        missing()
+
+
+def pytest_report_header() -> str:
+    """What the tests run on."""
+    return f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, kernels: {missing() or 'built'}"
 
 
 @pytest.fixture(autouse=True)
