@@ -13,10 +13,10 @@ quickstart: $(VENV)/.ready
 	$(VENV)/bin/innerloop quickstart $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")
 
 test: $(VENV)/.ready-to-develop
-	$(VENV)/bin/python -m pytest -n auto
+	$(VENV)/bin/python -m pytest -n logical
 
 test-unit: $(VENV)/.ready-to-develop
-	$(VENV)/bin/python -m pytest -n auto src tests/unit
+	$(VENV)/bin/python -m pytest -n logical src tests/unit
 
 check: $(VENV)/.ready-to-develop
 	PATH="$(abspath $(VENV))/bin:$$PATH" scripts/check

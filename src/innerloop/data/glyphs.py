@@ -12,6 +12,7 @@ whatever else is drawn. The arithmetic is float64 and rounds to 8 bits, so threa
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -45,7 +46,7 @@ def glyphs(
     """Invented characters of one split, as classes of 20 drawings ``[1, 28, 28]`` of ink and paper.
 
     There are 2000 classes in ``"train"``, 300 in ``"val"`` and 700 in ``"test"``, no class in two of them.
-    They are drawn afresh at each call, in a few seconds; nothing is read or written.
+    The first call of a process draws them, in a few seconds, and keeps the drawings. Nothing is read or written.
 
     Args:
         split: which classes.
@@ -69,8 +70,14 @@ def glyphs(
         raise ValueError(f"split={split!r}: expected one of {', '.join(map(repr, _SPLITS))}.")
     if ink not in (0, 1):
         raise ValueError(f"ink={ink!r}: expected 1 (ink is 1, paper 0) or 0 (ink is 0, paper 1).")
-    images = draw_glyphs(_SPLITS[split], seed=seed)
+    images = _drawn(split, seed).clone()
     return ImageClasses.from_classes(images.to(device), rotations, invert=ink == 0)
+
+
+@functools.lru_cache(maxsize=len(_SPLITS))
+def _drawn(split: str, seed: int) -> Tensor:
+    """The drawings of one split; not to be changed."""
+    return draw_glyphs(_SPLITS[split], seed=seed)
 
 
 def draw_glyphs(classes: Sequence[int], drawings: int = 20, seed: int = 0) -> Tensor:
