@@ -20,11 +20,11 @@ import innerloop as il
 from innerloop.engine import _torch, pytree
 from innerloop.engine.engine import Engine
 from innerloop.engine.kernels import missing as kernels_missing
+from innerloop.inner import layers
 
 ROOT = Path(innerloop.__file__).parent
 HOME = ROOT / "engine" / "_torch.py"
 UNDOCUMENTED = {"torch.fx.experimental", "torch.multiprocessing.reductions"}
-ELSEWHERE = {"params.py", "inner/model.py", "bench/peers/_parallel_metalearn.py", "engine/kernels/linear.py"}  # to go
 OF_PYTHON = {"_replace", "_asdict", "_fields", "_make"}  # documented, of named tuples
 
 
@@ -65,7 +65,7 @@ def test_private_names_are_read_in_one_module_only() -> None:
     own = own_names([tree for path, tree in trees.items() if path != HOME])
     found = {str(path.relative_to(ROOT)): set(private_names(tree, own)) for path, tree in trees.items()}
     assert found.pop("engine/_torch.py"), "the test finds none where they are"
-    assert {path for path, names in found.items() if names} <= ELSEWHERE
+    assert {path: names for path, names in found.items() if names} == {}
 
 
 @pytest.mark.parametrize(
@@ -189,6 +189,27 @@ def test_with_every_part_the_kernels_and_the_recordings_are_used(ordinary: list[
     assert seen == {"mapped_again", "pass_reaches", "dispatch_modes", "uses", "traced", "storage_id"}
     for one, other in zip(actual, ordinary, strict=True):
         assert_same(one, other, rtol=1e-9, atol=1e-11)
+
+
+def test_kinds_of_layers_are_told_without_private_names() -> None:
+    """A batch norm of another library, derived from PyTorch's private class, is one too."""
+    base = nn.BatchNorm2d.__mro__[1]
+    other = type("Other", (base,), {"_check_input_dim": lambda self, x: None})(3)
+    assert isinstance(other, layers.BATCH_NORMS)
+    assert not isinstance(nn.InstanceNorm2d(3), layers.BATCH_NORMS)
+    assert isinstance(nn.InstanceNorm2d(3), layers.NORMS)
+    assert not any(isinstance(layer, layers.NORMS) for layer in (nn.LayerNorm(3), nn.GroupNorm(1, 3), nn.Linear(1, 1)))
+
+
+def test_where_the_kinds_have_nothing_in_common_they_are_listed() -> None:
+    assert layers._common(nn.Linear, nn.Conv2d) == (nn.Linear, nn.Conv2d)
+
+
+def test_the_dictionary_of_parameters_is_the_layers_own() -> None:
+    layer = nn.BatchNorm1d(2)
+    assert layers.registered_parameters(layer).keys() == {"weight", "bias"}
+    layers.registered_parameters(layer)["bias"] = None
+    assert layer.bias is None
 
 
 Pair = namedtuple("Pair", "first second")

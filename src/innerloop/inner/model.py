@@ -29,9 +29,9 @@ from typing import Any, Literal, Self, get_args
 import torch
 from torch import Tensor, nn
 from torch.func import vmap
-from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
-from torch.nn.parameter import is_lazy
+from torch.nn.parameter import UninitializedParameter
 
+from innerloop.inner.layers import BATCH_NORMS, NORMS, has_hooks
 from innerloop.inner.meta import METHOD_PREFIX
 from innerloop.inner.moment import Moment
 from innerloop.inner.private import CopyOfThread, PrivateCopy, levels
@@ -81,7 +81,7 @@ class StatelessModel:
     ) -> None:
         if norm not in get_args(Norm):
             raise ValueError(f"norm is {norm!r}; choose one of {', '.join(map(repr, get_args(Norm)))}")
-        if any(is_lazy(p) for p in module.parameters()):
+        if any(isinstance(p, UninitializedParameter) for p in module.parameters()):
             raise ValueError("the module has lazy parameters; run one forward pass through it first")
         self.initial: Params = {n: p for n, p in module.named_parameters() if p.requires_grad}
         _check_parameters(self.initial)
@@ -97,7 +97,7 @@ class StatelessModel:
         if training is not None:
             master.module.train(training)
         _settle_embeddings(master.module)
-        self._batch_norms = [name for name, m in master.module.named_modules() if isinstance(m, _BatchNorm)]
+        self._batch_norms = [name for name, m in master.module.named_modules() if isinstance(m, BATCH_NORMS)]
         self.mixes_examples = norm in ("transductive", "inductive") and bool(self._batch_norms)
         self._statistics = _checked(statistics or {}, self._batch_norms) if norm == "per_step" else {}
         _settle_norms(master.module, norm)
@@ -259,12 +259,12 @@ class StatelessModel:
 def _settle_norms(module: nn.Module, norm: Norm) -> None:
     """Let normalisation layers use what they have stored, or forget it."""
     for layer in module.modules():
-        if not isinstance(layer, _NormBase):
+        if not isinstance(layer, NORMS):
             continue
         if norm != "running":
             layer.running_mean = layer.running_var = layer.num_batches_tracked = None
             layer.track_running_stats = False
-        elif isinstance(layer, _BatchNorm) and layer.running_mean is None:
+        elif isinstance(layer, BATCH_NORMS) and layer.running_mean is None:
             raise ValueError(
                 "norm='running' needs batch-norm layers that store statistics, and this module has one made with "
                 "track_running_stats=False; choose 'transductive' or 'inductive'"
@@ -316,4 +316,4 @@ def _settle_embeddings(module: nn.Module) -> None:
 def _may_write(layer: nn.Module) -> bool:
     """Whether a layer may change its input in place, as far as its class tells."""
     known = type(layer).__module__.startswith(("torch.nn.modules.", "innerloop.nets."))
-    return not known or bool(getattr(layer, "inplace", False)) or bool(layer._forward_pre_hooks or layer._forward_hooks)
+    return not known or bool(getattr(layer, "inplace", False)) or has_hooks(layer)

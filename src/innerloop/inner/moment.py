@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from innerloop.inner.layers import registered_parameters
+
 __all__ = ["ATOMS", "Moment", "Place"]
 
 Place = tuple[Any, Any]
@@ -91,7 +93,7 @@ class Moment:
 
     def held_elsewhere(self, root: nn.Module, names: Mapping[str, Tensor]) -> list[str]:
         """Which of the module's parameters it holds in further places than those where it has registered them."""
-        registered = {id(layer._parameters) for layer in root.modules()}
+        registered = {id(registered_parameters(layer)) for layer in root.modules()}
         fixed = {id(self.tensors[name]) for name in self.fixed}
         return [
             name

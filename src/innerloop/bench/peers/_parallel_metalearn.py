@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from innerloop.bench.peers._base import MetaGradientFn, Spec, written_gradients
 from innerloop.episode import Episode
+from innerloop.inner.layers import BATCH_NORMS
 
 __all__ = ["parallel_metalearn"]
 
@@ -57,7 +58,7 @@ def parallel_metalearn(net: nn.Module, spec: Spec) -> MetaGradientFn:
     ).to(parameter.dtype)
     for rate in inner.parameters():  # it was rounded to float32
         rate.data.fill_(spec.inner_lr)
-    has_batch_norm = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in net.modules())
+    has_batch_norm = any(isinstance(module, BATCH_NORMS) for module in net.modules())
     learner = (Reptile if spec.what == "reptile" else MAML)(
         model=model,
         optimizer=torch.optim.SGD(net.parameters(), lr=0.0),

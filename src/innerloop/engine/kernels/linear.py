@@ -214,10 +214,13 @@ def _shared_source(t: Tensor) -> tuple[Any, Tensor] | None:
     """
     if t.grad_fn is None or len(t.grad_fn.next_functions) != 1:
         return None
-    kind: Any = SharedByTasks
     node: Any = t.grad_fn.next_functions[0][0]
-    same = isinstance(node, kind._backward_cls) and t.shape[1:] == node.source.shape and not t.stride(0)
-    return (node, node.source) if same else None
+    if node is None or node.name() != f"{SharedByTasks.__name__}Backward":
+        return None
+    source = getattr(node, "source", None)  # a node is the context that the function's forward pass was given
+    if not isinstance(source, Tensor) or t.shape[1:] != source.shape or t.stride(0):
+        return None
+    return node, source
 
 
 def _matched(x: Tensor, w: Tensor, stack: Sequence[int]) -> tuple[Tensor, Tensor]:
