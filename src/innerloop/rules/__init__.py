@@ -1,6 +1,7 @@
 """Inner-loop update rules: frozen dataclasses of pure functions over named tensors.
 
-Each has a class, ``SGD``, and a name in small letters, ``sgd``, by which it is written in a composition.
+Every rule has two names: its class, such as ``SGD``, and the same word in small letters, ``sgd``. Compositions use the
+small one.
 """
 
 from innerloop.rules.adagrad import Adagrad, adagrad

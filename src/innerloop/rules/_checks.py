@@ -1,4 +1,7 @@
-"""Settings of rules: numbers, or scalar tensors where they are themselves learned; and range checks of the numbers."""
+"""The type of a rule's setting, and range checks.
+
+A setting is a number. It is a scalar tensor where it is itself meta-learned, and then it is not checked.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ Setting = float | Tensor
 
 
 def is_off(setting: Setting) -> bool:
-    """Whether a setting is a plain zero, so that what it is for can be left out; what is learned never is."""
+    """Whether a setting is a plain zero, so that its term can be left out. A learned setting is never off."""
     return not isinstance(setting, Tensor) and setting == 0
 
 

@@ -1,4 +1,4 @@
-"""Which parameters a rule concerns, by name."""
+"""Matching parameters by name."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from fnmatch import fnmatchcase
 
 
 def matches(patterns: str, name: str) -> bool:
-    """Whether a name matches one of some shell-style patterns separated by spaces."""
+    """Whether a name matches at least one of the patterns: shell-style, separated by spaces."""
     return any(fnmatchcase(name, pattern) for pattern in patterns.split())

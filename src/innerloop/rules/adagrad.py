@@ -19,19 +19,19 @@ __all__ = ["Adagrad", "adagrad"]
 
 @dataclass(frozen=True, repr=False)
 class Adagrad(Part):
-    r"""Adagrad (Duchi et al., 2011), differentiable, step for step equal to ``torch.optim.Adagrad``.
+    r"""Adagrad (Duchi et al., 2011). It is differentiable, and each step equals that of ``torch.optim.Adagrad``.
 
     .. math::
         s \leftarrow s + g^2,\quad
         \theta \leftarrow \theta - \frac{\alpha}{1 + (t-1)\eta} \, \frac{g}{\sqrt{s} + \epsilon}
 
-    Where s is zero, the derivative of its root is taken as zero, as in :func:`innerloop.rules.adam`.
+    Where s is zero, the derivative of its square root is taken as zero, as in :func:`innerloop.rules.adam`.
 
     Args:
         lr: the inner learning rate α.
         lr_decay: η.
         weight_decay: an L2 penalty added to the gradient.
-        initial_accumulator_value: what s begins with.
+        initial_accumulator_value: the initial value of s.
         eps: ε.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Adam."""
+"""Adam and AdamW."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ __all__ = ["Adam", "AdamW", "adam", "adamw"]
 
 @dataclass(frozen=True, repr=False)
 class Adam(Part):
-    r"""Adam (Kingma and Ba, 2015), differentiable, step for step equal to ``torch.optim.Adam``.
+    r"""Adam (Kingma and Ba, 2015). It is differentiable, and each step equals that of ``torch.optim.Adam``.
 
     .. math::
         m \leftarrow \beta_1 m + (1-\beta_1) g,\quad v \leftarrow \beta_2 v + (1-\beta_2) g^2,\quad
         \theta \leftarrow \theta - \alpha \frac{m / (1-\beta_1^t)}{\sqrt{v / (1-\beta_2^t)} + \epsilon}
 
-    Where a gradient has been exactly zero so far, v is zero and the derivative of its square root is infinite;
-    it is taken as zero there, so that the meta-gradient stays finite.
+    Where every gradient so far was exactly zero, v is zero and the derivative of its square root is infinite. That
+    derivative is taken as zero, so that the meta-gradient stays finite.
 
     Args:
         lr: the inner learning rate α.
@@ -82,7 +82,7 @@ class Adam(Part):
         root = _bias_correction(beta2, count).sqrt()
 
         def update(p: Tensor, m: Tensor, v: Tensor) -> Tensor:
-            # Written to need little new memory; only what nobody else has seen is changed in place.
+            # This form needs little new memory. Only tensors that were made here are changed in place.
             scaled = m / (safe_sqrt(v) / root.to(p.dtype)).add_(self.eps)
             return (scaled * -rate.to(p.dtype)).add_(p)
 
@@ -95,7 +95,7 @@ adam = Adam
 
 @dataclass(frozen=True, repr=False)
 class AdamW(Part):
-    r"""Adam with decoupled weight decay, differentiable, step for step equal to ``torch.optim.AdamW``.
+    r"""Adam with decoupled weight decay. It is differentiable, and each step equals that of ``torch.optim.AdamW``.
 
     .. math:: \theta \leftarrow \mathrm{Adam}((1 - \alpha\lambda)\,\theta)
 
@@ -103,7 +103,7 @@ class AdamW(Part):
         lr: the inner learning rate α.
         betas: β1 and β2, as for :func:`adam`.
         eps: ε, as for :func:`adam`.
-        weight_decay: λ, which shrinks the parameters instead of joining the gradient.
+        weight_decay: λ. It shrinks the parameters and is not part of the gradient.
 
     Raises:
         ValueError: a negative number, or a β of 1 or more.
@@ -125,7 +125,7 @@ class AdamW(Part):
 
     def __post_init__(self) -> None:
         check_at_least(0.0, weight_decay=self.weight_decay)
-        self._adam()  # which checks the other settings
+        self._adam()  # checks the other settings
 
     def learned(self, params: Mapping[str, Tensor]) -> Params:
         """Nothing: its settings are fixed."""
@@ -138,7 +138,7 @@ class AdamW(Part):
     def step(
         self, params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState
     ) -> tuple[Params, RuleState]:
-        """A step of :class:`Adam` from the shrunk parameters."""
+        """Shrink the parameters, then take a step of :class:`Adam`."""
         shrunk = map_params(lambda p: p * (1 - self.lr * self.weight_decay), params)
         return self._adam().step(shrunk, grads, state)
 
@@ -158,7 +158,7 @@ def _mean(beta: Setting, mean: Tensor, new: Tensor) -> Tensor:
 
 
 def _bias_correction(beta: Setting, count: Tensor) -> Tensor:
-    """``1 - beta**count``, without the cancellation that costs float32 four digits at the first steps."""
+    """``1 - beta**count``. The plain form would lose four digits of float32 to cancellation in the first steps."""
     if is_off(beta):
         return torch.ones_like(count)
     return -torch.expm1(count * (beta.log() if isinstance(beta, Tensor) else math.log(beta)))

@@ -1,4 +1,4 @@
-"""What an inner-loop update rule is."""
+"""What an inner-loop update rule is: the protocol ``Rule``, and ``InnerRule`` to make one of plain functions."""
 
 from __future__ import annotations
 
@@ -14,44 +14,51 @@ from innerloop.parts import Part
 __all__ = ["InnerRule", "Rule", "RuleState", "check_rule", "nothing_learned"]
 
 RuleState = Any
-"""What a rule carries from step to step: any nesting of dicts and tuples of tensors."""
+"""The state that a rule carries from step to step: any nesting of dicts and tuples of tensors."""
 
 
 @runtime_checkable
 class Rule(Protocol):
-    """An inner-loop update rule: pure, differentiable functions over the named tensors of one task.
+    """An inner-loop update rule: three pure, differentiable functions of the named tensors of one task.
 
-    The inner loop maps them over tasks, so a rule never sees the task axis. The package's rules are frozen dataclasses
-    with these three methods. A rule of your own may be any object that has them.
+    The inner loop maps the functions over tasks, so a rule never sees the task axis. The package's rules are frozen
+    dataclasses. A rule of your own may be any object with these three methods.
     """
 
     def init(self, params: Mapping[str, Tensor], learned: Mapping[str, Tensor], /) -> RuleState:
         """The state before the first step.
 
         Args:
-            params: the parameters that are adapted, at the start of the inner loop.
-            learned: what the rule meta-learns. A rule that uses it carries it in its state.
+            params: the adapted parameters, at the start of the inner loop.
+            learned: the current values of what :meth:`learned` names. A rule that uses them in :meth:`step` puts them
+                into its state.
         """
 
     def step(
         self, params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState, /
     ) -> tuple[Params, RuleState]:
-        """The parameters and the state after a step along these gradients."""
+        """Take one step: the new parameters and the new state.
+
+        Args:
+            params: the adapted parameters.
+            grads: the gradient of the support loss, under the same names.
+            state: what :meth:`init` or the step before returned.
+        """
         ...
 
     def learned(self, params: Mapping[str, Tensor], /) -> Params:
-        """The initial values of what the rule meta-learns; no tensors if that is nothing.
+        """The initial values of what the rule meta-learns: an empty dict if that is nothing.
 
         They become meta-parameters under the prefix ``method.``.
 
         Args:
-            params: the initial values of the parameters that are adapted.
+            params: the initial values of the adapted parameters.
         """
         ...
 
 
 def nothing_learned(params: Mapping[str, Tensor]) -> Params:
-    """For rules that have no meta-learned quantities of their own."""
+    """The ``learned`` of a rule that meta-learns nothing: an empty dict."""
     return {}
 
 
@@ -62,7 +69,7 @@ class InnerRule(Part):
     Args:
         init: ``(params, learned) -> state``, see :meth:`Rule.init`.
         step: ``(params, grads, state) -> (params, state)``, see :meth:`Rule.step`.
-        learned: ``params -> learned``, see :meth:`Rule.learned`; nothing by default.
+        learned: ``params -> learned``, see :meth:`Rule.learned`. By default the rule learns nothing.
 
     Example:
         Gradient descent with one learned rate:
@@ -84,6 +91,6 @@ class InnerRule(Part):
 
 
 def check_rule(rule: object) -> None:
-    """Raise ``ValueError`` for what is no rule, such as the class ``il.rules.sgd`` instead of ``il.rules.sgd(0.1)``."""
+    """Raise ``ValueError`` unless this is a rule. The class ``il.rules.sgd`` is none; ``il.rules.sgd(0.1)`` is."""
     if isinstance(rule, type) or not isinstance(rule, Rule):
         raise ValueError(f"the rule is {rule!r}; give an object with init, step and learned, such as il.rules.sgd(0.1)")

@@ -1,4 +1,4 @@
-"""Parameters that have a meta-learned value at each inner step instead of following the gradient."""
+"""Parameters that take a meta-learned value at each inner step and ignore the gradient."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ __all__ = ["ByStep", "by_step"]
 
 @dataclass(frozen=True, repr=False)
 class ByStep(Part):
-    r"""Give some parameters a meta-learned value for each inner step, and leave the others to a rule.
+    r"""Give some parameters a meta-learned value for each inner step. Another rule moves all others.
 
     .. math:: \gamma_k = \gamma_0 + \delta_k, \qquad \delta_k = 0 \text{ at first}
 
-    with γ_0 the initialisation and :math:`\delta_1, \dots, \delta_K` meta-learned, under ``method.offset``. For
-    batch norm's weights these are the per-step weights of MAML++. Steps beyond K keep the last value.
+    Here γ_0 is the initialisation, and :math:`\delta_1, \dots, \delta_K` are meta-learned, under ``method.offset``.
+    Applied to batch norm's weights, this gives the per-step weights of MAML++. Steps beyond K keep the last value.
 
     Args:
         rule: the rule of all other parameters.
-        names: shell-style name patterns separated by spaces; the inner loop must adapt these parameters.
+        names: shell-style name patterns of the parameters, separated by spaces. The inner loop must adapt them.
         steps: K.
 
     Raises:
-        ValueError: a negative number of steps, or, when the network is known, names that it does not have.
+        ValueError: a negative number of steps; once the network is known, patterns that match none of its parameters.
 
     Example:
         >>> from innerloop.rules import sgd
@@ -58,7 +58,7 @@ class ByStep(Part):
             raise ValueError(f"steps is {self.steps}; it must be 0 or more")
 
     def learned(self, params: Mapping[str, Tensor]) -> Params:
-        """What the rule inside learns, and an offset for each step."""
+        """What the other rule learns, and an offset for each step."""
         mine, others = self._split(params)
         if not mine:
             raise ValueError(f"the patterns {self.names!r} match none of the parameters {', '.join(params)}")
@@ -66,7 +66,7 @@ class ByStep(Part):
         return {**(self.rule.learned(others) if others else {}), **offsets}
 
     def init(self, params: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> RuleState:
-        """The state of the rule inside, and the offsets of the steps to come."""
+        """The state of the other rule, and the offsets of the steps to come."""
         mine, others = self._split(params)
         rows = {
             n: [torch.zeros_like(p)[None]] + ([learned[f"offset.{n}"]] if self.steps else []) for n, p in mine.items()
@@ -77,19 +77,19 @@ class ByStep(Part):
     def step(
         self, params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState
     ) -> tuple[Params, RuleState]:
-        """The named parameters go to their next value; the rule inside moves the others."""
+        """The named parameters take their next value. The other rule moves the rest."""
         mine, others = self._split(params)
         inner, offsets = state["inner"], state["offsets"]
         if others:
             others, inner = self.rule.step(others, {n: grads[n] for n in others}, inner)
-        # The first row is the offset that is in force; it is dropped, and at the end it stays.
+        # The first row is the current offset. Each step drops it, except where it is the last one left.
         mine = {n: p if len(offsets[n]) == 1 else p + (offsets[n][1] - offsets[n][0]) for n, p in mine.items()}
         offsets = map_params(later, offsets)
         moved = {**mine, **others}
         return {n: moved[n] for n in params}, {"inner": inner, "offsets": offsets}
 
     def _split(self, params: Mapping[str, Tensor]) -> tuple[Params, Params]:
-        """The named parameters, and the others."""
+        """The parameters that have values for each step, and all others."""
         mine = {n: p for n, p in params.items() if matches(self.names, n)}
         return mine, {n: p for n, p in params.items() if n not in mine}
 

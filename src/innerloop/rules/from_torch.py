@@ -1,4 +1,4 @@
-"""The rule that a torch.optim optimizer stands for."""
+"""Inner rules from ``torch.optim`` optimizers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from innerloop.rules.sgd import SGD
 
 __all__ = ["from_torch"]
 
-# For each optimizer, the rule and the settings that it has the same names for.
+# For each optimizer: its rule, and the settings that both have under the same names.
 _RULES: dict[type[Optimizer], tuple[Callable[..., Rule], tuple[str, ...]]] = {
     torch.optim.SGD: (SGD, ("momentum", "nesterov", "weight_decay")),
     torch.optim.Adam: (Adam, ("betas", "eps", "weight_decay")),
@@ -25,23 +25,23 @@ _RULES: dict[type[Optimizer], tuple[Callable[..., Rule], tuple[str, ...]]] = {
     torch.optim.RMSprop: (RMSprop, ("alpha", "eps", "weight_decay", "momentum", "centered")),
     torch.optim.Adagrad: (Adagrad, ("lr_decay", "weight_decay", "initial_accumulator_value", "eps")),
 }
-# How an optimizer is run changes nothing in what it computes.
+# These settings do not change what an optimizer computes.
 _IMMATERIAL = {"params", "param_names", "foreach", "fused", "capturable", "differentiable"}
-# Other settings, with the value at which they change nothing.
+# No rule has these settings. Each has the value at which it changes nothing.
 _NEUTRAL = {"maximize": False, "amsgrad": False, "dampening": 0}
 
 
 def from_torch(optimizer: Optimizer) -> Rule:
     """The inner rule with the settings of a ``torch.optim`` optimizer.
 
-    Its settings are read, not its state: the inner loop begins with fresh moments, and the optimizer is not used.
+    Only the settings are read. The inner loop begins with fresh moments, and the optimizer is left as it is.
 
     Args:
         optimizer: an ``SGD``, ``Adam``, ``AdamW``, ``RMSprop`` or ``Adagrad``, with the same settings for all
             parameters.
 
     Raises:
-        ValueError: another optimizer, groups of parameters with different settings, or a setting that no rule has
+        ValueError: another optimizer, parameter groups with different settings, or a setting that no rule has
             (``maximize``, ``amsgrad``, ``dampening``).
 
     Example:
@@ -72,7 +72,7 @@ def from_torch(optimizer: Optimizer) -> Rule:
 
 
 def _plain(value: Any) -> Any:
-    """Settings may be tensors, such as a rate that is captured in a graph."""
+    """A setting as plain numbers. An optimizer may hold tensors, such as a learning rate for a captured graph."""
     if isinstance(value, tuple | list):
         return tuple(map(_plain, value))
     return value.item() if isinstance(value, Tensor) else value

@@ -1,4 +1,4 @@
-"""Gradients transformed by meta-learned matrices, one for each axis of a parameter."""
+"""Meta-Curvature: transform each gradient by meta-learned matrices, one for each axis of the parameter."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Kronecker(Part):
 
     .. math:: g \leftarrow (M_{\mathrm{o}} \otimes M_{\mathrm{i}} \otimes M_{\mathrm{f}}) \, g
 
-    A convolution's gradient ``[out, in, height, width]`` is taken as a tensor of the axes out, in and filter (height
-    times width), a linear layer's as one of out and in, a bias as one of out; each axis has a square matrix, which
-    begins as the identity. They are meta-parameters under ``method.curvature``.
+    Each axis of a gradient has a square matrix, which begins as the identity. A convolution's gradient
+    ``[out, in, height, width]`` has the three axes out, in and filter (height times width). A linear layer's has out
+    and in, and a bias has out. The matrices are meta-parameters under ``method.curvature``.
 
     Args:
         rule: the rule that takes the step.
@@ -48,7 +48,7 @@ class Kronecker(Part):
         check_rule(self.rule)
 
     def learned(self, params: Mapping[str, Tensor]) -> Params:
-        """What the rule inside learns, and an identity matrix for each axis of each parameter."""
+        """What the wrapped rule learns, and an identity matrix for each axis of each parameter."""
         matrices = {
             f"curvature.{name}.{axis}": torch.eye(size, dtype=p.dtype, device=p.device)
             for name, p in params.items()
@@ -57,7 +57,7 @@ class Kronecker(Part):
         return {**self.rule.learned(params), **matrices}
 
     def init(self, params: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> RuleState:
-        """The state of the rule inside, and the matrices."""
+        """The state of the wrapped rule, and the matrices."""
         matrices = {
             name: {str(axis): learned[f"curvature.{name}.{axis}"] for axis in range(len(_axes(p)))}
             for name, p in params.items()
@@ -67,7 +67,7 @@ class Kronecker(Part):
     def step(
         self, params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState
     ) -> tuple[Params, RuleState]:
-        """A step of the rule inside along the transformed gradient."""
+        """A step of the wrapped rule along the transformed gradient."""
         turned = {name: _transformed(g, state["matrices"][name].values()) for name, g in grads.items()}
         moved, inner = self.rule.step(params, turned, state["inner"])
         return moved, {"inner": inner, "matrices": state["matrices"]}
@@ -78,7 +78,7 @@ kronecker = Kronecker
 
 
 def _axes(p: Tensor) -> tuple[int, ...]:
-    """The axes that have a matrix: up to two, and all others as one."""
+    """The sizes of the axes that have a matrix. The axes from the third on count as one."""
     return tuple(p.flatten(2).shape) if p.ndim > 2 else tuple(p.shape)
 
 

@@ -1,4 +1,4 @@
-"""Learning rates that are themselves meta-learned."""
+"""Meta-learned learning rates, for gradient descent and for any other rule."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from innerloop.rules.sgd import sgd
 __all__ = ["LearnedRates", "Per", "learned_rates", "learned_sgd"]
 
 Per = Literal["scalar", "layer", "layer_and_step", "weight"]
-"""What has a learned rate of its own: nothing (one rate for all), each named tensor of the network, each named
-tensor at each inner step, or each single weight."""
+"""How many rates are learned: one in all, one for each named tensor, one for each named tensor and inner step, or one
+for each single weight."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -29,18 +29,20 @@ class LearnedRates(Part):
 
     .. math:: \theta \leftarrow \theta + \alpha \odot (\mathrm{rule}(\theta) - \theta)
 
-    With a rule made for a rate of 1, α is the rate itself. It may become negative if that is what is learned.
+    Give the rule a rate of 1, and α is the learning rate itself. A learned rate may become negative. The rates are
+    meta-parameters under ``method.lr``.
 
     Args:
         rule: the rule, with ``lr=1``.
         lr: the initial value of every rate α.
-        per: ``scalar`` for one rate; ``layer`` for one for each named tensor, a layer's weight and bias having one
-            each; ``layer_and_step`` for one for each of these and each inner step; ``weight`` for one for each
-            single weight. They are meta-parameters under ``method.lr``.
-        steps: for ``layer_and_step``, how many steps have a rate; further ones reuse the last.
+        per: ``scalar``: one rate for all. ``layer``: one for each named tensor, so that a layer's weight and bias have
+            one each. ``layer_and_step``: one for each named tensor and inner step. ``weight``: one for each single
+            weight.
+        steps: with ``layer_and_step``, the number of steps that have a rate of their own. Further steps reuse the last.
 
     Raises:
-        ValueError: a negative initial rate, an unknown ``per``, or ``steps`` where it has no meaning.
+        ValueError: a negative initial rate, an unknown ``per``, or ``steps`` missing with ``layer_and_step`` or given
+            without it; once the network is known, a rule that learns these rates already.
 
     Example:
         >>> rule, params = learned_rates(sgd(1.0, momentum=0.9), 0.5, per="scalar"), {"w": torch.tensor(1.0)}
@@ -72,7 +74,7 @@ class LearnedRates(Part):
             )
 
     def learned(self, params: Mapping[str, Tensor]) -> Params:
-        """What the rule inside learns, and the rates."""
+        """What the wrapped rule learns, and the rates."""
         if self.per == "scalar":
             rates = {"lr": next(iter(params.values())).new_full((), self.lr)}
         elif self.per == "weight":
@@ -87,22 +89,22 @@ class LearnedRates(Part):
         return {**inner, **rates}
 
     def init(self, params: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> RuleState:
-        """The state of the rule inside, and the rates of the steps to come."""
+        """The state of the wrapped rule, and the rates of the steps to come."""
         one = learned.get("lr")
-        # Without any step there are no rates per step, and none is needed.
+        # With zero steps there are no rates for each step, and none are needed.
         rates = {name: learned[f"lr.{name}"] if one is None else one for name in params} if learned else {}
         return {"inner": self.rule.init(params, learned), "lr": rates}
 
     def step(
         self, params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState
     ) -> tuple[Params, RuleState]:
-        """The learned multiple of a step of the rule inside."""
+        """A step of the wrapped rule, multiplied by the learned rates."""
         target, inner = self.rule.step(params, grads, state["inner"])
         rates = state["lr"]
         now = rates
         if self.per == "layer_and_step":
             now = map_params(lambda r: r[0], rates)
-            # What is carried on are the rates of the steps to come; the last one stays.
+            # The state keeps the rates of the steps to come.
             rates = map_params(later, rates)
         moved = map_params(lambda p, t, r: p + r * (t - p), params, target, now)
         return moved, {"inner": inner, "lr": rates}
@@ -127,7 +129,7 @@ def learned_sgd(
 
     Args:
         lr: the initial value of every rate α.
-        per: what has a rate of its own, as for :func:`learned_rates`.
+        per: how many rates are learned, as for :func:`learned_rates`.
         steps: as for :func:`learned_rates`.
         momentum: as for :func:`innerloop.rules.sgd`.
         nesterov: as for :func:`innerloop.rules.sgd`.

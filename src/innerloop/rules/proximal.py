@@ -1,4 +1,4 @@
-"""Staying near the start."""
+"""A pull back to where the inner loop started."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ __all__ = ["Proximal", "proximal"]
 
 @dataclass(frozen=True, repr=False)
 class Proximal(Part):
-    r"""Have a rule minimise the support loss with a pull back to where the inner loop started.
+    r"""Add a pull back to the start of the inner loop to the gradient that a rule sees.
 
     .. math:: g \leftarrow g + \lambda (\theta_k - \theta_0)
 
-    which is the gradient of :math:`L^{\mathrm{support}}(\theta) + \frac{\lambda}{2} \lVert\theta - \theta_0\rVert^2`.
+    The sum is the gradient of :math:`L^{\mathrm{support}}(\theta) + \frac{\lambda}{2} \lVert\theta - \theta_0\rVert^2`.
 
     Args:
         rule: the rule that takes the step.
@@ -52,17 +52,17 @@ class Proximal(Part):
         check_at_least(0.0, strength=self.strength)
 
     def learned(self, params: Mapping[str, Tensor]) -> Params:
-        """What the rule inside learns."""
+        """What the wrapped rule learns."""
         return self.rule.learned(params)
 
     def init(self, params: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> RuleState:
-        """The state of the rule inside, and where the inner loop starts."""
+        """The state of the wrapped rule, and the parameters at the start of the inner loop."""
         return {"inner": self.rule.init(params, learned), "start": dict(params)}
 
     def step(
         self, params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState
     ) -> tuple[Params, RuleState]:
-        """A step of the rule inside along the gradient with the pull."""
+        """A step of the wrapped rule along the gradient with the pull."""
         pulled = map_params(lambda g, p, start: g + self.strength * (p - start), grads, params, state["start"])
         moved, inner = self.rule.step(params, pulled, state["inner"])
         return moved, {"inner": inner, "start": state["start"]}

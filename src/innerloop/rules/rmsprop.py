@@ -19,22 +19,22 @@ __all__ = ["RMSprop", "rmsprop"]
 
 @dataclass(frozen=True, repr=False)
 class RMSprop(Part):
-    r"""RMSprop (Hinton, 2012), differentiable, step for step equal to ``torch.optim.RMSprop``.
+    r"""RMSprop (Hinton, 2012). It is differentiable, and each step equals that of ``torch.optim.RMSprop``.
 
     .. math::
         v \leftarrow \rho v + (1-\rho) g^2,\quad
         b \leftarrow \mu b + \frac{g}{\sqrt{v} + \epsilon},\quad \theta \leftarrow \theta - \alpha b
 
-    (centered, :math:`v - \bar g^2` under the root, with :math:`\bar g` the running mean of the gradient). Where v
-    is zero, the derivative of its root is taken as zero, as in :func:`innerloop.rules.adam`.
+    If ``centered``, the root is that of :math:`v - \bar g^2`, with :math:`\bar g` the running mean of the gradient.
+    Where its argument is zero, the derivative of the root is taken as zero, as in :func:`innerloop.rules.adam`.
 
     Args:
         lr: the inner learning rate α.
-        alpha: ρ, the decay of the running means (the name is that of ``torch.optim``).
+        alpha: ρ, the decay of the running means. ``torch.optim`` has it under this name.
         eps: ε.
         weight_decay: an L2 penalty added to the gradient.
         momentum: μ.
-        centered: whether the running variance takes the place of the running second moment.
+        centered: whether to divide by the root of the running variance, not of the running second moment v.
 
     Raises:
         ValueError: a negative number, or a ρ or a momentum of 1 or more.
@@ -64,7 +64,7 @@ class RMSprop(Part):
         return {}
 
     def init(self, params: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> RuleState:
-        """The running means v and, centered, of the gradient; with momentum, its buffer b."""
+        """The running mean v; if centered, the running mean of the gradient; with momentum, the buffer b."""
         zeros = map_params(torch.zeros_like, params)
         return {"v": zeros, "mean": zeros if self.centered else {}, "b": {} if is_off(self.momentum) else zeros}
 

@@ -1,4 +1,4 @@
-"""Momentum, decay and the like, themselves meta-learned."""
+"""Meta-learned settings: any rule with its momentum, decay and other settings learned."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from innerloop.rules.base import Rule, RuleState
 __all__ = ["LearnedSettings", "learned_settings"]
 
 _SCALES = {"momentum": "logit", "betas": "logit", "alpha": "logit", "eps": "log"}
-"""On which scale a setting is learned, so that it stays between 0 and 1, or positive; all others as they are."""
+"""The scale on which a setting is learned: ``logit`` keeps it between 0 and 1, ``log`` keeps it positive. All other
+settings are learned as they are."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -26,13 +27,13 @@ class LearnedSettings(Part):
     """The rule that :func:`learned_settings` makes.
 
     Args:
-        make: what makes the rule inside from its settings.
-        settings: the name and the initial value of each setting that is learned.
-        fixed: the name and the value of each other setting that is given.
+        make: the function that makes the wrapped rule from its settings.
+        settings: the name and the initial value of each learned setting.
+        fixed: the name and the value of each fixed setting.
 
     Raises:
-        ValueError: no setting to learn, one that is no number or pair of numbers, or one that begins outside the range
-            in which it is learned.
+        ValueError: no setting to learn, a setting that is neither a number nor a tuple of numbers, or an initial value
+            outside the setting's range.
     """
 
     make: Callable[..., Rule]
@@ -48,7 +49,7 @@ class LearnedSettings(Part):
             raise ValueError("there is no setting to learn; give one, such as lr=0.01")
 
     def learned(self, params: Mapping[str, Tensor]) -> Params:
-        """What the rule inside learns, and its settings."""
+        """What the wrapped rule learns, and its settings."""
         plain = self.make(**dict(self.fixed), **dict(self.settings))
         some, inner, starts = next(iter(params.values())), plain.learned(params), self._starts
         if both := sorted(starts.keys() & inner.keys()):
@@ -56,14 +57,14 @@ class LearnedSettings(Part):
         return {**inner, **{name: some.new_full((), value) for name, value in starts.items()}}
 
     def init(self, params: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> RuleState:
-        """The state of the rule inside, and its settings."""
+        """The state of the wrapped rule, and its settings."""
         raw = {name: learned[name] for name in self._starts}
         return {"inner": self._made(raw).init(params, learned), "settings": raw}
 
     def step(
         self, params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState
     ) -> tuple[Params, RuleState]:
-        """A step of the rule inside with the learned settings."""
+        """A step of the wrapped rule with the learned settings."""
         moved, inner = self._made(state["settings"]).step(params, grads, state["inner"])
         return moved, {"inner": inner, "settings": state["settings"]}
 
@@ -72,7 +73,7 @@ class LearnedSettings(Part):
         return dict(_starts(dict(self.settings)))
 
     def _made(self, raw: Mapping[str, Tensor]) -> Rule:
-        """The rule inside, with the settings that the learned tensors stand for."""
+        """The wrapped rule, with its settings taken from the learned tensors."""
         settings = dict(self.settings)
         values: dict[str, Tensor | tuple[Tensor, ...]] = {}
         for full, tensor in raw.items():
@@ -84,22 +85,24 @@ class LearnedSettings(Part):
 
 
 def learned_settings(make: Callable[..., Rule], **settings: float | tuple[float, ...]) -> LearnedSettings:
-    r"""Any rule, with some of its settings meta-learned: one value of each for all parameters and steps.
+    r"""Any rule, with some of its settings meta-learned. Each has one value for all parameters and steps.
 
-    What is given here is learned, from these values on. What is not has its default, or what
-    ``functools.partial(make, ...)`` fixes; True and False stay what they are. The settings are meta-parameters under
-    ``method.``, by their names. A momentum, ``betas`` and ``alpha`` are learned as :math:`\log(x / (1-x))`, as the name
-    ``method.momentum.logit`` says, and so stay between 0 and 1; ``eps`` as its logarithm, ``method.eps.log``, and so
-    stays positive. The others, such as ``lr`` and ``weight_decay``, are learned as they are, and may become negative.
+    The settings named here are learned, from the values given here on. All others keep their defaults; fix another
+    value with ``functools.partial(make, ...)``. True and False are fixed, too. The settings are meta-parameters under
+    ``method.`` and their own names.
+
+    A momentum, ``betas`` and ``alpha`` are learned as :math:`\log(x / (1-x))` and so stay between 0 and 1. Their names
+    say so: ``method.momentum.logit``. ``eps`` is learned as its logarithm, ``method.eps.log``, and so stays positive.
+    The others, such as ``lr`` and ``weight_decay``, are learned as they are and may become negative.
 
     Args:
-        make: what makes the rule, such as :func:`innerloop.rules.adam`. A function of your own must bear tensors for
-            these settings.
+        make: the function that makes the rule, such as :func:`innerloop.rules.adam`. A function of your own must accept
+            tensors for these settings.
         settings: the settings to learn, with their initial values.
 
     Raises:
-        ValueError: what ``make`` refuses, no setting to learn, one that begins outside the range in which it is
-            learned, or, when the network is known, a name that the rule learns already.
+        ValueError: settings that ``make`` refuses, no setting to learn, or an initial value outside the setting's
+            range; once the network is known, a name that the rule learns already.
 
     Example:
         >>> import torch
@@ -111,11 +114,11 @@ def learned_settings(make: Callable[..., Rule], **settings: float | tuple[float,
     References:
         Maclaurin, Duvenaud, Adams: Gradient-based Hyperparameter Optimization through Reversible Learning. ICML 2015.
     """
-    make(**settings)  # refuses what it refuses, before anything is learned
+    make(**settings)  # so that settings that it refuses raise here
     known: dict[str, Any] = {}
     rule: Any = make
     if isinstance(make, partial) and is_dataclass(make.func):
-        # What a partial fixes becomes a field, since two partials are never equal and cannot be written down.
+        # Two partials are never equal and cannot be saved. So the settings that a partial fixes become a field.
         bound = signature(make.func).bind_partial(*make.args, **make.keywords).arguments
         known = {name: value for name, value in bound.items() if name not in settings}
         rule = make.func
@@ -125,7 +128,7 @@ def learned_settings(make: Callable[..., Rule], **settings: float | tuple[float,
 
 
 def _starts(settings: Mapping[str, float | tuple[float, ...]]) -> list[tuple[str, float]]:
-    """The name and the initial value of each number that is learned, on its scale."""
+    """The name and the initial value of each learned number, on its scale."""
     found: list[tuple[str, float]] = []
     for name, given in settings.items():
         parts = {f"{name}.{i}": part for i, part in enumerate(given)} if isinstance(given, tuple) else {name: given}

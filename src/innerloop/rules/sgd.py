@@ -1,4 +1,4 @@
-"""Gradient descent, with momentum."""
+"""Gradient descent, with or without momentum."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ __all__ = ["SGD", "sgd"]
 
 @dataclass(frozen=True, repr=False)
 class SGD(Part):
-    r"""Gradient descent, differentiable, step for step equal to ``torch.optim.SGD``.
+    r"""Gradient descent. It is differentiable, and each step equals that of ``torch.optim.SGD``.
 
     .. math:: g \leftarrow g + \lambda\theta,\quad b \leftarrow \mu b + g,\quad \theta \leftarrow \theta - \alpha b
 
-    (with Nesterov momentum, :math:`\theta \leftarrow \theta - \alpha(g + \mu b)`).
+    With Nesterov momentum the last update is :math:`\theta \leftarrow \theta - \alpha(g + \mu b)`.
 
     Args:
         lr: the inner learning rate α.
         momentum: μ.
-        nesterov: whether the momentum is Nesterov's.
+        nesterov: whether to use Nesterov momentum.
         weight_decay: λ, the L2 penalty added to the gradient.
 
     Raises:
@@ -58,8 +58,8 @@ class SGD(Part):
         return {}
 
     def init(self, params: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> RuleState:
-        """With momentum, one buffer for each parameter."""
-        # A buffer of zeros makes the first step b = g, as torch.optim.SGD does without dampening.
+        """With momentum, a buffer of zeros for each parameter; without, no state."""
+        # From a buffer of zeros the first step has b = g, as in torch.optim.SGD without dampening.
         return {} if is_off(self.momentum) else map_params(torch.zeros_like, params)
 
     def step(

@@ -1,4 +1,4 @@
-"""Gradients whose singular values are scaled by meta-learned factors."""
+"""GAP: scale the singular values of each gradient by meta-learned factors."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from innerloop.rules.base import Rule, RuleState, check_rule
 __all__ = ["Form", "Singular", "singular"]
 
 Form = Literal["svd", "exact_svd", "diagonal"]
-"""How a gradient is scaled: along its singular vectors, which are constants to the meta-gradient or not, or row by
-row."""
+"""How a gradient is scaled: along its singular vectors, which the meta-gradient takes as constants (``svd``) or not
+(``exact_svd``), or row by row (``diagonal``)."""
 
 START = math.log(math.expm1(2.0)) / 2
-"""Where the factors begin before the softplus: at what it makes 1 of."""
+"""The initial value of every m. Its softplus, with β = 2, is 1."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -33,28 +33,28 @@ class Singular(Part):
     .. math:: G = U \Sigma V^\top \;\mapsto\; U M \Sigma V^\top = (U M U^\top) \, G, \qquad
               M = \mathrm{diag}(\mathrm{softplus}(m))
 
-    The first factor belongs to the largest singular value. All are 1 at first, and positive whatever is learned; the
-    m are meta-parameters under ``method.singular``. A convolution's gradient ``[out, in, height, width]`` is taken as
-    a matrix ``[out, in * height * width]``. Biases are left as they are.
+    The first factor belongs to the largest singular value. All factors are 1 at first, and always positive. The m are
+    meta-parameters under ``method.singular``. A convolution's gradient ``[out, in, height, width]`` is taken as a
+    matrix ``[out, in * height * width]``. Biases are not scaled.
 
-    - ``svd`` takes U as a constant of the meta-gradient, as the original code does, which is stable: the gradient is
-      differentiated, and how U turns with it is left out.
-    - ``exact_svd`` goes through U, too. Where two singular values are (nearly) equal and their factors are not, U
-      turns (nearly) without bound; there the derivative is damped,
-      :math:`1/\delta \mapsto \delta / (\delta^2 + \epsilon^2)` for a difference δ of squared singular values.
-    - ``diagonal`` is the original's approximation, M G: no decomposition, and no singular values either.
+    - ``svd`` takes U as a constant in the meta-gradient, as the original code does. This is stable. It differentiates
+      the gradient, but not how U turns with the gradient.
+    - ``exact_svd`` differentiates U, too. Where two singular values are (nearly) equal and their factors differ, the
+      derivative of U is (nearly) infinite. There it is damped,
+      :math:`1/\delta \mapsto \delta / (\delta^2 + \epsilon^2)`, for a difference δ of squared singular values.
+    - ``diagonal`` is the original's approximation, M G. It needs no decomposition, and does not act on singular values.
 
-    U is found from the small matrix G G^T; where G has more rows than columns, G is transposed first. So a factor of 1
-    everywhere is plain gradient descent with its exact meta-gradient, which is not so in the original code, where a
-    constant U with fewer columns than rows projects what goes back through it.
+    U is found from the small matrix G G^T. If G has more rows than columns, it is transposed first. With all factors at
+    1 the rule is therefore plain gradient descent, with its exact meta-gradient. The original code differs: its U is
+    constant, and may have fewer columns than rows. Then it projects the meta-gradient that goes back through it.
 
     Args:
         rule: the rule that takes the step.
-        names: shell-style name patterns, separated by spaces, of the parameters that are scaled.
+        names: shell-style name patterns of the parameters to scale, separated by spaces.
         form: see above.
 
     Raises:
-        ValueError: an unknown form, or, when the network is known, names of which it has no matrices.
+        ValueError: an unknown form; once the network is known, patterns that match none of its matrices or kernels.
 
     Example:
         >>> from innerloop.rules import sgd
@@ -62,7 +62,7 @@ class Singular(Part):
         >>> {name: list(m.shape) for name, m in rule.learned(params).items()}
         {'singular.w': [2]}
         >>> g = torch.tensor([[0.0, 2.0, 0.0], [4.0, 0.0, 0.0]])
-        >>> twice = torch.tensor(4.0).expm1().log() / 2  # softplus makes 2 of it
+        >>> twice = torch.tensor(4.0).expm1().log() / 2  # its softplus is 2
         >>> state = rule.init(params, {"singular.w": torch.stack([twice, torch.tensor(START)])})
         >>> rule.step(params, {"w": g}, state)[0]["w"].round(decimals=4) + 0.0
         tensor([[ 0., -2.,  0.],
@@ -84,7 +84,7 @@ class Singular(Part):
             raise ValueError(f"form is {self.form!r}; choose one of {', '.join(map(repr, get_args(Form)))}")
 
     def learned(self, params: Mapping[str, Tensor]) -> Params:
-        """What the rule inside learns, and the factors m of each matrix."""
+        """What the wrapped rule learns, and the factors m of each matrix."""
         factors = {
             f"singular.{name}": p.new_full((min(p.flatten(1).shape),), START)
             for name, p in params.items()
@@ -95,14 +95,14 @@ class Singular(Part):
         return {**self.rule.learned(params), **factors}
 
     def init(self, params: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> RuleState:
-        """The state of the rule inside, and the factors."""
+        """The state of the wrapped rule, and the factors."""
         factors = {name: learned[f"singular.{name}"] for name in params if f"singular.{name}" in learned}
         return {"inner": self.rule.init(params, learned), "factors": factors}
 
     def step(
         self, params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState
     ) -> tuple[Params, RuleState]:
-        """A step of the rule inside along the scaled gradient."""
+        """A step of the wrapped rule along the scaled gradient."""
         factors = state["factors"]
         scaled = {
             n: _scaled(g, F.softplus(factors[n], beta=2), self.form) if n in factors else g for n, g in grads.items()
@@ -126,13 +126,14 @@ def _scaled(g: Tensor, m: Tensor, form: Form) -> Tensor:
 def _along_singular_vectors(a: Tensor, m: Tensor, *, exact: bool) -> Tensor:
     """``U M U^T a``."""
     gram = (a @ a.mT).detach()
-    # What is not finite has no eigenvectors; it makes the result so without any.
+    # A matrix that is not finite has no eigenvectors. With the identity in its place the result is not finite, as it
+    # should be.
     gram = torch.where(gram.isfinite().all(), gram, torch.eye(len(gram), dtype=gram.dtype, device=gram.device))
     squares, u = torch.linalg.eigh(gram)
     squares, u = squares.flip(-1), u.flip(-1)
     inside = torch.diag(m)
     if exact:
-        # In the basis of the constant U, what U M U^T is at first order: M, and off the diagonal the rotation of U.
+        # U M U^T to first order, in the basis of the constant U: M, and off the diagonal how U turns.
         turned = u.mT @ (a @ a.mT) @ u
         gaps = squares[:, None] - squares[None]
         width = torch.finfo(a.dtype).eps * squares[0] ** 2 + torch.finfo(a.dtype).tiny

@@ -1,4 +1,4 @@
-"""Particles that go down together and keep apart."""
+"""Stein variational gradient descent: particles follow their losses together and repel each other."""
 
 from __future__ import annotations
 
@@ -21,26 +21,27 @@ __all__ = ["SVGD", "svgd"]
 
 @dataclass(frozen=True, repr=False)
 class SVGD(Part):
-    r"""Stein variational gradient descent of the particles of :func:`innerloop.nets.with_particles`.
+    r"""Stein variational gradient descent of the particles made by :func:`innerloop.nets.with_particles`.
 
     .. math:: \theta_i \leftarrow \theta_i - \frac{\alpha}{M} \sum_j \Big( k_{ij} \, \nabla L(\theta_j) -
               \rho \, \nabla_{\theta_j} k_{ij} \Big), \qquad
               k_{ij} = \exp\Big(\!-\frac{\lVert\theta_i - \theta_j\rVert^2}{h}\Big), \qquad h = \frac{d}{\log M}
 
-    with d the median of the squared distances between two particles. The first term moves each particle by the
-    gradients of those near it, the second drives them apart. One particle takes the step of gradient descent.
+    Here d is the median of the squared distances between two particles. The first term moves each particle by the
+    gradients of the particles near it. The second term drives the particles apart. A single particle takes a step of
+    gradient descent, and a network without particles is one particle.
 
-    The gradient that the rule is given is that of the mean of the particles' losses, as with
-    :func:`innerloop.inner.losses.each_particle`. A network without particles is one particle.
+    The rule expects the gradient of the mean of the particles' losses, which
+    :func:`innerloop.inner.losses.each_particle` gives.
 
     Args:
         lr: the inner learning rate α.
-        repulsion: ρ, the temperature: the particles spread over :math:`\exp(-L / \rho)`. Where L is a mean over S
-            examples of the negative log-likelihood, 1 / S is the posterior.
-        weight_decay: λ, which adds λθ to each particle's gradient: the prior N(0, ρ/λ).
+        repulsion: ρ, the temperature. The particles spread over :math:`\exp(-L / \rho)`. If L is the mean negative
+            log-likelihood of S examples, ρ = 1 / S gives the posterior.
+        weight_decay: λ. It adds λθ to each particle's gradient, which is the prior N(0, ρ/λ).
 
     Raises:
-        ValueError: a negative number; when used, parameters that are not the same ones of every particle.
+        ValueError: a negative number; when used, particles of which different parameters are adapted.
 
     Example:
         >>> rule = svgd(0.5)
@@ -81,7 +82,7 @@ class SVGD(Part):
             return SGD(self.lr, weight_decay=self.weight_decay).step(params, grads, state)
         corresponding = list(zip(*groups, strict=True))
         places, slopes = _stacked(params, corresponding), _stacked(grads, corresponding)
-        # Distances and forces do not depend on the origin. With it among the particles they lose no digits.
+        # Distances and forces do not depend on the origin. An origin among the particles loses no digits.
         relative = [p - p[:1] for p in places]
         kernel, push = _kernel(relative)
         moved: Params = {}
@@ -97,7 +98,7 @@ svgd = SVGD
 
 
 def _stacked(params: Mapping[str, Tensor], corresponding: list[tuple[str, ...]]) -> list[Tensor]:
-    """The corresponding tensors of the particles as rows, each ``[M, ...]``."""
+    """Each tensor of the network, with the particles as rows: ``[M, size]``."""
     return [torch.stack([params[name].flatten() for name in names]) for names in corresponding]
 
 
@@ -109,7 +110,7 @@ def _kernel(relative: list[Tensor]) -> tuple[Tensor, Tensor]:
     count = len(distances)
     pairs = torch.triu_indices(count, count, 1, device=distances.device)
     median = distances[pairs[0], pairs[1]].median()
-    # Particles at one place have no scale of their own, and no force between them on any.
+    # If the particles are at one place, there is no force between them with any h.
     h = torch.where(median > 0, median / math.log(count), 1.0)
     kernel = torch.exp(-distances / h)
     return kernel, 2 / h * (torch.diag_embed(kernel.sum(1)) - kernel)

@@ -1,4 +1,4 @@
-"""Rules made of other rules: gradients clipped before a step, steps scheduled."""
+"""Rules that wrap another rule: one clips its gradients, one schedules its steps."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["Clipped", "Scheduled", "clipped", "scheduled"]
 
 @dataclass(frozen=True, repr=False)
 class Clipped(Part):
-    r"""Clip the gradient before a rule sees it; differentiable.
+    r"""Clip the gradient before a rule sees it. Clipping is differentiable.
 
     .. math:: g \leftarrow g \cdot \min\left(1, \frac{c}{\lVert g \rVert + 10^{-6}}\right)
               \qquad\text{or}\qquad g \leftarrow \max(-c, \min(g, c))
 
-    as ``torch.nn.utils.clip_grad_norm_`` and ``clip_grad_value_`` do. The norm is that of all adapted parameters of
-    one task together.
+    The two forms are those of ``torch.nn.utils.clip_grad_norm_`` and ``clip_grad_value_``. The norm is taken over all
+    adapted parameters of one task together.
 
     Args:
         rule: the rule that takes the step.
@@ -32,7 +32,7 @@ class Clipped(Part):
         max_value: c of the second form.
 
     Raises:
-        ValueError: both bounds are given or none, or one is not positive.
+        ValueError: both bounds are given, or neither, or the bound is not positive.
 
     Example:
         >>> from innerloop.rules import sgd
@@ -54,17 +54,17 @@ class Clipped(Part):
             )
 
     def learned(self, params: Mapping[str, Tensor]) -> Params:
-        """What the rule inside learns."""
+        """What the wrapped rule learns."""
         return self.rule.learned(params)
 
     def init(self, params: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> RuleState:
-        """The state of the rule inside."""
+        """The state of the wrapped rule."""
         return self.rule.init(params, learned)
 
     def step(
         self, params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState
     ) -> tuple[Params, RuleState]:
-        """A step of the rule inside along the clipped gradient."""
+        """A step of the wrapped rule along the clipped gradient."""
         return self.rule.step(params, self._clipped(grads), state)
 
     @property
@@ -94,7 +94,7 @@ class Scheduled(Part):
 
     Args:
         rule: the rule that takes the step.
-        factor: f; it is given k, counted from 0, as a scalar tensor, and returns a number or a scalar tensor.
+        factor: f. It takes k, counted from 0, as a scalar tensor. It returns a number or a scalar tensor.
 
     Example:
         >>> from innerloop.rules import sgd
@@ -113,17 +113,17 @@ class Scheduled(Part):
         check_rule(self.rule)
 
     def learned(self, params: Mapping[str, Tensor]) -> Params:
-        """What the rule inside learns."""
+        """What the wrapped rule learns."""
         return self.rule.learned(params)
 
     def init(self, params: Mapping[str, Tensor], learned: Mapping[str, Tensor]) -> RuleState:
-        """The state of the rule inside, and the count of steps."""
+        """The state of the wrapped rule, and the count of steps."""
         return {"inner": self.rule.init(params, learned), "count": counter(next(iter(params.values())))}
 
     def step(
         self, params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: RuleState
     ) -> tuple[Params, RuleState]:
-        """The scheduled multiple of a step of the rule inside."""
+        """A step of the wrapped rule, multiplied by the factor."""
         target, inner = self.rule.step(params, grads, state["inner"])
         f = torch.as_tensor(self.factor(state["count"]), device=state["count"].device)
         moved = map_params(lambda p, t: p + f.to(p.dtype) * (t - p), params, target)
