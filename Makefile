@@ -1,13 +1,14 @@
 # make quickstart   make the environment and run the main job, within about five minutes
 # make test         make the environment if needed and run all tests, on all cores
 # make test-unit    the quick tests, for while one works: tests/unit and the examples of the docstrings
+# make test-versions  the quick tests on the lowest versions that are claimed and on the newest Python
 # make check        format, lint and types
 
 PYTHON ?= python3
 VENV ?= .venv
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: quickstart test test-unit check clean
+.PHONY: quickstart test test-unit test-versions check clean
 
 quickstart: $(VENV)/.ready
 	$(VENV)/bin/innerloop quickstart $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")
@@ -17,6 +18,9 @@ test: $(VENV)/.ready-to-develop
 
 test-unit: $(VENV)/.ready-to-develop
 	$(VENV)/bin/python -m pytest -n logical src tests/unit
+
+test-versions: $(VENV)/.ready-to-develop
+	$(VENV)/bin/python scripts/versions.py
 
 check: $(VENV)/.ready-to-develop
 	PATH="$(abspath $(VENV))/bin:$$PATH" scripts/check
