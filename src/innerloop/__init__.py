@@ -1,7 +1,8 @@
 """Gradient-based meta-learning: MAML, Reptile and their family."""
 
 from innerloop import data, nets, rules
-from innerloop.engine.engine import adapt, meta_gradient
+from innerloop.engine.engine import Engine, adapt, meta_gradient
+from innerloop.engine.runtime import Runtime, runtime
 from innerloop.episode import Episode
 from innerloop.evaluation.calibration import Calibration
 from innerloop.evaluation.evaluate import Evaluation, evaluate
@@ -56,6 +57,7 @@ __all__ = [
     "Calibration",
     "CheckpointError",
     "DivergedError",
+    "Engine",
     "Episode",
     "Evaluation",
     "Info",
@@ -66,6 +68,7 @@ __all__ = [
     "MetaTrainer",
     "Method",
     "Predictor",
+    "Runtime",
     "TrainingStopped",
     "Uncertainty",
     "Validation",
@@ -99,6 +102,7 @@ __all__ = [
     "prototypical",
     "reptile",
     "rules",
+    "runtime",
     "scratch",
     "t_net",
     "trajectory",

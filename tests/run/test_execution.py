@@ -18,7 +18,9 @@ from torch.nn import functional as F
 import innerloop as il
 from innerloop.engine.engine import Engine
 from innerloop.engine.plans import Plan, candidates, planned
-from innerloop.engine.threads import Workers, cores, on_all_cores, undisturbed
+from innerloop.engine.runtime import runtime
+from innerloop.engine.threads import Workers
+from innerloop.inner.model import StatelessModel
 from innerloop.learner.files import load_state
 
 
@@ -59,13 +61,13 @@ def test_threads_give_what_one_gives(name: str, two_threads: None) -> None:
 def test_threads_run_side_by_side_and_leave_the_callers_settings(two_threads: None) -> None:
     meeting = threading.Barrier(2, timeout=30)  # passes only if two threads are in it at once
 
-    def run(model: object, job: int) -> tuple[int, int, int]:
-        meeting.wait()
-        return job, torch.get_num_threads(), id(model)
+    model = StatelessModel(smooth_net())
 
-    net = smooth_net()
-    workers = Workers(lambda: il.engine.engine.StatelessModel(net))
-    results = list(workers.map(run, [1, 2, 3, 4], threads=2))
+    def run(job: int) -> tuple[int, int, int]:
+        meeting.wait()
+        return job, torch.get_num_threads(), id(model.module)
+
+    results = list(Workers().map(run, [1, 2, 3, 4], threads=2))
     assert [job for job, _, _ in results] == [1, 2, 3, 4]
     assert {threads for _, threads, _ in results} == {1}
     assert len({model for _, _, model in results}) == 2
@@ -328,13 +330,13 @@ def test_a_plan_sees_weights_and_words(one_thread: None) -> None:
 
 def test_no_operation_outside_chunks_is_shared_among_threads(two_threads: None) -> None:
     """Else OpenMP's threads would go on spinning on the cores that the chunks need."""
-    assert (cores(), torch.get_num_threads()) == (2, 2)
-    with undisturbed():
-        assert (cores(), torch.get_num_threads()) == (2, 1)
-        with undisturbed(), on_all_cores():
-            assert (cores(), torch.get_num_threads()) == (2, 2)
-        assert (cores(), torch.get_num_threads()) == (2, 1)
-    assert (cores(), torch.get_num_threads()) == (2, 2)
+    assert (runtime.cores(), torch.get_num_threads()) == (2, 2)
+    with runtime.undisturbed():
+        assert (runtime.cores(), torch.get_num_threads()) == (2, 1)
+        with runtime.undisturbed(), runtime.on_all_cores():
+            assert (runtime.cores(), torch.get_num_threads()) == (2, 2)
+        assert (runtime.cores(), torch.get_num_threads()) == (2, 1)
+    assert (runtime.cores(), torch.get_num_threads()) == (2, 2)
 
 
 @pytest.mark.parametrize(("execution", "inside"), [(2, 1), ("batched", 2)])

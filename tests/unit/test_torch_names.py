@@ -102,6 +102,8 @@ def test_this_release_has_every_part(part: str) -> None:
         ("passes", "pass_reaches", lambda node: True),
         ("modes", "dispatch_modes", lambda: [None]),
         ("tracing", "_tracer", lambda: "a tracer"),
+        ("threads", "_function_modes", lambda: 0),
+        ("threads", "_hooks_of_saved", lambda traced: None),
         ("recording", "storage_id", id),
         ("recording", "written_arguments", lambda overload: []),
     ],
@@ -123,6 +125,7 @@ NAMES = {
     "modes": ["dispatch_modes"],
     "uses": [],
     "tracing": ["trace", "_tracer"],
+    "threads": ["_hooks_of_saved", "_function_modes", "_operation_modes"],
     "recording": ["StorageRef", "storage_id", "operation", "tensor_arguments", "written_arguments"],
 }
 """What is not read any more without a part."""

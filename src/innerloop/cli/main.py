@@ -19,6 +19,7 @@ from innerloop.cli.arguments import (
     parse,
 )
 from innerloop.data import DataError
+from innerloop.engine.runtime import runtime
 from innerloop.learner.files import CheckpointError
 from innerloop.recipes import (
     RECIPES,
@@ -62,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments[0] not in COMMANDS:
             raise UsageError(f"there is no command {arguments[0]!r}; the commands are {', '.join(COMMANDS)}")
+        if argv is None:  # this process is the command line's own
+            runtime.keep_memory()
         return COMMANDS[arguments[0]](arguments[1:])
     except (UsageError, ConfigError, DataError, CheckpointError) as error:
         return _fail(str(error), 2)

@@ -63,6 +63,14 @@ try:
 except (ImportError, AttributeError) as error:  # pragma: no cover
     _absent["recording"] = str(error)
 
+try:
+    from torch._C import _autograd
+
+    _hooks_of_saved = _autograd._top_saved_tensors_default_hooks
+    _function_modes, _operation_modes = torch._C._len_torch_function_stack, torch._C._len_torch_dispatch_stack
+except (ImportError, AttributeError) as error:  # pragma: no cover
+    _absent["threads"] = str(error)
+
 __all__ = ["PARTS", "has", "missing"]
 
 NO_PASS = -1
@@ -119,6 +127,19 @@ def uses(tensor: Tensor) -> int:
 def traced() -> bool:
     """Whether a graph is being traced; without this part True, since one may be."""
     return not has("tracing") or _tracer() is not None
+
+
+def bound_to_thread() -> str | None:
+    """What this thread has entered that no other thread can be given, in words; None if it is nothing."""
+    if not has("threads"):
+        return "what this release of PyTorch does not tell"
+    if _function_modes():
+        return "a TorchFunctionMode, as a default device is one"
+    if _operation_modes():
+        return "a TorchDispatchMode"
+    if not has("vmap") or transforms():
+        return "a transform of torch.func"
+    return "hooks of saved tensors" if _hooks_of_saved(True) else None
 
 
 def storage_id(tensor: Tensor) -> int:
@@ -211,6 +232,18 @@ def _try_tracing() -> None:
     _must(_tracer() is None, "whether a graph is traced")
 
 
+def _try_threads() -> None:
+    def none(x: Any) -> Any:
+        return x
+
+    _must(not _function_modes() and not _operation_modes(), "the modes of a new thread")
+    _must(_hooks_of_saved(True) is None, "the hooks of saved tensors of a new thread")
+    with torch.autograd.graph.saved_tensors_hooks(none, none):
+        _must(_hooks_of_saved(True) is not None, "hooks of saved tensors")
+    with torch.device("cpu"):
+        _must(_function_modes() == 1, "a default device")
+
+
 def _try_recording() -> None:
     PARTS["modes"]()
     one, other = torch.ones(4), torch.ones(4)
@@ -236,6 +269,7 @@ PARTS: dict[str, Callable[[], None]] = {
     "modes": _try_modes,  # outputs that are written when they are looked at; else they are written at once
     "uses": _try_uses,  # outputs that nobody looks at are not written; else they are
     "tracing": _try_tracing,  # graphs for torch.compile; else nothing is compiled and there are no kernels
+    "threads": _try_threads,  # what a thread has entered; else all chunks run in the caller's thread
     "recording": _try_recording,  # recordings; else every meta-gradient is computed as the first one
 }
 """The parts, each with a trial that raises where it does not do what it should."""

@@ -15,6 +15,8 @@ from typing import Literal
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from innerloop.engine.runtime import runtime
+
 __all__ = ["Fused", "to_set_aside", "without"]
 
 Fused = Literal["attention", "cudnn"]
@@ -58,7 +60,7 @@ def without(fused: frozenset[Fused]) -> Iterator[None]:
         True
     """
     with contextlib.ExitStack() as stack:
-        for name in sorted(fused):
+        for name in sorted(fused if runtime.set_aside_fused else ()):
             stack.enter_context(_SHARED[name])
         yield
 

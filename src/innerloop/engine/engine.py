@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from innerloop.engine.caller import Caller, normal_mode
 from innerloop.engine.compiled import CompiledEstimates
 from innerloop.engine.estimate import Estimate
 from innerloop.engine.forward import EngineTasks
@@ -24,7 +26,9 @@ from innerloop.engine.messages import first_line, first_sentence, own_line
 from innerloop.engine.plans import Execution, Plan, candidates, checked, planned
 from innerloop.engine.precision import Precision, checked_precision, computing_in
 from innerloop.engine.replay import Replays
-from innerloop.engine.threads import Workers, on_all_cores, undisturbed
+from innerloop.engine.runtime import runtime
+from innerloop.engine.targets import with_own_targets
+from innerloop.engine.threads import Workers
 from innerloop.episode import Episode
 from innerloop.inner.adaptation import Adaptation, draw_batches
 from innerloop.inner.loop import InnerLoop, Support, Track
@@ -81,13 +85,17 @@ class Engine:
     ) -> None:
         if unused not in ("error", "ignore"):
             raise ValueError(f"unused is {unused!r}; choose 'error' or 'ignore'")
-        make_model = partial(StatelessModel, net, norm, training=training, statistics=statistics)
-        self.model = make_model()
+        self._make_model = partial(StatelessModel, net, norm, training=training, statistics=statistics)
+        self.model = self._make_model()
+        self._at_test = self.model if training is False else None
         self._precision = checked_precision(precision)
         self._compiled = CompiledEstimates() if compile else None
         self._replays = Replays()
-        self._workers = Workers(make_model)
+        self._workers = Workers()
+        self._net = net
         self._packable = frozenset(packable(net))
+        self._lock = threading.RLock()
+        self._calls_inside = 0
         self._proved = False  # that the model runs as planned
         self._draws = False  # that it draws random numbers, as dropout does
         self._chosen: dict[tuple[int, ...], Plan] = {}
@@ -95,7 +103,6 @@ class Engine:
         self.execution: Execution = checked(execution)
         self.unused: Literal["error", "ignore"] = unused
 
-    @undisturbed()
     def meta_gradient(
         self,
         method: Method,
@@ -106,20 +113,61 @@ class Engine:
         generator: torch.Generator | None = None,
     ) -> tuple[Params, Info]:
         """The mean over tasks of the meta-gradient, see :func:`meta_gradient`."""
-        meta = self.packed(method.meta(self.model.initial, meta_params, state=rule_state))
-        adaptation = method.adaptation
+        with self.at_this_moment():
+            meta = self.packed(method.meta(self.model.initial, meta_params, state=rule_state))
+            adaptation = method.adaptation
 
-        def estimate(problem: Problem, chunk: Episode, support: Support) -> tuple[Meta, Info]:
-            if not self._proved or self._draws:
-                with _advised():
-                    return method.meta_gradient(InnerLoop(problem, adaptation, meta, support), chunk)
-            call = Estimate(method, problem, meta, chunk, support)
-            return call.result(*(self._replays if self._compiled is None else self._compiled)(call))
+            def estimate(problem: Problem, chunk: Episode, support: Support) -> tuple[Meta, Info]:
+                if not self._proved or self._draws:
+                    with _advised():
+                        return method.meta_gradient(InnerLoop(problem, adaptation, meta, support), chunk)
+                call = Estimate(method, problem, meta, chunk, support)
+                return call.result(*(self._replays if self._compiled is None else self._compiled)(call))
 
-        parts = self.over_chunks(estimate, adaptation, episode, generator)
-        grads = functools.reduce(lambda one, other: one.map(torch.add, other), (part[0] for part in parts))
-        mean = grads.map(lambda total: (total * (1 / episode.tasks)).contiguous())
-        return mean.named(), _joined([info for _, info in parts])
+            parts = self.over_chunks(estimate, adaptation, episode, generator)
+            grads = functools.reduce(lambda one, other: one.map(torch.add, other), (part[0] for part in parts))
+            mean = grads.map(lambda total: (total * (1 / episode.tasks)).contiguous())
+            return mean.named(), _joined([info for _, info in parts])
+
+    def adapt(
+        self,
+        method: Method,
+        x_support: Tensor,
+        y_support: Tensor,
+        meta_params: Mapping[str, Tensor] | None = None,
+        *,
+        rule_state: RuleState | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Params:
+        """Adapt to one task as the method does on new tasks, see :func:`adapt`.
+
+        Dropout and the like are off.
+
+        Args:
+            method: its ``test`` adaptation is used.
+            x_support: ``[S, ...]``.
+            y_support: ``[S, ...]``.
+            meta_params: values to start from instead of the module's own, by name.
+            rule_state: the inner rule's state carried over.
+            generator: the source of randomness of inner mini-batches.
+
+        Returns:
+            Every trainable parameter by name, with no graph.
+        """
+        with self.at_this_moment():
+            if self._at_test is None or not self._at_test.lasts():
+                self._at_test = self._make_model(training=False)
+            model, adaptation = self._at_test, method.test
+            meta = method.meta(model.initial, meta_params, state=rule_state).map(_usual)
+            x, y = _usual(x_support)[None], _usual(y_support)[None]
+            support = Support(x, y, draw_batches(adaptation, 1, x.shape[1], generator, x.device))
+            tasks = EngineTasks(batched=False, recurrent=model.recurrent)
+            problem = Problem(model, with_own_targets(self.loss_fn), tasks, self.unused)
+            last, _ = InnerLoop(problem, adaptation, meta, support).run(Track.NOTHING)
+        return {
+            **map_params(Tensor.detach, last.fixed),
+            **{name: t[0].detach() for name, t in last.adapted.items()},
+        }
 
     def warm_up(self, call: Callable[[], object]) -> None:
         """Make a call of this engine again and again, until it takes no longer than it will from then on."""
@@ -184,11 +232,30 @@ class Engine:
 
     def packed(self, meta: Meta) -> Meta:
         """The same values, laid out in memory as the CPU's kernels want them."""
-        model = {
-            name: pack(tensor.detach()) if name in self._packable and tensor.is_cpu else tensor
-            for name, tensor in meta.model.items()
-        }
+        with normal_mode():
+            model = {
+                name: pack(tensor.detach()) if name in self._packable and tensor.is_cpu else tensor
+                for name, tensor in map_params(_usual, meta.model).items()
+            }
         return replace(meta, model=model)
+
+    @contextlib.contextmanager
+    def at_this_moment(self) -> Iterator[None]:
+        """Within it this thread alone computes, with the module as it is when the outermost such context is entered.
+
+        Its structure, modes, frozen parameters and attributes are read once, here, and hold for all chunks.
+        """
+        with self._lock, normal_mode(), runtime.undisturbed():
+            if not self._calls_inside and not self.model.lasts():
+                self.model = self._make_model()
+                self._at_test = None
+                self._packable = frozenset(packable(self._net))
+                self._proved, self._replays = False, Replays()
+            self._calls_inside += 1
+            try:
+                yield
+            finally:
+                self._calls_inside -= 1
 
     def over_chunks(
         self,
@@ -198,30 +265,31 @@ class Engine:
         generator: torch.Generator | None,
     ) -> list[T]:
         """The results of ``fn`` for each chunk of tasks, in their order; mini-batches are drawn for all beforehand."""
-        support_x = episode.support_x
-        batches = draw_batches(adaptation, episode.tasks, support_x.shape[1], generator, support_x.device)
+        with self.at_this_moment():
+            loss_fn, episode = with_own_targets(self.loss_fn), episode.map(_usual)
+            support_x = episode.support_x
+            batches = draw_batches(adaptation, episode.tasks, support_x.shape[1], generator, support_x.device)
 
-        def run(model: StatelessModel, tasks: slice) -> T:
-            batched = self.plan(adaptation, episode).batched
-            problem = Problem(model, self.loss_fn, EngineTasks(batched, model.recurrent), self.unused)
-            chunk = episode[tasks]
-            support = Support(chunk.support_x, chunk.support_y, None if batches is None else batches[tasks])
-            with computing_in(self._precision, support_x.device):
-                return self._fallen_back(fn, problem, chunk, support)
+            def run(tasks: slice) -> T:
+                how = EngineTasks(self.plan(adaptation, episode).batched, self.model.recurrent)
+                problem = Problem(self.model, loss_fn, how, self.unused)
+                chunk = episode[tasks]
+                support = Support(chunk.support_x, chunk.support_y, None if batches is None else batches[tasks])
+                with computing_in(self._precision, support_x.device):
+                    return self._fallen_back(fn, problem, chunk, support)
 
-        first = 0
-        results: list[T] = []
-        while first < episode.tasks and not self._proved:
-            first += self._prove(run, adaptation, episode, first, results)
-        plan = self.plan(adaptation, episode)
-        jobs = [slice(start, start + plan.tasks) for start in range(first, episode.tasks, plan.tasks)]
-        if not self._side_by_side(plan, episode):
-            with on_all_cores():
-                return [*results, *(run(self.model, job) for job in jobs)]
-        with undisturbed():
+            first = 0
+            results: list[T] = []
+            while first < episode.tasks and not self._proved:
+                first += self._prove(run, adaptation, episode, first, results)
+            plan = self.plan(adaptation, episode)
+            jobs = [slice(start, start + plan.tasks) for start in range(first, episode.tasks, plan.tasks)]
+            if not self._side_by_side(plan, episode):
+                with runtime.on_all_cores():
+                    return [*results, *map(run, jobs)]
             if len(jobs) < 2:
-                return [*results, *(run(self.model, job) for job in jobs)]
-            return [*results, *self._workers.map(run, jobs, plan.threads)]
+                return [*results, *map(run, jobs)]
+            return [*results, *self._workers.map(Caller.now().taken_along(run), jobs, plan.threads)]
 
     def _side_by_side(self, plan: Plan, episode: Episode) -> bool:
         """Whether chunks have one thread each. If not, they take turns, and each is computed on all cores.
@@ -229,7 +297,8 @@ class Engine:
         Products and sums can round differently on another number of threads. So this is decided by the whole episode,
         never by how many of its chunks are left: the first call of a process gives the bits of all later ones.
         """
-        return plan.threads > 1 and episode.tasks > plan.tasks and not self._draws and self._compiled is None
+        alone = self._draws or self._compiled is not None or Caller.now().bound_to is not None
+        return plan.threads > 1 and episode.tasks > plan.tasks and not alone
 
     def plan(self, adaptation: Adaptation, episode: Episode) -> Plan:
         """How an episode of this size is run."""
@@ -238,7 +307,7 @@ class Engine:
 
     def _prove(
         self,
-        run: Callable[[StatelessModel, slice], T],
+        run: Callable[[slice], T],
         adaptation: Adaptation,
         episode: Episode,
         first: int,
@@ -253,14 +322,14 @@ class Engine:
         chunk = slice(first, first + plan.tasks)
         apart = self._side_by_side(plan, episode)
         try:
-            with undisturbed() if apart else on_all_cores():
-                result = run(self.model, chunk)
+            with contextlib.nullcontext() if apart else runtime.on_all_cores():
+                result = run(chunk)
             # Random numbers are to come in the same order each time, which threads would not keep to.
             self._draws = not before.same_as(RandomState.now(before.device))
             if self._draws and apart:  # from now on chunks are computed on all cores, and so is this one
                 before.restore()
-                with on_all_cores():
-                    result = run(self.model, chunk)
+                with runtime.on_all_cores():
+                    result = run(chunk)
         except torch.OutOfMemoryError:
             if self.execution != "auto" or plan.tasks == 1:
                 raise
@@ -276,13 +345,20 @@ class Engine:
         self, fn: Callable[[Problem, Episode, Support], T], problem: Problem, chunk: Episode, support: Support
     ) -> T:
         """Call ``fn``; where the way to run is ours to choose, a failure that a loop does not share ends batching."""
-        if self.execution != "auto" or not problem.tasks.batched:
+        if not problem.tasks.batched:
             return fn(problem, chunk, support)
         try:
             return fn(problem, chunk, support)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
+            if self.execution != "auto":
+                if not _OF_TRANSFORMS.search(str(error)):
+                    raise
+                raise RuntimeError(
+                    f"execution={self.execution!r} runs tasks together, and {_not_batched(problem, error)}. Pass "
+                    "execution='serial', or 'auto', which then runs tasks one by one"
+                ) from error
             reason = _why_not_batched(problem, error)
         # Outside the handler, so that an error of the loop is not shown as a consequence of the first one.
         one_by_one = replace(problem, tasks=EngineTasks(batched=False, recurrent=problem.model.recurrent))
@@ -309,13 +385,29 @@ def _advised() -> Iterator[None]:
 
 def _why_not_batched(problem: Problem, error: Exception) -> str:
     """What to say where tasks cannot be run together: what it was, what happens instead, what can be done."""
-    layer, line = problem.model.layer_of(error), own_line(error)
-    said = first_sentence(error).removeprefix("vmap: ") + ("" if line is None or layer is None else f" ({line})")
     return (
-        f"tasks run one by one: torch.func.vmap cannot batch {layer or 'this model or its loss'}: {said}. "
-        "The results are the same, but take longer. To run tasks together, write that part with operations that vmap "
-        "knows (docs/models.md has examples); execution='serial' runs one by one without this warning"
+        f"tasks run one by one: {_not_batched(problem, error)}. The results are the same, but take "
+        "longer. To run tasks together, write that part with operations that vmap knows "
+        "(docs/models.md has examples); execution='serial' runs one by one without this warning"
     )
+
+
+def _not_batched(problem: Problem, error: Exception) -> str:
+    layer, line = problem.model.layer_of(error), own_line(error)
+    said = first_sentence(error).removeprefix("vmap: ")
+    if "escaped from inside" in said:
+        said = "it keeps tensors beyond the batched call, as torch.utils.checkpoint does"
+    said += "" if line is None or layer is None else f" ({line})"
+    return f"torch.func.vmap cannot batch {layer or 'this model or its loss'}: {said}"
+
+
+_OF_TRANSFORMS = re.compile(r"vmap|functorch|torch\.func|functional transform|saved tensor hooks", re.IGNORECASE)
+"""What PyTorch says where something cannot be batched."""
+
+
+def _usual(tensor: Tensor) -> Tensor:
+    """The same values as a tensor that can be differentiated through, which one of ``inference_mode`` cannot."""
+    return tensor.clone() if tensor.is_inference() else tensor
 
 
 def _sizes(adaptation: Adaptation, episode: Episode) -> tuple[int, ...]:
@@ -415,16 +507,7 @@ def adapt(
         torch.Size([2, 1])
     """
     engine = Engine(net, loss_fn, norm=norm, execution="serial", unused=unused, training=False, statistics=statistics)
-    meta = method.meta(engine.model.initial, meta_params, state=rule_state)
-    adaptation = method.test
-    x, y = x_support[None], y_support[None]
-    support = Support(x, y, draw_batches(adaptation, 1, x.shape[1], generator, x.device))
-    problem = Problem(engine.model, loss_fn, EngineTasks(batched=False, recurrent=engine.model.recurrent), unused)
-    last, _ = InnerLoop(problem, adaptation, meta, support).run(Track.NOTHING)
-    return {
-        **map_params(Tensor.detach, last.fixed),
-        **{name: t[0].detach() for name, t in last.adapted.items()},
-    }
+    return engine.adapt(method, x_support, y_support, meta_params, rule_state=rule_state, generator=generator)
 
 
 def _joined(infos: list[Info]) -> Info:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -38,7 +39,8 @@ class Estimate:
     def __init__(self, method: Method, problem: Problem, meta: Meta, chunk: Episode, support: Support) -> None:
         self.method, self.problem = method, problem
         queries, examples = (chunk.query_x, chunk.query_y), (support.x, support.y)
-        nested = (dict(meta.model), dict(meta.learned), queries, examples, support.batches, meta.state)
+        constants = dict(problem.model.constants)
+        nested = (dict(meta.model), dict(meta.learned), queries, examples, support.batches, meta.state, constants)
         leaves, self._spec = pytree.tree_flatten(nested)
         self._others = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         self._places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
@@ -54,8 +56,9 @@ class Estimate:
         leaves = list(self._others)
         for place, tensor in zip(self._places, tensors, strict=True):
             leaves[place] = tensor
-        model, learned, queries, (x, y), batches, state = pytree.tree_unflatten(leaves, self._spec)
-        loop = InnerLoop(self.problem, self.method.adaptation, Meta(model, learned, state), Support(x, y, batches))
+        model, learned, queries, (x, y), batches, state, constants = pytree.tree_unflatten(leaves, self._spec)
+        problem = replace(self.problem, model=self.problem.model.with_constants(constants))
+        loop = InnerLoop(problem, self.method.adaptation, Meta(model, learned, state), Support(x, y, batches))
         grads, info = self.method.meta_gradient(loop, Episode(x, y, *queries))
         return pytree.tree_flatten(
             (grads.model, grads.learned, info.loss, info.support_losses, info.query_accuracy, info.rule_state)

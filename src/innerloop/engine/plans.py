@@ -7,7 +7,7 @@ from typing import Literal, get_args
 from weakref import WeakKeyDictionary
 
 from innerloop.engine.kernels import missing, packable
-from innerloop.engine.threads import cores
+from innerloop.engine.runtime import runtime
 from innerloop.episode import Episode
 from innerloop.inner.adaptation import Adaptation
 from innerloop.inner.model import StatelessModel
@@ -89,7 +89,7 @@ def checked(execution: Execution) -> Execution:
 
 def planned(execution: Execution, model: StatelessModel, adaptation: Adaptation, episode: Episode) -> Plan:
     """The plan for an episode; it depends on sizes and the number of threads only, so that it repeats."""
-    threads = cores() if episode.support_x.is_cpu else 1
+    threads = runtime.cores() if episode.support_x.is_cpu else 1
     if execution == "serial":
         return Plan(1, batched=False, threads=threads)
     if execution == "batched":

@@ -18,10 +18,11 @@ from torch.optim.lr_scheduler import LRScheduler
 from innerloop.engine.engine import Engine
 from innerloop.engine.plans import Execution
 from innerloop.engine.precision import Precision
-from innerloop.engine.threads import undisturbed
+from innerloop.engine.runtime import runtime
 from innerloop.episode import Episode, EpisodeSampler
 from innerloop.evaluation.evaluate import Evaluation, evaluate
 from innerloop.inner.losses import LossFn
+from innerloop.inner.meta import METHOD_PREFIX
 from innerloop.inner.model import Norm
 from innerloop.inner.selection import partition
 from innerloop.learner.files import CheckpointError, load_state, save_state
@@ -154,23 +155,40 @@ class MetaTrainer:
             episode: the tasks.
             generator: the source of randomness of inner mini-batches; torch's global one by default.
 
+        A parameter that was frozen since the trainer was made is not updated.
+
         Raises:
             DivergedError: the meta-gradient is not finite (on CPU, where looking at it costs nothing); the
                 parameters are as they were.
+            ValueError: the module has other parameters than those that the optimizer was made for.
         """
         grads, info = self._engine.meta_gradient(
-            self.method.at(self.iteration), episode, self.meta_params, rule_state=self.rule_state, generator=generator
+            self.method.at(self.iteration), episode, self._learning(), rule_state=self.rule_state, generator=generator
         )
         if self.device.type == "cpu" and not _all_finite(grads.values()):
             raise DivergedError(f"the meta-gradient of iteration {self.iteration + 1} is not finite")
         for name, parameter in self.meta_params.items():
-            parameter.grad = grads[name]
+            parameter.grad = grads.get(name)
         self.optimizer.step()
         if self.scheduler is not None:
             self.scheduler.step()
         self.rule_state = info.rule_state
         self.iteration += 1
         return info
+
+    def _learning(self) -> dict[str, nn.Parameter]:
+        """The meta-parameters but for those frozen since, and what was learned about these."""
+        own = {name: p for name, p in self.net.named_parameters() if p.requires_grad}
+        names = self.method.at(self.iteration).meta(own).named()
+        odd = [n for n in names if n not in self.meta_params or (n in own and own[n] is not self.meta_params[n])]
+        of_module = {n for n in self.meta_params if not n.startswith(METHOD_PREFIX)}
+        odd += sorted(of_module - dict(self.net.named_parameters()).keys())
+        if odd:
+            raise ValueError(
+                f"since the trainer was made, the parameters {', '.join(odd)} were added, replaced, unfrozen or "
+                "removed, and its optimizer knows nothing of that; make a new trainer"
+            )
+        return {name: self.meta_params[name] for name in names}
 
     def fit(
         self,
@@ -236,7 +254,7 @@ class MetaTrainer:
                 episodes, log
             )  # once in a run: the first checkpoint, before any iteration, holds the choice
         try:
-            with stop_signals(enabled=folder is not None) as received, undisturbed():
+            with stop_signals(enabled=folder is not None) as received, runtime.undisturbed():
                 while True:
                     keeps_best = validation is not None and validation.keep_best
                     improved = among_best = False
@@ -265,7 +283,7 @@ class MetaTrainer:
         return Learner(
             self.net,
             self.method,
-            meta_params=self.meta_params,
+            meta_params=self._learning(),
             rule_state=self.rule_state,
             loss_fn=self._engine.loss_fn,
             net_spec=net_spec,
@@ -323,7 +341,7 @@ class MetaTrainer:
         """Find the fastest way to run meta-batches, and say so."""
         episode = episodes(generator_at(self.seed, Stream.TRAINING, self.iteration, self.device))
         method = self.method.at(self.iteration)
-        seconds = self._engine.calibrate(method, episode, self.meta_params, rule_state=self.rule_state)
+        seconds = self._engine.calibrate(method, episode, self._learning(), rule_state=self.rule_state)
         if seconds:
             (plan, best), *others = seconds.items()
             slower = "; ".join(f"{other}: {time / best:.1f} times as long" for other, time in others)
@@ -370,7 +388,7 @@ class MetaTrainer:
             tasks=tasks,
             loss_fn=self._engine.loss_fn,
             norm=norm,
-            meta_params=self.meta_params,
+            meta_params=self._learning(),
             rule_state=self.rule_state,
             execution="serial" if self._engine.execution == "serial" else self._execution,
             seed=self.seed,

@@ -160,7 +160,6 @@ def kernels() -> ctypes.CDLL | None:
             stacklevel=2,
         )
         return None
-    _keep_memory()
     for name, (result, arguments) in _SIGNATURES.items():
         for dtype, suffix in SUFFIX.items():
             function = getattr(library, f"{name}_{suffix}")
@@ -168,20 +167,6 @@ def kernels() -> ctypes.CDLL | None:
             _functions[name, dtype] = function
     return library
 
-
-def _keep_memory() -> None:
-    """Have the C library keep what tensors free for the next ones.
-
-    Returning it and asking again costs a page fault for every 4 KiB, a fifth of the time of a small model's step.
-    Threads share one arena, since those of glibc's threads give large blocks back whatever the thresholds say.
-    """
-    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
-        mallopt(_MMAP_THRESHOLD, 1 << 28)
-        mallopt(_TRIM_THRESHOLD, 1 << 30)
-        mallopt(_ARENA_MAX, 1)
-
-
-_MMAP_THRESHOLD, _TRIM_THRESHOLD, _ARENA_MAX = -3, -1, -8  # glibc's malloc.h
 
 _failure: list[str] = []
 

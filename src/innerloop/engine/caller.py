@@ -1,0 +1,85 @@
+"""What the thread that calls an engine has set, so that worker threads compute as it would."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+
+from innerloop.engine import _torch
+
+__all__ = ["Caller", "normal_mode"]
+
+T = TypeVar("T")
+
+DEVICES = ("cpu", "cuda")
+"""The devices whose autocast is taken along."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """The state of one thread that decides what an operation of PyTorch computes there.
+
+    Attributes:
+        autocast: of each device, whether autocast is on and to which type.
+        cache: whether autocast keeps what it has cast.
+        gradients: whether operations are recorded for differentiation.
+        bound_to: what cannot be taken to another thread, in words; None if nothing. Then chunks run in the caller's.
+    """
+
+    autocast: tuple[tuple[str, bool, torch.dtype], ...]
+    cache: bool
+    gradients: bool
+    bound_to: str | None
+
+    @classmethod
+    def now(cls) -> Caller:
+        """That of the thread which asks."""
+        return cls(
+            tuple((device, torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)) for device in DEVICES),
+            torch.is_autocast_cache_enabled(),
+            torch.is_grad_enabled(),
+            _torch.bound_to_thread(),
+        )
+
+    def taken_along(self, run: Callable[..., T]) -> Callable[..., T]:
+        """The function, to be called in other threads: it computes there as it would in this one.
+
+        The caller's context variables are there too.
+        """
+        context = contextvars.copy_context()
+
+        def elsewhere(*args: Any) -> T:
+            with self._set():
+                return run(*args)
+
+        return lambda *args: context.copy().run(elsewhere, *args)
+
+    @contextlib.contextmanager
+    def _set(self) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            for device, enabled, dtype in self.autocast:
+                if enabled != torch.is_autocast_enabled(device):
+                    stack.enter_context(torch.autocast(device, dtype, enabled, self.cache))
+            stack.enter_context(torch.set_grad_enabled(self.gradients))
+            yield
+
+
+@contextlib.contextmanager
+def normal_mode() -> Iterator[None]:
+    """Within it PyTorch can differentiate, also where the caller is in ``torch.inference_mode``.
+
+    Example:
+        >>> with torch.inference_mode(), normal_mode():
+        ...     torch.ones(2).is_inference()
+        False
+    """
+    if not torch.is_inference_mode_enabled():
+        yield
+        return
+    with torch.inference_mode(False):
+        yield
