@@ -194,7 +194,7 @@ def test_a_displacement_does_not_learn_what_a_rule_learns() -> None:
         step=lambda params, grads, lr: ({n: p - lr * grads[n] for n, p in params.items()}, lr),
         learned=lambda params: {"lr": torch.tensor(0.1, dtype=torch.float64)},
     )
-    with pytest.raises(ValueError, match=r"says nothing about method\.lr; use unrolled or first_order"):
+    with pytest.raises(ValueError, match=r"gives no gradient for method\.lr; use unrolled or first_order"):
         il.meta_gradient(smooth_net(), il.Method(il.Adaptation(rule, 1), il.displacement()), vector_episode(2))
 
 

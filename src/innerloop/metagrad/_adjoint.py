@@ -1,4 +1,9 @@
-"""Exact meta-gradients that go back through the inner loop piece by piece, never holding the graph of all of it."""
+"""Exact meta-gradients in little memory.
+
+A forward sweep runs the inner loop without a graph and keeps some iterates. A reverse sweep goes back through the inner
+loop one piece at a time. It computes each piece once more with its graph and differentiates it. The graph of the whole
+inner loop is never in memory.
+"""
 
 from __future__ import annotations
 
@@ -28,22 +33,22 @@ T = TypeVar("T")
 
 
 class Compute(Protocol):
-    """How a part of the computation is called: for the first time, or again with the same random numbers."""
+    """A way to compute a part: for the first time, or again with the same random numbers."""
 
     def __call__(self, what: str, k: int, compute: Callable[[], T]) -> T:
-        """The result of a part."""
+        """Compute the part ``what`` of inner step k."""
         ...
 
 
 @dataclass(frozen=True)
 class Pieces:
-    """How the inner loop is cut.
+    """How the inner loop is cut into pieces.
 
     Args:
-        kept: steps between two iterates that are kept in the forward sweep.
-        graph: steps that are differentiated in one graph in the reverse sweep; at most ``kept``.
-        last: steps at the end whose graph is kept from the forward sweep, so that they are not computed again. It
-            is there together with the graph of the query loss.
+        kept: the number of steps between two iterates that the forward sweep keeps.
+        graph: the number of steps that the reverse sweep differentiates in one graph; at most ``kept``.
+        last: the number of steps at the end that are not computed twice. The forward sweep keeps their graph, which is
+            in memory together with the graph of the query loss.
     """
 
     kept: int
@@ -52,15 +57,16 @@ class Pieces:
 
 
 def differentiated_piecewise(loop: InnerLoop, episode: Episode, pieces: Pieces) -> tuple[Meta, Info]:
-    r"""Back-propagation as an adjoint: from the last iterate to the start, one piece of the inner loop at a time.
+    r"""The exact meta-gradient, by back-propagation through one piece of the inner loop at a time.
 
-    Let :math:`\lambda_k` be the gradient of the objective with respect to iterate k and the rule's state there. A
-    piece from step a to step b is computed anew from iterate a, with the random numbers of the first time, and gives
+    The last piece comes first. Let :math:`\lambda_k` be the gradient of the objective with respect to iterate k and the
+    rule's state there. A piece from step a to step b is computed again from iterate a, with the same random numbers. It
+    gives
 
     .. math:: \lambda_a = \Big(\frac{\partial z_b}{\partial z_a}\Big)^\top \lambda_b, \qquad
               z_k = (\theta_k, \mathrm{state}_k)
 
-    and the gradients of the query losses that are scored on the way.
+    and the gradients of the query losses that are scored within the piece.
 
     Args:
         loop: the bound inner loop.
@@ -74,7 +80,7 @@ def differentiated_piecewise(loop: InnerLoop, episode: Episode, pieces: Pieces) 
 
 @dataclass
 class _Sweeps:
-    """One forward and one reverse sweep; ``grads`` and ``losses`` fill up on the way."""
+    """One forward and one reverse sweep. They fill in ``grads`` and ``losses``."""
 
     loop: InnerLoop
     episode: Episode
@@ -110,27 +116,28 @@ class _Sweeps:
         return grads, Info(loss, stack_steps(self.support_losses, self.episode), accuracy, carried)
 
     def forward(self, steps: range, every: int) -> tuple[Kept, Iterate]:
-        """Every so many iterates, and the one after these steps; all without a graph."""
+        """Run these steps without a graph. Return the iterates kept, one in ``every``, and the iterate at the end."""
         kept = Kept(-(-len(steps) // every))
         iterate = self.first_time("begin", 0, partial(self.loop.begin, Track.NOTHING))
         for k in steps:
             if k % every == 0:
                 kept.push(iterate)
             if self.weights[k] and (k == 0 or self.random):
-                # It is scored in the reverse sweep. Here it only draws its random numbers, if any, when it is its turn.
+                # The reverse sweep scores this iterate. Here the query loss only draws its random numbers, if any, in
+                # order.
                 self.first_time("query", k, partial(self.query, iterate))
             iterate = self.first_time("step", k, partial(self.loop.step, iterate, Track.NOTHING))
             self.note(iterate)
         return kept, iterate
 
     def begin_again(self) -> Iterate:
-        """The start once more, with its graph."""
+        """Compute the start once more, with its graph."""
         return self.again("begin", 0, partial(self.loop.begin, Track.EVERYTHING))
 
     def end(
         self, steps: range, iterate: Iterate, moving: Sequence[bool]
     ) -> tuple[Cotangents, Tensor | None, RuleState | None]:
-        """The cotangents of an iterate from the last steps and the objective, the accuracy, and the carried state."""
+        """Run the last steps with their graph and score them: the iterate's cotangents, accuracy and carried state."""
         first, outputs, given = self.cut_off(iterate, moving), list[Tensor](), Cotangents()
         iterate = first
         for k in steps:
@@ -146,7 +153,7 @@ class _Sweeps:
     def reverse(
         self, steps: range, iterate: Iterate, cotangents: Cotangents, *, size: int, moving: Sequence[bool]
     ) -> Cotangents:
-        """The cotangents of the iterate before these steps from those after them, in pieces of a size."""
+        """Take the cotangents back through these steps, in pieces of ``size`` steps, to ``iterate`` before them."""
         start, stop = steps.start, steps.stop
         cuts = range(start, stop, size)
         kept = Kept(len(cuts))
@@ -166,7 +173,7 @@ class _Sweeps:
         return cotangents
 
     def onwards(self, iterate: Iterate, k: int, compute: Compute, outputs: list[Tensor], given: Cotangents) -> Iterate:
-        """The next iterate with its graph; what the objective says of this one is noted."""
+        """The next iterate, with its graph. If the objective scores this iterate, note its cotangents in ``given``."""
         if self.weights[k]:
             scores, _ = compute("query", k, partial(self.score, iterate, k))
             outputs += iterate.adapted.values()
@@ -174,14 +181,14 @@ class _Sweeps:
         return compute("step", k, partial(self.loop.step, iterate, Track.EVERYTHING))
 
     def through(self, first: Iterate, outputs: Sequence[Tensor], given: Cotangents) -> Cotangents:
-        """The cotangents of an iterate of leaves from those of what was computed from it."""
+        """Take cotangents ``given`` of ``outputs`` back to the iterate ``first``, from which they were computed."""
         inputs = {str(i): t for i, t in enumerate(_tensors(first))}
         found = pulled_back(outputs, given, {**inputs, **first.fixed})
         self.add({name: found[name] for name in first.fixed if name in found})
         return [found.get(name) for name in inputs]
 
     def score(self, iterate: Iterate, k: int) -> tuple[Cotangents, Tensor]:
-        """The weighted gradient of the query losses at an iterate with respect to it, and the outputs."""
+        """The weighted gradient of the query losses with respect to an iterate, and the outputs for the queries."""
         at = leaves(iterate.adapted)
         fixed = {name: self.loop.meta.model[name] for name in iterate.fixed}
         losses, outputs = self.loop.query(Iterate(at, fixed, iterate.state, iterate.steps), self.episode)
@@ -191,7 +198,7 @@ class _Sweeps:
         return [found.get(name) for name in at], outputs.detach()
 
     def score_last(self, last: Iterate) -> tuple[Cotangents, Tensor | None]:
-        """The same where the inner loop ends, and the accuracy there."""
+        """The same as :meth:`score` at the last iterate, with the accuracy there."""
         if self.weights[-1]:
             scores, outputs = self.score(last, self.steps)
         else:
@@ -205,12 +212,12 @@ class _Sweeps:
             return self.loop.query(iterate, self.episode)[1]
 
     def cut_off(self, iterate: Iterate, moving: Sequence[bool]) -> Iterate:
-        """The same values as leaves, to begin a graph with."""
+        """The same values as the leaves of a new graph."""
         fixed = {name: self.loop.meta.model[name] for name in iterate.fixed}
         return Iterate(leaves(iterate.adapted), fixed, _with_flags(iterate.state, moving), iterate.steps)
 
     def note(self, iterate: Iterate) -> None:
-        """Note what was observed on the way to an iterate."""
+        """Note the support losses of the step that led to an iterate."""
         if iterate.support_losses is not None:
             self.support_losses.append(iterate.support_losses)
 
@@ -220,7 +227,7 @@ class _Sweeps:
             self.grads[name] = self.grads[name] + grad if name in self.grads else grad
 
     def first_time(self, what: str, k: int, compute: Callable[[], T]) -> T:
-        """Compute something that is to be computed again; where it draws random numbers, remember which."""
+        """Compute a part. If it draws random numbers, remember the generators' state before it."""
         device = self.episode.support_x.device
         before = RandomState.now(device)
         result = compute()
@@ -229,7 +236,7 @@ class _Sweeps:
         return result
 
     def again(self, what: str, k: int, compute: Callable[[], T]) -> T:
-        """Compute it once more, with the same random numbers."""
+        """Compute a part again, with the same random numbers."""
         if (what, k) not in self.random:
             return compute()
         with self.random[what, k].again():
@@ -237,20 +244,20 @@ class _Sweeps:
 
 
 def _with_flags(state: RuleState, flags: Sequence[bool]) -> RuleState:
-    """The same values, those that are flagged as leaves to be differentiated with respect to."""
+    """The same values as leaves. A flag says of each tensor whether it requires a gradient."""
     remaining = iter(flags)
     return map_nested(lambda t: t.detach().requires_grad_(next(remaining)), state)
 
 
 def _tensors(iterate: Iterate) -> list[Tensor]:
-    """All that the next step begins with."""
+    """All tensors that the next step starts from: the adapted parameters and the rule's state."""
     return [*iterate.adapted.values(), *flattened(iterate.state)]
 
 
 def _moving(rule: Rule, start: Iterate) -> list[bool]:
-    """Which tensors of the rule's state depend on the meta-parameters at some step; a count of steps does not.
+    """Which tensors of the rule's state depend on the meta-parameters at some step. A count of steps does not.
 
-    Found by steps of one task with made-up gradients, since only what depends on what matters.
+    To find out, the rule takes steps on one task with made-up gradients. Their values do not matter.
     """
     params = leaves({name: t[:1] for name, t in start.adapted.items()})
     state = map_nested(lambda t: t[:1], start.state)

@@ -1,4 +1,7 @@
-"""Reverse-mode differentiation of the query loss, which is exact or first order by what the inner loop tracks."""
+"""Reverse-mode differentiation of the query loss.
+
+The result is exact or first order, depending on what the inner loop tracks.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ __all__ = ["differentiated_query_loss"]
 
 
 def differentiated_query_loss(loop: InnerLoop, episode: Episode, track: Track) -> tuple[Meta, Info]:
-    """The gradient of the weighted query losses at the iterates, through what is tracked."""
+    """The gradient of the weighted sum of the query losses at the iterates, through everything that is tracked."""
     weights = scored_iterates(loop.adaptation, episode)
     theta = loop.meta.leaves()
     loop = loop.starting_from(theta)

@@ -1,4 +1,4 @@
-"""Solutions of ``(H + ρ I) x = b`` for each task, H being known by its products with vectors alone."""
+"""Solvers of ``(H + ρ I) x = b`` for each task. They use only products of H with vectors."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from innerloop.params import Params, map_params, scale
 __all__ = ["Product", "Solver", "conjugate_gradients", "neumann", "nystrom", "solve"]
 
 Product = Callable[[Params], Params]
-"""The product of a symmetric matrix for each task with vectors, all ``[T, ...]``."""
+"""Multiplies one vector for each task by that task's symmetric matrix. All vectors are ``[T, ...]``."""
 
 Solver: TypeAlias = Literal["cg", "neumann", "nystrom"]
-"""Conjugate gradients, the Neumann series, or Nystroem's approximation of the matrix."""
+"""Conjugate gradients, the Neumann series, or the Nystroem approximation of the matrix."""
 
 
 def solve(solver: Solver, hessian: Product, b: Params, shift: float, count: int) -> Params:
-    """``(H + ρ I)^-1 b`` by a solver, ρ being ``shift``, from ``count`` products with H."""
+    """``(H + ρ I)^-1 b`` by a solver that takes ``count`` products with H. ρ is ``shift``."""
     if solver == "neumann":
         return neumann(hessian, b, shift, count)
     if solver == "nystrom":
@@ -29,7 +29,7 @@ def solve(solver: Solver, hessian: Product, b: Params, shift: float, count: int)
 
 
 def conjugate_gradients(matrix: Product, b: Params, iterations: int) -> Params:
-    """An approximate solution x of ``matrix(x) = b`` for each task, from zero."""
+    """An approximate solution x of ``matrix(x) = b`` for each task. The iteration starts at zero."""
     x = map_params(torch.zeros_like, b)
     residual = direction = b
     square = _dot(residual, residual)
@@ -44,7 +44,7 @@ def conjugate_gradients(matrix: Product, b: Params, iterations: int) -> Params:
 
 
 def neumann(hessian: Product, b: Params, shift: float, terms: int) -> Params:
-    """``(H + ρ I)^-1 b`` as the series of which the first term is ``b / ρ``."""
+    """``(H + ρ I)^-1 b`` by its Neumann series: ``b / ρ``, and ``terms`` further terms."""
     term = total = scale(b, 1 / shift)
     for _ in range(terms):
         term = scale(hessian(term), -1 / shift)
@@ -53,15 +53,16 @@ def neumann(hessian: Product, b: Params, shift: float, terms: int) -> Params:
 
 
 def nystrom(hessian: Product, b: Params, shift: float, columns: int) -> Params:
-    r"""``(H + ρ I)^-1 b`` with H replaced by the matrix of low rank that agrees with it in some columns.
+    r"""``(H + ρ I)^-1 b``, with H replaced by a matrix of low rank that has some of its columns.
 
-    With C the columns of H at the coordinates K and W the rows K of C, Woodbury's identity gives
+    Let C be the columns of H at the coordinates K, and W the rows K of C. Woodbury's identity gives
 
     .. math:: (C W^+ C^\top + \rho I)^{-1} b = \frac{b}{\rho}
               - \frac{1}{\rho^2} \, C \, (W + C^\top C / \rho)^+ \, C^\top b
 
-    The coordinates are drawn with a fixed seed, the same for all tasks at all times, so that a result depends neither
-    on how tasks are run nor on torch's generator; the paper draws them anew. With all of them it is exact.
+    The coordinates K are drawn with a fixed seed, and are the same for all tasks at all times. So the result depends
+    neither on how tasks are run nor on torch's generator. The paper draws new coordinates each time. With all
+    coordinates the result is exact.
     """
     rows = _as_rows(b)
     chosen = torch.randperm(rows.shape[1], generator=torch.Generator().manual_seed(0))[:columns].to(rows.device)
@@ -72,7 +73,7 @@ def nystrom(hessian: Product, b: Params, shift: float, columns: int) -> Params:
         found.append(_as_rows(hessian(_from_rows(unit, b))))
     c = torch.stack(found, -1)
     inner = c[:, chosen] + c.mT @ c / shift
-    # A pseudo-inverse, since the columns depend on each other where H has no full rank.
+    # This is a pseudo-inverse, because the columns are linearly dependent where H does not have full rank.
     inverse = torch.linalg.pinv((inner + inner.mT) / 2, hermitian=True)
     correction = c @ (inverse @ (c.mT @ rows[..., None]))
     return _from_rows(rows / shift - correction[..., 0] / shift**2, b)
@@ -95,7 +96,7 @@ def _dot(a: Params, b: Params) -> Tensor:
 
 
 def _ratio(a: Tensor, b: Tensor) -> Tensor:
-    """The quotient, and zero where there is nothing left to divide: the solution is found."""
+    """The quotient; zero where the divisor is zero, which means that the solution is found."""
     return torch.where(b == 0, torch.zeros_like(a), a / torch.where(b == 0, torch.ones_like(b), b))
 
 

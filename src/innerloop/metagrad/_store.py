@@ -1,4 +1,4 @@
-"""The iterates that are kept on the way forth, side by side in memory."""
+"""Storage for the iterates that the forward sweep keeps. They lie side by side in memory."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ __all__ = ["Kept"]
 
 @dataclass
 class Kept:
-    """A stack of iterates: the last that was kept is the first to be given back.
+    """A stack of iterates: the last one pushed is the first one popped.
 
-    The first is kept as it came: mostly it consists of views of the meta-parameters and needs no memory. The others are
-    copied into memory set apart for all of them. Where they came to lie, between what the steps need for a while, they
-    would leave gaps of little use, which cost half as much memory again. Views of other tensors, and what is still the
-    same as at first, such as learned rates, are left where they are.
+    The first iterate is kept as it is. It usually consists of views of the meta-parameters and needs no memory. All
+    others are copied into memory reserved for them. Left in place, they would lie between the temporary tensors of the
+    steps, and the gaps would cost half as much memory again. Two kinds of tensors are not copied: views of other
+    tensors, and those that the first iterate has too, such as learned rates.
 
     Args:
-        room: the number of iterates there is memory for.
+        room: the largest number of iterates to keep.
     """
 
     room: int
@@ -43,7 +43,7 @@ class Kept:
                 if _address(t) in first or t.untyped_storage().nbytes() != t.nbytes:
                     return t
                 if position not in self._shelves:
-                    strides = torch.empty_like(t).stride()  # the axes in the order that they have in t
+                    strides = torch.empty_like(t).stride()  # the same order of axes as in t
                     self._shelves[position] = t.new_empty_strided((self.room - 1, *t.shape), (t.numel(), *strides))
                 shelf = self._shelves[position]
                 return shelf[place].copy_(t) if shelf.shape[1:] == t.shape and shelf.dtype == t.dtype else t
@@ -53,10 +53,10 @@ class Kept:
         self._iterates.append(iterate)
 
     def pop(self) -> Iterate:
-        """The last one that was kept and has not been given back."""
+        """Remove the last iterate and return it."""
         return self._iterates.pop()
 
 
 def _address(t: Tensor) -> int:
-    """Where the memory begins that a tensor is a view of, or has for itself."""
+    """The address of a tensor's storage. A view has that of its base."""
     return t.untyped_storage().data_ptr()

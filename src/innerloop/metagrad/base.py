@@ -1,4 +1,4 @@
-"""What an estimator of the meta-gradient is, and what several of them share."""
+"""What an estimator of the meta-gradient is, and functions that several estimators share."""
 
 from __future__ import annotations
 
@@ -33,20 +33,22 @@ __all__ = [
 
 
 Cotangents = list[Tensor | None]
-"""The objective's gradient with respect to each tensor of an iterate; None where it does not depend on it."""
+"""The gradient of the objective with respect to each tensor of an iterate. It is None for a tensor that the objective
+does not depend on."""
 
 
 @dataclass(frozen=True)
 class Info:
-    """What was observed on the way to a meta-gradient; no tensor in it has a graph.
+    """What was observed while a meta-gradient was computed. No tensor in it has a graph.
 
     Attributes:
-        loss: the meta-objective of each task ``[T]``; for an estimator without one, the query loss at the end
-            of the inner loop, or None if there are no queries.
+        loss: the meta-objective of each task, ``[T]``. An estimator without a meta-objective reports the query loss at
+            the end of the inner loop, or None if there are no queries.
         support_losses: the support loss before each inner step, ``[T, K]``.
-        query_accuracy: the fraction of right query predictions at the end of the inner loop, ``[T]``; None for
-            regression or without queries.
-        rule_state: the rule's final state, averaged over tasks; None unless it is to be carried on.
+        query_accuracy: the fraction of correct query predictions at the end of the inner loop, ``[T]``. It is None for
+            regression, or if there are no queries.
+        rule_state: the rule's final state, averaged over tasks. It is None unless the adaptation carries it to the next
+            meta-batch.
     """
 
     loss: Tensor | None
@@ -56,17 +58,17 @@ class Info:
 
 
 class MetaGradient(Part, ABC):
-    """How to differentiate: the one place where the methods of this family differ in their calculus.
+    """An estimator of the meta-gradient: a way to differentiate the outer objective.
 
-    An estimator is called with the bound inner loop of ``T`` tasks and their episode. It returns the **sum** over the
-    tasks of the gradient with respect to each meta-parameter, and the :class:`Info` of the tasks.
+    An estimator is called with the bound inner loop of ``T`` tasks and with their episode. It returns the **sum** over
+    the tasks of the gradient with respect to each meta-parameter, and the :class:`Info` of the tasks.
 
-    Write one of your own as a class that inherits from this one, with ``@dataclass(frozen=True, repr=False)``, so that
-    it prints, compares and can be saved.
+    To write your own, inherit from this class and decorate it with ``@dataclass(frozen=True, repr=False)``. Then it
+    prints, compares and can be saved.
 
     Attributes:
-        exact: whether it is the true gradient of the meta-objective, to rounding.
-        learns: whether it is ever other than zero.
+        exact: whether it is the true gradient of the meta-objective, up to rounding.
+        learns: whether it can be other than zero.
         needs_queries: whether it fails without query examples.
     """
 
@@ -90,7 +92,7 @@ def pulled_back(
     *,
     retain_graph: bool = False,
 ) -> Params:
-    """The vector-Jacobian product for those of the inputs that the outputs depend on."""
+    """The vector-Jacobian product of the cotangents, for each input that the outputs depend on."""
     pairs = [(t, c) for t, c in zip(outputs, cotangents, strict=True) if c is not None and t.requires_grad]
     wanted = {name: t for name, t in inputs.items() if t.requires_grad}
     if not pairs or not wanted:
@@ -109,13 +111,14 @@ def scored_iterates(adaptation: Adaptation, episode: Episode, *, only_last: str 
     """The weights ``[K + 1]`` of the query losses at the iterates.
 
     Args:
-        adaptation: its objective is asked.
+        adaptation: its objective gives the weights.
         episode: the tasks.
-        only_last: what cannot score other iterates than the last, for an error; empty if it can.
+        only_last: the name of an estimator that can score only the last iterate, for the error message. Empty for an
+            estimator that can score all iterates.
 
     Raises:
-        ValueError: there are no queries, the objective gives another number of weights, or it scores other iterates
-            than the last where that cannot be.
+        ValueError: there are no queries, the objective gives the wrong number of weights, or it scores an iterate
+            before the last and the estimator cannot.
     """
     if episode.query_x.shape[1] == 0:
         raise ValueError("the meta-objective is the loss on the query set, and this episode's query set is empty")
@@ -126,15 +129,15 @@ def scored_iterates(adaptation: Adaptation, episode: Episode, *, only_last: str 
             f"each iterate, the start included: {adaptation.steps + 1}"
         )
     if only_last and any(weights[:-1]):
-        raise ValueError(f"{only_last} is of the last iterate; use the objective last_step")
+        raise ValueError(f"{only_last} can score only the last iterate; use the objective last_step")
     return weights
 
 
 def refuse_learned(meta: Meta, what: str) -> None:
-    """Raise ``ValueError`` if the method learns more than the initialisation, of which ``what`` says nothing."""
+    """Raise ``ValueError`` if the method learns more than the initialisation. ``what`` gives no gradient for it."""
     if meta.learned:
         names = ", ".join(name for name in meta.named() if name not in meta.model)
-        raise ValueError(f"{what} says nothing about {names}; use unrolled or first_order")
+        raise ValueError(f"{what} gives no gradient for {names}; use unrolled or first_order")
 
 
 def observed(
@@ -146,7 +149,7 @@ def observed(
     support_losses: list[Tensor],
     outputs: Tensor | None,
 ) -> Info:
-    """What was observed on the way to where the inner loop ended; ``outputs`` are those for the queries there."""
+    """The :class:`Info` of an inner loop that ended at ``end``. ``outputs`` are its outputs there for the queries."""
     return Info(
         loss=None if loss is None else loss.detach(),
         support_losses=stack_steps(support_losses, episode),
@@ -156,10 +159,10 @@ def observed(
 
 
 def stack_steps(losses: list[Tensor], episode: Episode) -> Tensor:
-    """Losses ``[T]`` of each step as ``[T, K]``."""
+    """Stack the losses ``[T]`` of each step to ``[T, K]``."""
     return torch.stack(losses, 1) if losses else torch.zeros(episode.tasks, 0, device=episode.support_x.device)
 
 
 def carried_state(adaptation: Adaptation, state: RuleState) -> RuleState | None:
-    """What is carried on of the rule's final state: its mean over tasks, if anything is."""
+    """The rule's final state, averaged over tasks, if the adaptation carries it on; otherwise None."""
     return map_nested(lambda t: sum_tasks(t.detach()) / len(t), state) if adaptation.carry_state else None

@@ -1,4 +1,4 @@
-"""Bayesian MAML's chaser loss: the inner loop is to come to where more steps on more data would have led."""
+"""Bayesian MAML's chaser loss: the distance to the parameters that more inner steps on more data reach."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ __all__ = ["Chaser", "chaser"]
 
 @dataclass(frozen=True, repr=False)
 class Chaser(MetaGradient):
-    r"""The gradient of the distance to a leader, which goes on from the inner loop's end on all of the task's data.
+    r"""The gradient of the squared distance from the end of the inner loop to a leader (Bayesian MAML's chaser loss).
 
     .. math:: \nabla_\theta \sum_i \lVert \theta_{i,K} - \mathrm{stopgrad}(\theta_{i,K+s}) \rVert^2
 
-    with the steps from K on taken by the same rule on the support set and the query set together. For particles this is
-    the chaser loss of Bayesian MAML, the sum of the distances of each. The query loss is not differentiated, and what
-    is reported as the loss is the distance.
+    The leader starts where the inner loop ended. It takes s more steps of the same rule, on the support set and the
+    query set together, and is a constant. For particles the distances of all particles are summed. The query loss is
+    not differentiated. The reported loss is the distance.
 
     Args:
-        leader_steps: s.
+        leader_steps: s, the steps that the leader takes.
 
     Raises:
-        ValueError: fewer than one step; when used, an objective that scores other iterates than the last.
+        ValueError: fewer than one step; when used, an objective that scores an iterate before the last.
 
     Example:
         >>> import torch, innerloop as il
@@ -74,7 +74,7 @@ chaser = Chaser
 
 
 def _leader(loop: InnerLoop, follower: Iterate, episode: Episode, steps: int) -> Params:
-    """Where so many more steps lead, on the support set and the query set."""
+    """The parameters after ``steps`` more steps, on the support set and the query set together."""
     loop = loop.on(
         torch.cat([episode.support_x, episode.query_x], 1), torch.cat([episode.support_y, episode.query_y], 1)
     )

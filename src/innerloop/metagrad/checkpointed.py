@@ -1,4 +1,4 @@
-"""The exact meta-gradient, with the graph of one segment of the inner loop at a time."""
+"""The exact meta-gradient with checkpoints: only one segment of the inner loop has its graph in memory."""
 
 from __future__ import annotations
 
@@ -15,26 +15,29 @@ from innerloop.metagrad.base import Info, MetaGradient
 __all__ = ["Checkpointed", "checkpointed"]
 
 WHOLE = 4
-"""Inner steps that are few enough to be held whole, where the number of segments is not given."""
+"""The number of inner steps up to which there is one segment by default."""
 
 
 @dataclass(frozen=True, repr=False)
 class Checkpointed(MetaGradient):
-    r"""The exact meta-gradient, by going back through the inner loop one segment at a time.
+    r"""The exact meta-gradient, by back-propagation through one segment of the inner loop at a time.
 
-    The inner loop runs without a graph, and only the iterates at the borders of the segments are kept. Then each
-    segment, the last first, is computed once more with its graph and differentiated. The result is that of
-    :func:`innerloop.unrolled` to rounding, with the same random numbers in layers such as dropout.
+    The forward sweep runs the inner loop without a graph. It keeps only the iterates at the borders of the segments.
+    The reverse sweep takes the segments from the last to the first. It computes each segment once more with its graph,
+    and differentiates it. Layers such as dropout draw the same random numbers both times. The result equals that of
+    :func:`innerloop.unrolled` up to rounding.
 
-    By default a segment has 4 inner steps, or half the square root of their number K from K = 65 on, and up to 4 steps
-    are one segment, as in ``unrolled``. Memory is that of the graph of one segment, or of all but one of the steps of
-    the last one and the query loss, and of an iterate (adapted parameters and the rule's state) for each segment; that
-    of the last one is kept from the way forth, and its steps alone are not computed twice. At 64 steps that took 1.3
-    to 1.5 times as long as ``unrolled``; ``docs/performance.md`` has time and memory from 1 to 128 steps.
+    Let K be the number of inner steps. By default a segment has 4 steps, or half the square root of K from K = 65 on.
+    Up to 4 steps are one segment, as in ``unrolled``.
+
+    Memory holds one iterate (the adapted parameters and the rule's state) for each segment, and one graph: that of one
+    segment, or that of the query loss with all but one of the steps of the last segment, whichever is larger. The graph
+    of those last steps is kept from the forward sweep, so that only they are computed once. With 64 steps this took 1.3
+    to 1.5 times as long as ``unrolled``. ``docs/performance.md`` has time and memory from 1 to 128 steps.
 
     Args:
-        segments: the number of segments, at most K. 1 has the graph of the whole inner loop; K has the least memory
-            where the graph of a step is much larger than an iterate.
+        segments: the number of segments, at most K. With 1 the graph of the whole inner loop is in memory. K needs the
+            least memory if the graph of a step is much larger than an iterate.
 
     Raises:
         ValueError: fewer than one segment.

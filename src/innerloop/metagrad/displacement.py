@@ -1,4 +1,4 @@
-"""Reptile's direction: how far the inner loop moved, or its last step did."""
+"""Reptile's direction: the displacement of the inner loop, or of its last step."""
 
 from __future__ import annotations
 
@@ -17,29 +17,30 @@ from innerloop.params import sum_tasks
 __all__ = ["Displacement", "displacement"]
 
 Part = Literal["whole", "last", "tail"]
-"""Which part of the way: all steps, the last of them, or one more on the query set."""
+"""Which steps count: all of them, the last one, or one more step on the query set."""
 
 
 @dataclass(frozen=True, repr=False)
 class Displacement(MetaGradient):
-    r"""Minus the displacement of the inner loop, which plain gradient descent turns into Reptile's update.
+    r"""Minus the displacement of the inner loop. A plain gradient step along it is Reptile's update.
 
     .. math:: \text{whole: } \sum_i (\theta - \theta_{i,K}), \qquad
               \text{last: } \sum_i (\theta_{i,K-1} - \theta_{i,K}), \qquad
               \text{tail: } \sum_i (\theta_{i,K} - \theta_{i,K+1}), \text{ whose last step is on the query set}
 
-    so that :math:`\theta \leftarrow \theta - \beta \, \mathrm{mean}_i(\theta - \theta_i')` is
-    :math:`\theta + \beta \, \mathrm{mean}_i(\theta_i' - \theta)` (Nichol et al., 2018, algorithm 2). Where the rule
-    is gradient descent, ``last`` is its rate times the gradient on the last mini-batch, and ``tail`` its rate times the
-    first-order meta-gradient. No second derivatives are needed, and but for the tail no query set; queries, if any,
-    are only observed. What the inner loop does not adapt gets a gradient of zero.
+    The step :math:`\theta \leftarrow \theta - \beta \, \mathrm{mean}_i(\theta - \theta_i')` then gives
+    :math:`\theta + \beta \, \mathrm{mean}_i(\theta_i' - \theta)` (Nichol et al., 2018, algorithm 2).
+
+    If the rule is gradient descent with rate α, ``last`` is α times the gradient on the last mini-batch, and ``tail``
+    is α times the first-order meta-gradient. No second derivatives are needed. Only ``tail`` needs a query set;
+    otherwise queries are only observed. Parameters that the inner loop does not adapt get a gradient of zero.
 
     Args:
-        part: which part of the way counts. ``tail`` takes one step more, on the query set.
+        part: which steps count. ``tail`` takes one more step, on the query set.
 
     Raises:
-        ValueError: another part; when it is used, the method learns something beside the initialisation, or there are
-            no queries for the tail.
+        ValueError: another part; when used, a method that learns more than the initialisation, or a ``tail`` without
+            queries.
 
     Example:
         >>> import innerloop as il

@@ -1,4 +1,4 @@
-"""First-order MAML's meta-gradient: every inner gradient is taken as a constant."""
+"""First-order MAML's meta-gradient, which takes every inner gradient as a constant."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class FirstOrder(MetaGradient):
 
     .. math:: \sum_i \nabla L_i^{\mathrm{query}}(\theta_i')
 
-    What a rule learns, such as a rate, still gets its gradient, through the updates that it makes.
+    What a rule learns, such as a learning rate, still gets a gradient: the updates are differentiated.
 
     Example:
         >>> import innerloop as il

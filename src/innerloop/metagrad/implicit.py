@@ -1,4 +1,4 @@
-"""iMAML's meta-gradient: by the implicit function theorem, from where the inner loop ended."""
+"""iMAML's meta-gradient, by the implicit function theorem."""
 
 from __future__ import annotations
 
@@ -22,30 +22,31 @@ __all__ = ["Implicit", "implicit"]
 
 @dataclass(frozen=True, repr=False)
 class Implicit(MetaGradient):
-    r"""The meta-gradient at the solution of the inner problem, whatever led there (iMAML).
+    r"""The meta-gradient at the solution of the inner problem, by the implicit function theorem (iMAML).
 
-    Where the inner loop has minimised :math:`L_i(\phi) + \frac{\lambda}{2} \lVert \phi - \theta \rVert^2`, the
-    implicit function theorem gives
+    If the inner loop has minimised :math:`L_i(\phi) + \frac{\lambda}{2} \lVert \phi - \theta \rVert^2`, the theorem
+    gives
 
     .. math:: \nabla_\theta \sum_i L_i^{\mathrm{query}}(\phi_i) =
               \sum_i \lambda \, (\nabla^2 L_i(\phi_i) + \lambda I)^{-1} \, \nabla L_i^{\mathrm{query}}(\phi_i)
 
-    so that neither time nor memory goes into the path. Only products with the Hessian are taken. Parameters that the
-    inner loop leaves alone get the gradient that goes through the solution, too. How good it is depends on how near
-    the inner loop comes to the solution. Without inner steps the solution is the start, and so is its gradient.
+    The path of the inner loop is not differentiated, so it costs no time or memory here. The Hessian is used only in
+    products with vectors. Parameters that the inner loop does not adapt also get the gradient that passes through the
+    solution. The nearer the inner loop comes to the solution, the better the estimate. Without inner steps the solution
+    is taken to be the start itself.
 
     Args:
-        strength: λ, that of :func:`innerloop.rules.proximal`.
-        iterations: products with the Hessian that the solver takes.
-        solver: ``cg`` for conjugate gradients; ``neumann`` for so many more terms of
-            :math:`\sum_j (-\nabla^2 L / \lambda)^j / \lambda`, which needs a Hessian smaller than λ; ``nystrom`` for
-            an approximation of the Hessian from so many of its columns, at the same coordinates for all tasks. It takes
-            no iterations, and holds all columns at once, each as large as the parameters.
-        damping: added to λ in the matrix that is inverted. The original code has 1; 0 is exact.
+        strength: λ, the same as in :func:`innerloop.rules.proximal`.
+        iterations: the number of products with the Hessian that the solver takes.
+        solver: ``cg``: conjugate gradients. ``neumann``: the first ``iterations + 1`` terms of
+            :math:`\sum_j (-\nabla^2 L / \lambda)^j / \lambda`, which converge if the Hessian is smaller than λ.
+            ``nystrom``: a low-rank approximation of the Hessian from ``iterations`` of its columns, at the same
+            coordinates for all tasks. It holds all these columns at once, each as large as the parameters.
+        damping: added to λ in the matrix that is inverted. The original code uses 1; 0 is exact.
 
     Raises:
         ValueError: a strength that is not positive, fewer than one iteration, an unknown solver, negative damping; when
-            used, a rule that learns something, or an objective that scores other iterates than the last.
+            used, a rule that learns something, or an objective that scores an iterate before the last.
 
     Example:
         >>> import innerloop as il
@@ -112,7 +113,7 @@ implicit = Implicit
 def _through_solution(
     loop: InnerLoop, at: Iterate, slopes: Mapping[str, Tensor], solved: Callable[[Product, Params], Params]
 ) -> tuple[Params, Params]:
-    """``v = (H + λI)^-1 g``, and what v gives by the second derivatives in the parameters that are not adapted."""
+    """``v = (H + λI)^-1 g``, and the product of v with the mixed second derivatives in the fixed parameters."""
     problem, support = loop.problem, loop.support
     inner_loss = loop.adaptation.inner_loss
     losses = problem.support_losses(inner_loss, at.adapted, at.fixed, support.x, support.y, second_order=True)

@@ -1,4 +1,4 @@
-"""The exact meta-gradient, never with the graph of more than one inner step."""
+"""The exact meta-gradient with the graph of one inner step in memory at a time."""
 
 from __future__ import annotations
 
@@ -17,33 +17,34 @@ __all__ = ["MixedMode", "mixed_mode"]
 
 @dataclass(frozen=True, repr=False)
 class MixedMode(MetaGradient):
-    r"""The exact meta-gradient, by going back through the inner loop one Hessian-vector product at a time.
+    r"""The exact meta-gradient, by one Hessian-vector product for each inner step.
 
-    The inner loop runs without a graph. From its last iterate the gradient :math:`\lambda` of the query loss is then
-    carried back to the start. For gradient descent this is
+    The forward sweep runs the inner loop without a graph. The reverse sweep takes the gradient :math:`\lambda` of the
+    query loss from the last iterate back to the start. For gradient descent this is
 
     .. math:: \lambda_k = \lambda_{k+1} - \alpha \nabla^2 L^{\mathrm{support}}(\theta_k) \, \lambda_{k+1},
               \qquad \lambda_K = \nabla L^{\mathrm{query}}(\theta_K)
 
-    and for any other differentiable rule the vector-Jacobian product of its step, whose state is part of the iterate.
-    What is not adapted and what the rule learns get their gradients on the way. The result is that of
-    :func:`innerloop.unrolled` to rounding, with the same random numbers in layers such as dropout.
+    For any other differentiable rule it is the vector-Jacobian product of the rule's step, with the rule's state as
+    part of the iterate. Fixed parameters and whatever the rule learns get their gradients in the same sweep. Layers
+    such as dropout draw the same random numbers each time. The result equals that of :func:`innerloop.unrolled` up to
+    rounding.
 
-    Memory is that of the graph of one inner step or of the query loss, whichever is larger, and of the iterates that
-    are kept, each as large as the adapted parameters and the rule's state: ``keep`` of them, and K / ``keep`` between
-    two of those. Each inner step is computed three times and differentiated once, which takes 1.7 to 2.0 times as long
-    as ``unrolled`` (``docs/performance.md``). With ``keep="all"`` a step is computed twice, and takes as long as with
-    :func:`innerloop.checkpointed`.
+    Memory holds one graph and some iterates. The graph is that of one inner step or of the query loss, whichever is
+    larger. An iterate is as large as the adapted parameters and the rule's state. The forward sweep keeps ``keep`` of
+    them. The reverse sweep keeps K / ``keep`` more, between two of those. Each inner step is computed three times and
+    differentiated once. That takes 1.7 to 2.0 times as long as ``unrolled`` (``docs/performance.md``). With
+    ``keep="all"`` a step is computed twice, which takes as long as :func:`innerloop.checkpointed`.
 
-    Where the graph of a step is many times larger than the parameters, as with large images or many examples,
-    ``keep="all"`` costs little memory. Where it is not, ``checkpointed`` needs little more and is faster.
+    If the graph of a step is many times larger than the parameters, as with large images or many examples,
+    ``keep="all"`` costs little memory. Otherwise ``checkpointed`` needs little more memory and is faster.
 
     Args:
-        keep: how many iterates to keep on the way forth, spread evenly, or ``"all"``; about the square root of K by
-            default.
+        keep: how many iterates the forward sweep keeps, evenly spaced, or ``"all"``; by default about the square root
+            of K.
 
     Raises:
-        ValueError: fewer than one.
+        ValueError: ``keep`` is below 1.
 
     Example:
         >>> import torch, innerloop as il
@@ -55,7 +56,7 @@ class MixedMode(MetaGradient):
 
     References:
         Kemaev et al.: Scalable Meta-Learning via Mixed-Mode Differentiation. ICML 2025. There the Hessian-vector
-        product is forward over reverse; here it is reverse over reverse, for which every layer has derivatives.
+        product is forward over reverse. Here it is reverse over reverse, because every layer has derivatives for that.
         Griewank, Walther: Evaluating Derivatives. SIAM 2008, chapter 12, on keeping some of the iterates.
     """
 

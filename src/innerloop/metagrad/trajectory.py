@@ -1,4 +1,4 @@
-"""WarpGrad's meta-gradient: one inner step at a time, all along the inner loop."""
+"""WarpGrad's meta-gradient: it scores every single inner step."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ __all__ = ["Trajectory", "trajectory"]
 
 @dataclass(frozen=True, repr=False)
 class Trajectory(MetaGradient):
-    r"""Teach what the inner loop leaves alone to make each single step of it a good one (WarpGrad).
+    r"""Train the parameters that are not adapted so that each single inner step lowers the query loss (WarpGrad).
 
     .. math:: \nabla_\phi \sum_i \frac{1}{K} \sum_{k=0}^{K-1} L_i^{\mathrm{query}}\big(
               \bar\theta_{i,k} - \alpha \nabla L_i^{\mathrm{support}}(\bar\theta_{i,k}; \phi); \phi\big)
 
-    for the parameters φ that are not adapted, such as warp layers. The iterates :math:`\bar\theta_{i,k}` that the inner
-    loop passes are constants (and so is the rule's state there): nothing is differentiated through more than one step,
-    and memory does not grow with their number. What is adapted, and what the rule learns, is taught by another
-    estimator, in an inner loop of its own. Without inner steps, all of it is.
+    Here φ are the parameters that are not adapted, such as warp layers. The iterates :math:`\bar\theta_{i,k}` and the
+    rule's state there are constants. So nothing is differentiated through more than one step, and memory does not grow
+    with the number of steps. Another estimator, which runs an inner loop of its own, gives the gradients of the adapted
+    parameters and of whatever the rule learns. Without inner steps it gives all gradients.
 
     Args:
-        initialisation: the estimator of all other gradients, such as :func:`innerloop.unrolled`, as in MAML, or
-            :func:`innerloop.displacement`, as in Reptile. What is observed is its own.
+        initialisation: that other estimator, such as :func:`innerloop.unrolled` (as in MAML) or
+            :func:`innerloop.displacement` (as in Reptile). The returned :class:`Info` is its own.
 
     Example:
         >>> import innerloop as il
@@ -46,7 +46,7 @@ class Trajectory(MetaGradient):
 
     def __call__(self, loop: InnerLoop, episode: Episode) -> tuple[Meta, Info]:
         """The sum of the tasks' meta-gradients, and what was observed."""
-        scored_iterates(loop.adaptation, episode)  # that there are queries
+        scored_iterates(loop.adaptation, episode)  # raises if there are no queries
         grads, info = self.initialisation(loop, episode)
         steps = loop.adaptation.steps
         with torch.enable_grad():

@@ -23,12 +23,12 @@ class Unrolled(MetaGradient):
 
     .. math:: \nabla_\theta \sum_i L_i^{\mathrm{query}}(\theta_i'(\theta))
 
-    Memory grows with the number of inner steps, whose graphs are all kept; :func:`innerloop.checkpointed` and
-    :func:`innerloop.mixed_mode` give the same gradient in less.
+    The graphs of all inner steps are in memory at once, so memory grows with their number.
+    :func:`innerloop.checkpointed` and :func:`innerloop.mixed_mode` give the same gradient in less memory.
 
     Raises:
-        torch.OutOfMemoryError: there is not enough memory; the message says what needs less. On a CPU, MemoryError or
-            RuntimeError.
+        torch.OutOfMemoryError: there is not enough memory. The message says what needs less. On a CPU this is a
+            MemoryError or a RuntimeError.
 
     Example:
         >>> import innerloop as il
@@ -43,10 +43,10 @@ class Unrolled(MetaGradient):
         try:
             return differentiated_query_loss(loop, episode, Track.EVERYTHING)
         except (MemoryError, RuntimeError) as error:
-            if (same := _of_memory(error)) is None:
+            if (same := _memory_error_type(error)) is None:
                 raise
             steps = loop.adaptation.steps
-            segments = steps if steps <= WHOLE else ""  # few are one segment by default
+            segments = steps if steps <= WHOLE else ""  # by default so few steps are a single segment
             raise same(
                 f"{str(error) or 'out of memory'}\nThe graphs of {steps} inner steps of {episode.tasks} "
                 "tasks did not fit. To need less, run fewer tasks at a time with execution=N, or take another exact "
@@ -58,11 +58,11 @@ unrolled = Unrolled
 """The public name of :class:`Unrolled`."""
 
 
-def _of_memory(error: MemoryError | RuntimeError) -> type[Exception] | None:
-    """The type of an error that says that memory ran out; None of any other."""
+def _memory_error_type(error: MemoryError | RuntimeError) -> type[Exception] | None:
+    """The type of an error that says that memory ran out; None for any other error."""
     if isinstance(error, torch.OutOfMemoryError):
         return torch.OutOfMemoryError
     if isinstance(error, MemoryError):
         return MemoryError
-    # What PyTorch's allocator for CPUs raises has no type of its own.
+    # PyTorch's CPU allocator raises a plain RuntimeError.
     return RuntimeError if "can't allocate memory" in str(error) else None

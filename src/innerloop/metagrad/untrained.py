@@ -1,4 +1,4 @@
-"""No gradient at all."""
+"""No meta-gradient: zeros, for methods that learn nothing from other tasks."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ __all__ = ["Untrained", "untrained"]
 
 @dataclass(frozen=True, repr=False)
 class Untrained(MetaGradient):
-    """Zeros, for a method that learns nothing from other tasks, such as training from scratch.
+    """A meta-gradient of zeros, for a method that learns nothing from other tasks, such as training from scratch.
 
-    The inner loop runs and the queries are scored as in any other method, so that there is something to observe.
+    The inner loop still runs and the queries are scored, as in any other method. So losses and accuracies are reported.
 
     Example:
         >>> import innerloop as il
@@ -32,7 +32,7 @@ class Untrained(MetaGradient):
 
     @property
     def needs_queries(self) -> bool:
-        """Never."""
+        """False: it runs without query examples."""
         return False
 
     def __call__(self, loop: InnerLoop, episode: Episode) -> tuple[Meta, Info]:
