@@ -14,8 +14,8 @@ import torch
 import innerloop as il
 from innerloop.bench import DisagreementError, Options, contenders, measure
 from innerloop.bench.agreement import agreement, relative_difference, tolerance
+from innerloop.bench.alone import alone
 from innerloop.bench.contenders import OURS, Ours
-from innerloop.bench.memory import peak_memory
 from innerloop.bench.options import BenchError
 from innerloop.bench.peers import PEERS, Spec
 from innerloop.bench.rows import ROWS, Row, Sizes, episode_of, make_network, rows_of, spec_of
@@ -83,7 +83,7 @@ def test_the_last_line_is_the_report(monkeypatch, capsys):
     (row,) = report["rows"]
     assert row["sizes"] == {"tasks": 2, "ways": 2, "shots": 1, "queries": 1, "steps": 2}
     installed = {*PEERS} - {*report["missing"]}
-    assert row["seconds"].keys() == {OURS, f"{OURS} serial", f"{OURS} 1", *installed}
+    assert row["seconds"].keys() == {OURS, f"{OURS} one-off", f"{OURS} serial", f"{OURS} 1", *installed}
     assert all(seconds > 0 for seconds in row["seconds"].values())
     assert all(len(times) == 2 for times in row["samples"].values())
     assert row["fastest_peer"] in installed
@@ -120,7 +120,7 @@ def test_the_lean_estimators_take_part_in_a_sweep_without_peers(capsys):
     assert main([*TINY, *sweep, "--estimators", "checkpointed", "mixed_mode"]) == 0
     report = last_line(capsys)
     assert report["missing"] == {}
-    lean = {f"{OURS} checkpointed", f"{OURS} mixed_mode"}
+    lean = {f"{OURS} {way}" for way in ("one-off", "checkpointed", "mixed_mode")}
     for row in report["rows"]:
         assert row["seconds"].keys() == row["ratio_to_innerloop"].keys() == {OURS, *lean}
         assert row["relative_difference"]["float64"].keys() == lean
@@ -149,32 +149,34 @@ def test_throughput_divides_all_of_the_time(monkeypatch, capsys):
     assert result["tasks_per_second"] * result["seconds_per_iteration"] == pytest.approx(2)
 
 
-def test_peak_memory_is_that_of_the_call_alone():
+def test_a_contender_is_measured_in_a_process_of_its_own():
     row = Row("omniglot", Sizes(2, 2, 1, 5, 1))
-    peak = peak_memory(OURS, row, spec_of("maml", row.sizes), threads=1, seed=0)
-    if peak is None:
+    found = alone(OURS, row, spec_of("maml", row.sizes), threads=1, seed=0)
+    assert found.first_call > 0
+    if found.peak_memory is None:
         assert not Path("/proc/self/status").exists() or sys.platform != "linux"
         pytest.skip("peak memory cannot be known here")
-    assert 0 < peak < 2**30
+    assert 0 < found.peak_memory < 2**30
 
 
-def test_memory_that_cannot_be_known_is_unknown():
+def test_a_contender_that_fails_alone_is_unknown():
     row = Row("omniglot", Sizes(1, 2, 1, 1, 1))
-    assert peak_memory("no such contender, a failure", row, Spec("maml", -1.0, 1), threads=1, seed=0) is None
+    assert alone("no such contender, a failure", row, Spec("maml", -1.0, 1), threads=1, seed=0) is None
 
 
-def test_memory_is_in_the_report(only, capsys):
+def test_memory_and_first_calls_are_in_the_report(only, capsys):
     only()
-    assert main([*TINY, "--json"]) == 0
+    assert main([*TINY, "--no-one-off", "--json"]) == 0
     (row,) = last_line(capsys)["rows"]
-    assert row["peak_memory"].keys() == {OURS}
+    assert row["peak_memory"].keys() == row["first_call"].keys() == {OURS}
+    assert row["first_call"][OURS] > 0
 
 
 def test_without_peers_there_is_no_ratio_to_one(only, capsys):
     only(absent=absent)
     assert main([*TINY, "--no-memory", "--json"]) == 0
     (row,) = last_line(capsys)["rows"]
-    assert row["seconds"].keys() == {OURS}
+    assert row["seconds"].keys() == {OURS, f"{OURS} one-off"}
     assert row["fastest_peer"] is row["ratio_to_fastest_peer"] is row["times_fastest_peer"] is None
 
 
@@ -184,7 +186,7 @@ def test_a_peer_that_cannot_run_the_network_is_named_and_left_out(only, capsys):
     out = capsys.readouterr().out
     assert "crashing is left out: RuntimeError: cannot be mapped" in out
     (row,) = json.loads(out.splitlines()[-1])["rows"]
-    assert row["seconds"].keys() == {OURS}
+    assert row["seconds"].keys() == {OURS, f"{OURS} one-off"}
     assert row["left_out"].keys() == {"crashing"}
 
 

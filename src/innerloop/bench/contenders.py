@@ -9,7 +9,7 @@ from dataclasses import replace
 from torch import nn
 
 from innerloop.bench.peers import PEERS, MetaGradientFn, Spec, Unavailable
-from innerloop.engine.engine import Engine
+from innerloop.engine.engine import Engine, meta_gradient
 from innerloop.engine.plans import Execution
 from innerloop.episode import Episode
 from innerloop.metagrad import MetaGradient, checkpointed, mixed_mode
@@ -17,11 +17,24 @@ from innerloop.methods import fomaml, maml, reptile
 from innerloop.methods.base import Method
 from innerloop.params import Params
 
-__all__ = ["OURS", "Ours", "contender", "contenders_of", "method_of", "missing_peers", "names_of", "warmed_up"]
+__all__ = [
+    "ONE_OFF",
+    "OURS",
+    "OneOff",
+    "Ours",
+    "contender",
+    "contenders_of",
+    "method_of",
+    "missing_peers",
+    "names_of",
+    "warmed_up",
+]
 
 OURS = "innerloop"
 """The name that innerloop has beside its peers."""
 
+ONE_OFF = "one-off"
+"""The way of innerloop that makes a new engine for each call, as :func:`innerloop.meta_gradient` does."""
 
 ESTIMATORS = {"checkpointed": checkpointed, "mixed_mode": mixed_mode}
 """The exact meta-gradients that need less memory."""
@@ -44,6 +57,17 @@ class Ours:
     def warm_up(self, episode: Episode) -> None:
         """Call it until it takes no longer than it will from then on."""
         self._engine.warm_up(lambda: self(episode))
+
+
+class OneOff:
+    """The meta-gradient by :func:`innerloop.meta_gradient`, which makes a new engine each time."""
+
+    def __init__(self, net: nn.Module, spec: Spec) -> None:
+        self._net, self._method = net, method_of(spec)
+
+    def __call__(self, episode: Episode) -> Params:
+        """The mean meta-gradient of the tasks."""
+        return meta_gradient(self._net, self._method, episode)[0]
 
 
 def warmed_up(contender: MetaGradientFn, episode: Episode) -> MetaGradientFn:
@@ -78,6 +102,8 @@ def contender(name: str, net: nn.Module, spec: Spec) -> MetaGradientFn:
     if name in PEERS:
         return PEERS[name](net, spec)
     way = name.removeprefix(OURS).strip() or "auto"
+    if way == ONE_OFF:
+        return OneOff(net, spec)
     if way in ESTIMATORS:
         return Ours(net, spec, estimator=ESTIMATORS[way]())
     if way.isdecimal():

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from innerloop.bench.agreement import agreement, tolerance
+from innerloop.bench.alone import alone
 from innerloop.bench.contenders import OURS, contenders_of, warmed_up
-from innerloop.bench.memory import peak_memory
 from innerloop.bench.options import Options
 from innerloop.bench.peers import PEERS, MetaGradientFn, Spec
 from innerloop.bench.rows import Row, episode_of, make_network, spec_of
@@ -53,7 +53,7 @@ def measure(row: Row, options: Options) -> dict[str, Any]:
         "sizes": asdict(row.sizes),
         "inner_lr": spec.inner_lr,
         **compared(samples, flops, rate),
-        "peak_memory": _memory(contenders, row, spec, options) if options.memory else {},
+        **(_alone(contenders, row, spec, options) if options.memory else {"peak_memory": {}, "first_call": {}}),
         "relative_difference": differences,
         "left_out": failed,
         "samples": samples,
@@ -102,9 +102,14 @@ def _failing(contenders: Mapping[str, MetaGradientFn], episode: Episode) -> dict
     return failed
 
 
-def _memory(names: Mapping[str, object], row: Row, spec: Spec, options: Options) -> dict[str, int | None]:
+def _alone(names: Mapping[str, object], row: Row, spec: Spec, options: Options) -> dict[str, dict[str, Any]]:
+    """The peak memory and the seconds of the first call of each contender; None where they are not known."""
     threads = torch.get_num_threads()
-    return {name: peak_memory(name, row, spec, threads=threads, seed=options.seed) for name in names}
+    found = {name: alone(name, row, spec, threads=threads, seed=options.seed) for name in names}
+    return {
+        "peak_memory": {name: None if one is None else one.peak_memory for name, one in found.items()},
+        "first_call": {name: None if one is None else one.first_call for name, one in found.items()},
+    }
 
 
 def _single_tasks(row: Row, seed: int) -> list[Episode]:

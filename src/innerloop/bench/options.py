@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from innerloop.bench.contenders import ONE_OFF
 from innerloop.bench.peers import What
 from innerloop.bench.rows import ROWS, NetworkName, Row, Sizes, rows_of
 from innerloop.bench.timing import Clock
@@ -53,10 +54,12 @@ class Options:
     """Further ways for innerloop to run the tasks: serial, batched, or so many at a time."""
     estimators: tuple[Literal["checkpointed", "mixed_mode"], ...] = ()
     """Further exact meta-gradients of innerloop, which need less memory."""
+    one_off: bool = True
+    """Time innerloop with a new engine for each call, too, as il.meta_gradient makes one."""
     peers: bool = True
     """Measure every peer that is installed."""
     memory: bool = True
-    """Measure the peak memory of each contender in a process of its own."""
+    """Measure the first call and the peak memory of each contender in a process of its own."""
     throughput: bool = False
     """Measure whole training instead: sampling, adapting, the outer step and logging."""
     iterations: int = 100
@@ -99,7 +102,7 @@ class Options:
     @property
     def ways(self) -> tuple[Execution | str, ...]:
         """What innerloop does beside its default, each a contender of its own."""
-        return (*self.executions, *self.estimators)
+        return (*((ONE_OFF,) if self.one_off else ()), *self.executions, *self.estimators)
 
     def chosen(self) -> list[Row]:
         """The rows to measure."""

@@ -58,13 +58,14 @@ def table(row: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield f"{Row(row['network'], Sizes(**row['sizes']))}, inner learning rate {row['inner_lr']}"
     yield (
-        f"  {'':22}{'seconds':>9}{'to innerloop':>14}{'of matmul':>11}{'peak memory':>13}"
+        f"  {'':22}{'steady, s':>10}{'to innerloop':>14}{'of matmul':>11}{'first call, s':>15}{'peak memory':>13}"
         f"{'differs: float64':>18}{'float32':>9}"
     )
     seconds = row["seconds"]
     for name in sorted(seconds, key=seconds.__getitem__):
         share = row["flops"] / seconds[name] / row["matmul_rate"]
-        line = f"  {name:22}{seconds[name]:9.3f}{row['ratio_to_innerloop'][name]:14.2f}{100 * share:9.0f} %"
+        line = f"  {name:22}{seconds[name]:10.3f}{row['ratio_to_innerloop'][name]:14.2f}{100 * share:9.0f} %"
+        line += f"{_seconds(row['first_call'].get(name)) if row['first_call'] else '-':>15}"
         line += f"{_mebibytes(row['peak_memory'].get(name)) if row['peak_memory'] else '-':>13}"
         if name != OURS:
             double, single = (row["relative_difference"][dtype][name] for dtype in ("float64", "float32"))
@@ -86,6 +87,10 @@ def throughput_lines(result: Mapping[str, Any]) -> Iterator[str]:
         f"{100 * result['fraction_of_matmul_rate']:.0f} % of the rate of a matrix product"
     )
     yield f"  {shares}"
+
+
+def _seconds(time: float | None) -> str:
+    return "unknown" if time is None else f"{time:.3f}"
 
 
 def _mebibytes(size: int | None) -> str:

@@ -28,8 +28,9 @@ def run_benchmark(options: Options, say: Callable[[str], None], plot: Path | Non
         plot: a PNG file to draw; it is drawn anew after each row.
 
     Returns:
-        What ``--json`` prints: ``rows``, each with ``sizes``, the median ``seconds`` and the ``peak_memory`` in bytes
-        of every contender (None where it is unknown), ``ratio_to_fastest_peer`` (innerloop's time over that of the
+        What ``--json`` prints: ``rows``, each with ``sizes``, the median ``seconds`` of every contender once it is
+        warm, the seconds of its ``first_call`` and its ``peak_memory`` in bytes in a process of its own (None where
+        unknown), ``ratio_to_fastest_peer`` (innerloop's time over that of the
         fastest peer, below 1 where innerloop is faster), ``times_fastest_peer`` (the other way round),
         ``fraction_of_matmul_rate`` and more; and what ran on what.
 

@@ -1,4 +1,4 @@
-"""Peak memory of one contender, alone in a process of its own: ``python -m innerloop.bench.memory``."""
+"""The first call and the peak memory of one contender, alone in a new process: ``python -m innerloop.bench.alone``."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -16,17 +17,30 @@ from innerloop.bench.contenders import contender, warmed_up
 from innerloop.bench.peers import Spec
 from innerloop.bench.rows import Row, Sizes, episode_of, make_network
 
-__all__ = ["peak_memory", "peak_of"]
+__all__ = ["Alone", "alone", "peak_of"]
 
 STATUS = Path("/proc/self/status")
 PEAK_AGAIN = Path("/proc/self/clear_refs")  # writing 5 there has the kernel forget the peak so far
 
 
-def peak_memory(name: str, row: Row, spec: Spec, *, threads: int, seed: int) -> int | None:
-    """Bytes that a contender's meta-gradients need at their peak, beyond what the process had just before the first.
+@dataclass(frozen=True)
+class Alone:
+    """What one contender needs in a process of its own.
 
-    The process is new and has one contender, so that neither another one's memory nor what an allocator kept is
-    counted. It calls the contender once more after its first calls, since what these set up may change how it runs.
+    Attributes:
+        first_call: the seconds until the first meta-gradient is there, from an untouched network, imports excluded.
+        peak_memory: the bytes that its meta-gradients need at their peak, beyond what the process had before the first;
+            None where it cannot be known, as on other systems than Linux.
+    """
+
+    first_call: float
+    peak_memory: int | None
+
+
+def alone(name: str, row: Row, spec: Spec, *, threads: int, seed: int) -> Alone | None:
+    """Measure a contender in a new process, where neither another one's memory nor a warm allocator counts.
+
+    The process calls the contender once more after its first calls, since what these set up may change how it runs.
 
     Args:
         name: which contender.
@@ -36,7 +50,7 @@ def peak_memory(name: str, row: Row, spec: Spec, *, threads: int, seed: int) -> 
         seed: of the network and the images.
 
     Returns:
-        None where it cannot be known: not on Linux, or the process failed, for lack of memory perhaps.
+        None if the process failed, for lack of memory perhaps.
     """
     question = {
         "name": name,
@@ -46,24 +60,31 @@ def peak_memory(name: str, row: Row, spec: Spec, *, threads: int, seed: int) -> 
         "threads": threads,
         "seed": seed,
     }
-    command = [sys.executable, "-W", "ignore", "-m", "innerloop.bench.memory"]
+    command = [sys.executable, "-W", "ignore", "-m", "innerloop.bench.alone"]
     done = subprocess.run(command, input=json.dumps(question), capture_output=True, text=True, check=False)
     try:
-        answer = json.loads(done.stdout.splitlines()[-1])
-    except (IndexError, json.JSONDecodeError):
+        return Alone(**json.loads(done.stdout.splitlines()[-1]))
+    except (IndexError, json.JSONDecodeError, TypeError):
         return None
-    return int(answer) if isinstance(answer, int) else None
 
 
-def measured(question: str) -> int | None:
-    """The answer to :func:`peak_memory`'s question, within the process of its own."""
+def measured(question: str) -> Alone:
+    """The answer to :func:`alone`'s question, within the process of its own."""
     asked = json.loads(question)
     torch.set_num_threads(asked["threads"])
     row = Row(asked["network"], Sizes(**asked["sizes"]))
-    call = contender(asked["name"], make_network(row, asked["seed"]), Spec(**asked["spec"]))
-    episode = episode_of(row, asked["seed"])
+    net, episode = make_network(row, asked["seed"]), episode_of(row, asked["seed"])
+    seconds: list[float] = []
 
-    return peak_of(lambda: warmed_up(call, episode)(episode))
+    def run() -> None:
+        start = time.perf_counter()
+        call = contender(asked["name"], net, Spec(**asked["spec"]))
+        call(episode)
+        seconds.append(time.perf_counter() - start)
+        warmed_up(call, episode)(episode)
+
+    peak = peak_of(run)
+    return Alone(seconds[0], peak)
 
 
 def peak_of(call: Callable[[], object]) -> int | None:
@@ -94,4 +115,4 @@ def _forget_peak() -> bool:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(f"{json.dumps(measured(sys.stdin.read()))}\n")
+    sys.stdout.write(f"{json.dumps(asdict(measured(sys.stdin.read())))}\n")
