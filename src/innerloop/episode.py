@@ -1,4 +1,4 @@
-"""An episode: the support and query sets of one meta-batch of tasks."""
+"""``Episode``: the support and query sets of one meta-batch of tasks."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ class Episode:
     """Support and query sets of ``T`` tasks, each tensor with a leading task axis.
 
     Args:
-        support_x: inputs to adapt on, ``[T, S, ...]``.
+        support_x: the inputs to adapt on, ``[T, S, ...]``.
         support_y: their targets, ``[T, S, ...]`` (class indices ``[T, S]`` for classification).
-        query_x: inputs to be scored on, ``[T, Q, ...]``.
+        query_x: the inputs to score the adapted model on, ``[T, Q, ...]``.
         query_y: their targets, ``[T, Q, ...]``.
 
     Raises:
-        ValueError: the task axes differ, inputs and targets differ in number, or there is no support example.
+        ValueError: the numbers of tasks differ, a set has more inputs than targets or fewer, or there is no task or no
+            support example.
 
     Example:
         >>> x, y = torch.zeros(2, 5, 1, 28, 28), torch.arange(5).repeat(2, 1)
@@ -54,13 +55,13 @@ class Episode:
 
     @property
     def tasks(self) -> int:
-        """Number of tasks ``T``."""
+        """The number of tasks ``T``."""
         return self.support_x.shape[0]
 
     def __getitem__(self, tasks: slice) -> Episode:
-        """The episode of a range of the tasks: ``episode[a:b]``."""
+        """The episode of some of the tasks: ``episode[a:b]``."""
         if not isinstance(tasks, slice):
-            raise TypeError(f"an episode is indexed with a range of tasks: episode[{tasks}:{tasks} + 1], say")
+            raise TypeError(f"an episode is indexed with a range of tasks, such as episode[{tasks}:{tasks} + 1]")
         return self.map(lambda t: t[tasks])
 
     def chunks(self, size: int) -> Iterator[Episode]:
@@ -78,13 +79,13 @@ class Episode:
 
 
 EpisodeSampler = Callable[[torch.Generator], Episode]
-"""Draws a meta-batch of tasks: a pure function of a :class:`torch.Generator`."""
+"""Draws a meta-batch of tasks. It is a pure function of a :class:`torch.Generator`."""
 
 
 def with_queries(episodes: EpisodeSampler, tasks: int, generator: torch.Generator) -> Iterator[Episode]:
-    """Meta-batches of tasks that have queries, until there are ``tasks`` of them; the last one is cut to fit.
+    """Draw meta-batches until there are ``tasks`` tasks in all. The last one is cut to fit.
 
-    Each is drawn when it is asked for, from the generator as it is by then.
+    A meta-batch is drawn when it is asked for, from the state that the generator has then.
 
     Raises:
         ValueError: ``tasks`` is below 1, or the episodes have no queries.
@@ -99,6 +100,6 @@ def with_queries(episodes: EpisodeSampler, tasks: int, generator: torch.Generato
     while tasks > 0:
         episode = episodes(generator)
         if episode.query_x.shape[1] == 0:
-            raise ValueError("this looks at the query sets, and these episodes have none; use queries=1 or more")
+            raise ValueError("this needs query sets, and these episodes have none; use queries=1 or more")
         yield episode[:tasks]
         tasks -= episode.tasks

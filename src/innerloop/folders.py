@@ -1,4 +1,4 @@
-"""What the user's environment says: where the library keeps what it can make again, and what is switched off."""
+"""The user's environment: the cache folder, and environment variables that switch something off."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["switched_off", "user_cache"]
 
 
 def user_cache() -> Path:
-    """The user's cache folder for this library: under ``XDG_CACHE_HOME``, or ``~/.cache``.
+    """The folder for files that the library can make again: under ``XDG_CACHE_HOME``, or under ``~/.cache``.
 
     Example:
         >>> user_cache().name
@@ -19,7 +19,7 @@ def user_cache() -> Path:
 
 
 def switched_off(variable: str) -> bool:
-    """Whether an environment variable is ``off``, or another word for it.
+    """Whether an environment variable is ``off``, ``0``, ``false`` or ``no``.
 
     Example:
         >>> switched_off("INNERLOOP_NO_SUCH_VARIABLE")

@@ -1,4 +1,4 @@
-"""Algebra on named tensors: the parameters of a model as an ordinary ``dict[str, Tensor]``."""
+"""Algebra on named tensors. The parameters of a model are an ordinary ``dict[str, Tensor]``."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ __all__ = [
 ]
 
 Params = dict[str, Tensor]
-"""Tensors by name. Within the inner loop each has a leading task axis ``[T, ...]``."""
+"""Tensors by name. In the inner loop each has a leading task axis ``[T, ...]``."""
 
 
 def map_params(fn: Callable[..., Tensor], first: Mapping[str, Tensor], *rest: Mapping[str, Tensor]) -> Params:
-    """Apply ``fn`` to the tensors of the same name.
+    """Apply ``fn`` to tensors of the same name.
 
     Raises:
         ValueError: the mappings do not hold the same names.
@@ -54,26 +54,26 @@ def detached(a: Mapping[str, Tensor]) -> Params:
 
 
 def leaves(a: Mapping[str, Tensor]) -> Params:
-    """The same values as new leaves of a graph, to be differentiated with respect to."""
+    """The same values as new leaves of a graph. One can differentiate with respect to them."""
     return map_params(leaf, a)
 
 
 def leaf(a: Tensor) -> Tensor:
-    """The same values as a new leaf of a graph, to be differentiated with respect to if they can be."""
+    """The same values as a new leaf of a graph. A leaf of floating-point type requires a gradient."""
     return a.detach().requires_grad_(a.is_floating_point())
 
 
 def expand_tasks(a: Mapping[str, Tensor], tasks: int) -> Params:
-    """One copy for each task, without copying memory: ``[...]`` becomes ``[tasks, ...]``."""
+    """Give every task the same tensors: ``[...]`` becomes ``[tasks, ...]``. No memory is copied."""
     return map_params(lambda t: SharedByTasks.apply(t, tasks), a)
 
 
 class SharedByTasks(Function):
-    """One tensor for all tasks. The derivative is the sum over the tasks."""
+    """A tensor that all tasks share. Its gradient is the sum over the tasks."""
 
     @staticmethod
     def forward(ctx: Any, t: Tensor, tasks: int) -> Tensor:
-        """``t`` of ``[...]`` as ``[tasks, ...]``, in the same memory."""
+        """Expand ``t`` from ``[...]`` to ``[tasks, ...]``, in the same memory."""
         ctx.source = t
         return t.expand(tasks, *t.shape)
 
@@ -84,17 +84,18 @@ class SharedByTasks(Function):
 
 
 def aliased(a: Mapping[str, Tensor]) -> Params:
-    """The same tensors under new names in the graph, in the same memory.
+    """New views of the same tensors, in the same memory.
 
-    A gradient with respect to an alias ends at the alias. What the tensor itself is made of takes no part in it.
+    A gradient with respect to a view stops there. It does not go back to how the tensor was computed.
     """
     return map_params(lambda t: t.view_as(t) if t.requires_grad else t, a)
 
 
 def sum_tasks(t: Tensor) -> Tensor:
-    """The sum over the leading axis, ``[T, ...]`` to ``[...]``.
+    """Sum over the leading axis: ``[T, ...]`` to ``[...]``.
 
-    PyTorch's takes up to sixty times as long where the other axes do not lie in their order, as kernels' weights do.
+    PyTorch's own sum takes up to sixty times as long if the other axes are in another order in memory. That is so for
+    the weights of the package's kernels.
 
     Example:
         >>> sum_tasks(torch.ones(3, 2))
@@ -105,7 +106,7 @@ def sum_tasks(t: Tensor) -> Tensor:
 
 
 def _memory_order(t: Tensor) -> tuple[list[int], list[int]]:
-    """The axes of a tensor from the slowest to the fastest in memory, and the inverse of that permutation."""
+    """The axes of a tensor from the largest stride to the smallest, and the inverse of that permutation."""
     order = sorted(range(t.ndim), key=t.stride, reverse=True)
     return order, sorted(range(t.ndim), key=order.__getitem__)
 
@@ -120,7 +121,7 @@ def total(trees: Iterable[Mapping[str, Tensor]]) -> Params:
 
 
 def map_nested(fn: Callable[..., Tensor], first: Any, *rest: Any) -> Any:
-    """Apply ``fn`` to the corresponding tensors of nested dicts and tuples; None stays None.
+    """Apply ``fn`` to the corresponding tensors of nested dicts and tuples. None stays None.
 
     Example:
         >>> map_nested(torch.neg, ({"m": torch.ones(1)}, None))

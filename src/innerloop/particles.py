@@ -1,4 +1,4 @@
-"""How a network that is several networks, its particles, names its parts."""
+"""Particles: a network may consist of several networks. Here is how their parameters are named."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import Iterable
 __all__ = ["MIXTURE", "by_particle"]
 
 MIXTURE = "mixture"
-"""The name of the layer that makes one output of the particles' ``[N, M, ...]``."""
+"""The name of the layer that combines the outputs ``[N, M, ...]`` of M particles into one."""
 
 _OF_PARTICLE = re.compile(r"^((?:.*\.)?particles)\.(\d+)\.")
 
 
 def by_particle(names: Iterable[str]) -> list[list[str]]:
-    """The names of each particle's parameters, which correspond; all of them if they are of no particle.
+    """Group the names of parameters by particle. Names without particles are one group.
 
     Raises:
-        ValueError: the particles' parameters do not correspond, or some are of a particle and some are of none.
+        ValueError: the particles do not all have the same parameters, or some parameters belong to no particle.
 
     Example:
         >>> by_particle(["particles.0.weight", "particles.0.bias", "particles.1.weight", "particles.1.bias"])

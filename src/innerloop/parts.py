@@ -1,7 +1,7 @@
-"""The parts that a method is composed of, as values: how they print, and how they are written down and read again.
+"""Parts of a method as values: how they print, how they are saved as JSON, and how they are read back.
 
 A part is a frozen dataclass: an inner rule, a start, an objective, an inner loss, an estimator of the meta-gradient, or
-the record that holds them. Two parts of the same class with the same fields are equal.
+a record of such parts. Two parts of the same class with the same fields are equal.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from torch import Tensor
 __all__ = ["Part", "describe", "restore"]
 
 _REFUSED = sys.stdlib_module_names | {"torch"}
-"""Packages that define no parts. Nothing of them is looked up, whatever a file asks for."""
+"""Packages that define no parts. Nothing in them is looked up, whatever a file asks for."""
 
 _FUNCTIONAL = "torch.nn.functional"
-"""The exception: its losses and activations are functions that a part may hold."""
+"""The one exception. A part may hold its functions, such as losses and activations."""
 
 
 @dataclass(frozen=True, repr=False)
 class Part:
-    """A frozen dataclass that prints the fields that differ from their defaults.
+    """The base class of parts: a frozen dataclass that prints only the fields that differ from their defaults.
 
-    Derive from it with ``@dataclass(frozen=True, repr=False)``.
+    Decorate a derived class with ``@dataclass(frozen=True, repr=False)``.
 
     Example:
         >>> import innerloop as il
@@ -48,23 +48,23 @@ def _is_default(part: Part, field: dataclasses.Field[Any]) -> bool:
 
 
 def _shown(value: object) -> str:
-    """A value as it prints; a function or a class by its name, which is the same in every run."""
+    """The text of a value. A function or a class is shown by its name, which is the same in every run."""
     return value.__qualname__ if isinstance(value, FunctionType | type) else repr(value)
 
 
 def describe(part: object) -> Any:
-    """Write a part down as a JSON value that :func:`restore` reads.
+    """Describe a part as a JSON value that :func:`restore` reads.
 
     A part becomes ``{"part": "module.Class", "fields": {...}}`` with all its fields, also those at their defaults. A
-    function becomes ``{"function": "module.name"}``, a class ``{"class": "module.Class"}``, a tuple a list. Numbers,
-    strings, booleans and None stay what they are.
+    function becomes ``{"function": "module.name"}``, a class ``{"class": "module.Class"}``, and a tuple becomes a list.
+    Numbers, strings, booleans and None stay the same.
 
     Args:
         part: a frozen dataclass whose fields hold such values.
 
     Raises:
-        ValueError: it holds something else: a tensor, a list, an object that is no frozen dataclass, or a function or
-            class that is not found by its name, such as a ``lambda``.
+        ValueError: a field holds something else: a tensor, a list, an object that is no frozen dataclass, or a function
+            or class that cannot be found by its name, such as a ``lambda``.
 
     Example:
         >>> import innerloop as il
@@ -94,14 +94,14 @@ def _described(value: Any, where: str) -> Any:
         fields = [field.name for field in dataclasses.fields(value) if field.init]
         described = {name: _described(getattr(value, name), f"{where}.{name}") for name in fields}
         return {"part": _path(type(value), where), "fields": described}
-    remedy = "parts hold numbers, strings, tuples, functions of a module and frozen dataclasses of such values"
+    remedy = "a part may hold numbers, strings, tuples, functions of a module, and frozen dataclasses of these"
     if isinstance(value, Tensor):
-        remedy = "only numbers are written down: replace it by its value, such as tensor.item()"
-    raise ValueError(f"{where} is of type {type(value).__name__}, which cannot be written down; {remedy}")
+        remedy = "replace the tensor by its value, such as tensor.item()"
+    raise ValueError(f"{where} is of type {type(value).__name__}, which cannot be saved; {remedy}")
 
 
 def _path(named: Callable[..., Any], where: str) -> str:
-    """The full name of a function or class, by which it is found again."""
+    """The full name of a function or class. Raise if it cannot be found again by that name."""
     path = f"{named.__module__}.{named.__qualname__}"
     if _lookup(path) is not named:
         raise ValueError(
@@ -113,17 +113,17 @@ def _path(named: Callable[..., Any], where: str) -> str:
 
 
 def restore(description: Any) -> Any:
-    """Make the part that :func:`describe` wrote down.
+    """Make the part from its description by :func:`describe`.
 
-    Nothing is imported, and nothing is called but the constructors of frozen dataclasses. So a description is safe to
-    read whoever wrote it, as far as the parts that are imported are.
+    Nothing is imported. Only constructors of frozen dataclasses are called, and only those of modules that are imported
+    already. So a description from anyone is safe to read, as long as those constructors are safe.
 
     Args:
-        description: what :func:`describe` returned, also after a way through JSON.
+        description: what :func:`describe` returned. It may have been written to JSON and read back.
 
     Raises:
-        ValueError: it names a class or function of a module that is not imported, or one that is no part; it is not
-            of the form that :func:`describe` writes; or the part refuses its fields.
+        ValueError: the description names a class or function that is not imported or is no part, does not have the form
+            that :func:`describe` writes, or has fields that the part refuses.
 
     Example:
         >>> import innerloop as il
@@ -137,7 +137,7 @@ def restore(description: Any) -> Any:
     try:
         return _restored(description)
     except RecursionError:
-        raise ValueError("the description is nested too deeply to be one of a part") from None
+        raise ValueError("the description is nested too deeply to be that of a part") from None
 
 
 def _restored(value: Any) -> Any:
@@ -159,7 +159,7 @@ def _restored(value: Any) -> Any:
 
 
 def _made(path: Any, described: Any) -> Any:
-    """The part of a class, with these fields."""
+    """Make the part of this class with these fields."""
     cls = _part_class(path)
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
     if not isinstance(described, dict):
@@ -191,13 +191,13 @@ def _function(path: Any) -> Any:
 
 
 def _is_part(cls: type) -> bool:
-    """Whether a class is itself a frozen dataclass, and not only derived from one."""
+    """Whether a class is itself a frozen dataclass. A class that is only derived from one is not."""
     params = vars(cls).get("__dataclass_params__")
     return params is not None and bool(params.frozen)
 
 
 def _found(path: Any) -> Any:
-    """The function or class of this full name."""
+    """The function or class of this full name. Raise if there is none."""
     if not isinstance(path, str):
         raise ValueError(f"the name of a class or function is {path!r}; it must be a string such as 'module.Class'")
     _check_allowed(path)
@@ -223,7 +223,7 @@ def _lookup(path: str) -> Any:
         found: Any = sys.modules.get(".".join(names[:cut]))
         if found is None:
             continue
-        # By vars(), since getattr() may run code: a module's __getattr__, a property, a descriptor.
+        # vars() runs no code. getattr() may: a module's __getattr__, a property, a descriptor.
         for name in names[cut:]:
             found = vars(found).get(name) if hasattr(found, "__dict__") else None
         return found if isinstance(found, FunctionType | type) else None

@@ -1,6 +1,8 @@
-"""Seeds of independent random streams, so that what an iteration draws depends on its number and nothing else.
+"""Random numbers.
 
-And the state of torch's global generators, which layers such as dropout draw from.
+``generator_at`` gives each iteration a generator of its own. What an iteration draws depends only on the seed, the
+stream and the iteration's number. ``RandomState`` is the state of torch's global generators, from which layers such as
+dropout draw.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ __all__ = ["RandomState", "Stream", "generator_at"]
 
 
 class Stream(IntEnum):
-    """What a stream of random numbers is for."""
+    """The purpose of a stream of random numbers. Streams are independent of each other."""
 
     TRAINING = 0
     VALIDATION = 1
@@ -28,13 +30,13 @@ class Stream(IntEnum):
 
 
 def generator_at(seed: int, stream: Stream, index: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator at the beginning of the numbers of one iteration.
+    """A new generator for one iteration of one stream.
 
     Args:
         seed: the seed of the run.
-        stream: what the numbers are for.
-        index: the iteration; streams of different iterations are independent.
-        device: where the generator is to work.
+        stream: the purpose of the numbers.
+        index: the iteration. Different iterations draw independent numbers.
+        device: the device of the generator.
 
     Example:
         >>> a, b = generator_at(0, Stream.TRAINING, 7), generator_at(0, Stream.TRAINING, 7)
@@ -47,7 +49,7 @@ def generator_at(seed: int, stream: Stream, index: int = 0, device: torch.device
 
 @dataclass(frozen=True)
 class RandomState:
-    """The state of torch's global random generators, of the CPU and of the CUDA device in use."""
+    """The state of torch's global random generators: that of the CPU, and that of the CUDA device in use, if any."""
 
     cpu: Tensor
     cuda: Tensor | None
@@ -55,18 +57,18 @@ class RandomState:
 
     @classmethod
     def now(cls, device: torch.device) -> RandomState:
-        """As it is now."""
+        """The present state."""
         cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
         return cls(torch.get_rng_state(), cuda, device)
 
     def same_as(self, other: RandomState) -> bool:
-        """Whether nothing was drawn between the two."""
+        """Whether the two states are equal, so that nothing was drawn between them."""
         same_on_cuda = self.cuda is None or (other.cuda is not None and _same(self.cuda, other.cuda))
         return same_on_cuda and _same(self.cpu, other.cpu)
 
     @contextlib.contextmanager
     def again(self) -> Iterator[None]:
-        """Within it the numbers drawn after this state are drawn once more; afterwards all is as before."""
+        """In this context, draw the numbers that followed this state again. On leaving, restore the state before it."""
         before = RandomState.now(self.device)
         self.restore()
         try:
@@ -75,12 +77,12 @@ class RandomState:
             before.restore()
 
     def restore(self) -> None:
-        """Have the generators go on from here."""
+        """Set the generators to this state."""
         torch.set_rng_state(self.cpu)
         if self.cuda is not None:
             torch.cuda.set_rng_state(self.cuda, self.device)
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
-    # Not by torch.equal, for a computation that asks a tensor for a value cannot be recorded (innerloop.engine.replay).
+    # torch.equal would ask a tensor for a value, and then a computation cannot be recorded (innerloop.engine.replay).
     return bool(np.array_equal(one.numpy(), other.numpy()))

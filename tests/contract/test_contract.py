@@ -105,7 +105,7 @@ def test_serial_is_batched_is_chunked(net, norm: str, name: str) -> None:
 def test_serial_is_batched_for_regression(name: str) -> None:
     net, episode = headed(il.nets.mlp(hidden=(8,)).double(), name), regression_episode()
     if name in CLASSIFICATION:
-        with pytest.raises(ValueError, match="not class indices"):
+        with pytest.raises(ValueError, match="need class indices"):
             run(net, name, episode, loss_fn=F.mse_loss)
         return
     grads, info = run(net, name, episode, loss_fn=F.mse_loss, execution="serial")

@@ -256,7 +256,7 @@ def test_a_class_without_examples_is_never_the_nearest() -> None:
 
 def test_a_head_that_keeps_no_examples_is_refused() -> None:
     episode = vector_episode(2)
-    with pytest.raises(ValueError, match=r"the layer '2' does not keep; let it be an il\.nets\.Neighbours"):
+    with pytest.raises(ValueError, match=r"the layer '2' cannot store examples.*let it be an il\.nets\.Neighbours"):
         il.evaluate(smooth_net(), il.nearest_neighbour(), lambda generator: episode, tasks=2)
     with pytest.raises(ValueError, match="features is 0"):
         il.nets.Neighbours(0, 3)

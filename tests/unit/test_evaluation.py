@@ -165,7 +165,7 @@ def test_no_tasks_are_refused(tasks: int) -> None:
 
 
 def test_episodes_without_queries_are_refused() -> None:
-    with pytest.raises(ValueError, match="looks at the query sets, and these episodes have none"):
+    with pytest.raises(ValueError, match="needs query sets, and these episodes have none"):
         il.evaluate(smooth_net(), METHOD, sampler(queries=0), tasks=3)
 
 

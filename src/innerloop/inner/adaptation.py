@@ -1,4 +1,4 @@
-"""The record that says how a task is adapted to."""
+"""``Adaptation``: the settings of the inner loop in one record."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ __all__ = ["Adaptation", "draw_batches"]
 
 @dataclass(frozen=True, repr=False)
 class Adaptation(Part):
-    """How a task is adapted to.
+    """How the inner loop adapts to a task: its rule, its steps, its start, and what it minimises.
 
     Args:
         rule: the update rule.
-        steps: the number of inner steps K; 0 leaves the start as it is.
-        batch_size: examples in the mini-batch of one inner step; None takes the whole support set each time.
+        steps: the number of inner steps K. With 0 the parameters stay at the start.
+        batch_size: the number of examples in the mini-batch of one inner step. None takes the whole support set in
+            every step.
         adapt: name patterns of the parameters to adapt, see :func:`innerloop.inner.selection.partition`.
-        start: where the inner loop starts from.
-        inner_loss: what the inner loop minimises; the loss of the module's outputs by default.
-        objective: which iterates the meta-objective scores.
-        carry_state: whether the rule's state goes on from one meta-batch to the next, as Reptile's Adam does.
+        start: the parameters that the inner loop starts from.
+        inner_loss: the loss that the inner loop minimises; by default the loss of the module's outputs.
+        objective: the iterates that the meta-objective scores, and their weights.
+        carry_state: whether the rule's state is carried from one meta-batch to the next, as Reptile's Adam does.
 
     Raises:
-        ValueError: what is no rule, a negative number of steps, or an empty mini-batch.
+        ValueError: an object that is no rule, a negative number of steps, or an empty mini-batch.
     """
 
     rule: Rule
@@ -58,20 +59,20 @@ def draw_batches(
     generator: torch.Generator | None = None,
     device: torch.device | str = "cpu",
 ) -> Tensor | None:
-    """Which support examples each inner step of each task looks at.
+    """Draw the mini-batches: the support examples that each inner step of each task uses.
 
-    Each task goes through its support set in a new random order on every pass; a mini-batch may span two
-    passes, as in the original code of Reptile.
+    Each task goes through its support set in a new random order on every pass. A mini-batch may span two passes, as in
+    the original code of Reptile.
 
     Args:
-        adaptation: its steps and batch size are used.
+        adaptation: its ``steps`` and ``batch_size`` are used.
         tasks: the number of tasks T.
-        examples: support examples of a task, S.
-        generator: the source of randomness, on ``device``; torch's global one by default.
-        device: where the indices are to be.
+        examples: the number of support examples of a task, S.
+        generator: the source of randomness, on ``device``; by default torch's global generator.
+        device: the device of the indices.
 
     Returns:
-        Indices ``[T, K, batch_size]``, or None where every step takes the whole set.
+        Indices ``[T, K, batch_size]``, or None if every step takes the whole support set.
 
     Example:
         >>> from innerloop.rules import sgd

@@ -1,4 +1,4 @@
-"""Gradients by name, in which a parameter that is not used is an error and not a silent zero."""
+"""Gradients by name. A parameter that the loss does not use is an error, not a silent zero."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from innerloop.params import Params
 __all__ = ["Unused", "checked_gradients", "gradients", "meta_gradients"]
 
 Unused = Literal["error", "ignore"]
-"""Whether a parameter that a loss does not use is an error, or has a gradient of zero."""
+"""Whether a parameter that the loss does not use is an error, or gets a gradient of zero (``ignore``)."""
 
 
 def gradients(loss: Tensor, params: Mapping[str, Tensor], *, create_graph: bool, unused: Unused, what: str) -> Params:
@@ -24,11 +24,11 @@ def gradients(loss: Tensor, params: Mapping[str, Tensor], *, create_graph: bool,
         loss: the scalar.
         params: the tensors.
         create_graph: whether the gradient itself can be differentiated.
-        unused: what becomes of a tensor that the scalar does not depend on.
-        what: what an error calls the scalar.
+        unused: whether a tensor that the scalar does not depend on is an error or gets a gradient of zero.
+        what: the name of the scalar in error messages.
 
     Raises:
-        ValueError: the scalar does not depend on one of the tensors, and that is an error.
+        ValueError: the scalar does not depend on one of the tensors and ``unused`` is ``error``, or it depends on none.
     """
     found: Sequence[Tensor | None] = [None] * len(params)
     if loss.requires_grad:
@@ -37,14 +37,19 @@ def gradients(loss: Tensor, params: Mapping[str, Tensor], *, create_graph: bool,
 
 
 def meta_gradients(loss: Tensor, meta: Meta, *, unused: Unused, what: str) -> Meta:
-    """The gradient of a scalar with respect to the meta-parameters, without a graph; arguments as above."""
+    """The gradient of a scalar with respect to the meta-parameters, without a graph.
+
+    The other arguments are those of :func:`gradients`.
+    """
     return Meta.of(gradients(loss, meta.named(), create_graph=False, unused=unused, what=what))
 
 
 def checked_gradients(
     params: Mapping[str, Tensor], found: Mapping[str, Tensor | None], *, unused: Unused, what: str
 ) -> Params:
-    """The gradients that were found, and zeros where there is none; arguments as for :func:`gradients`.
+    """Check the gradients that were found, and put zeros where there is none.
+
+    The other arguments are those of :func:`gradients`.
 
     Raises:
         ValueError: as for :func:`gradients`.
@@ -52,7 +57,7 @@ def checked_gradients(
     idle = [name for name in params if found.get(name) is None]
     if len(idle) == len(params):
         raise ValueError(f"the {what} does not depend on any of the parameters {', '.join(params)}")
-    # What a rule learns may be of no use to an episode, as is the rate of a step that is not taken.
+    # An episode may have no use for something that a rule learns, such as the rate of a step that is not taken.
     idle = [name for name in idle if not name.startswith(METHOD_PREFIX)]
     if idle and unused == "error":
         raise ValueError(

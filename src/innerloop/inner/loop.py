@@ -1,4 +1,4 @@
-"""THE inner loop."""
+"""The inner loop: begin at the meta-parameters, take K steps on the support set, score on the query set."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["InnerLoop", "Iterate", "Support", "Track"]
 
 
 class Track(Enum):
-    """What of the inner loop stays differentiable with respect to the meta-parameters."""
+    """How much of the inner loop can be differentiated with respect to the meta-parameters."""
 
     EVERYTHING = "the updates and the gradients in them: second order"
     UPDATES = "the updates, with their gradients taken as constants: first order"
@@ -39,7 +39,7 @@ class Support:
     Attributes:
         x: ``[T, S, ...]``.
         y: ``[T, S, ...]``.
-        batches: indices ``[T, K, B]`` of the support examples of each inner step; None for all of them.
+        batches: indices ``[T, K, B]`` of the support examples that each inner step uses; None if each uses all.
     """
 
     x: Tensor
@@ -60,10 +60,11 @@ class Iterate:
 
     Attributes:
         adapted: the adapted parameters, each ``[T, ...]``.
-        fixed: the parameters that are not adapted, shared by the tasks.
+        fixed: the parameters that are not adapted, shared by all tasks.
         state: the rule's state, each tensor ``[T, ...]``.
         steps: k, the number of steps taken so far.
-        support_losses: the losses ``[T]`` at θ_{k-1} on the examples of the last step; None for the start.
+        support_losses: the losses ``[T]`` of the step that led here: at θ_{k-1}, on that step's examples. None at the
+            start.
     """
 
     adapted: Params
@@ -75,18 +76,18 @@ class Iterate:
 
 @dataclass(frozen=True)
 class InnerLoop:
-    r"""The inner loop of ``T`` tasks: from the meta-parameters, step by step, on the support sets.
+    r"""The inner loop of ``T`` tasks, bound to its model, its meta-parameters and its support sets.
 
     .. math:: \theta_{k+1} = \mathrm{rule}(\theta_k, \nabla L_{\mathrm{support}}(\theta_k))
 
     Args:
         problem: the model and its loss.
-        adaptation: the start, the rule, the number of steps K.
-        meta: the meta-parameters. They may require gradients; nothing is ever written to them.
+        adaptation: the start, the rule and the number of steps K, among other settings.
+        meta: the meta-parameters. They may require gradients. They are never changed.
         support: the support sets.
 
     Raises:
-        ValueError: on a step, if the support loss does not depend on one of the adapted parameters.
+        ValueError: in a step, if the support loss does not depend on one of the adapted parameters.
     """
 
     problem: Problem
@@ -95,7 +96,7 @@ class InnerLoop:
     support: Support
 
     def begin(self, track: Track) -> Iterate:
-        """The start θ_0."""
+        """The first iterate θ_0, at the start of each task."""
         keep = track is not Track.NOTHING
         with torch.set_grad_enabled(keep):
             meta = self.meta if keep else self.meta.detached()
@@ -110,12 +111,12 @@ class InnerLoop:
         return Iterate(adapted, fixed, state)
 
     def step(self, iterate: Iterate, track: Track) -> Iterate:
-        """The iterate θ_{k+1} after θ_k."""
+        """Take one step: from the iterate θ_k to θ_{k+1}."""
         second_order = track is Track.EVERYTHING
         problem, k = self.problem.at(iterate.steps), iterate.steps
         x, y = self.support.at_step(k)
         with torch.enable_grad():
-            # Inside the inner loop the parameters that it leaves alone are constants, except to the second order.
+            # The parameters that are not adapted are constants in the inner loop, unless the second order is tracked.
             fixed = iterate.fixed if second_order else detached(iterate.fixed)
             adapted = aliased(iterate.adapted)
             at = {name: t if second_order and t.requires_grad else leaf(t) for name, t in adapted.items()}
@@ -127,7 +128,7 @@ class InnerLoop:
         return Iterate(adapted, iterate.fixed, state, k + 1, losses.detach())
 
     def unroll(self, track: Track) -> Iterator[Iterate]:
-        """The iterates θ_0, θ_1, ..., θ_K."""
+        """Yield the iterates θ_0, θ_1, ..., θ_K."""
         iterate = self.begin(track)
         yield iterate
         for _ in range(self.adaptation.steps):
@@ -135,7 +136,7 @@ class InnerLoop:
             yield iterate
 
     def run(self, track: Track) -> tuple[Iterate, list[Tensor]]:
-        """The last iterate θ_K, and the support losses ``[T]`` of each step."""
+        """Run the whole loop. Return the last iterate θ_K, and the support losses ``[T]`` of each step."""
         support_losses: list[Tensor] = []
         for iterate in self.unroll(track):
             if iterate.support_losses is not None:
@@ -151,5 +152,5 @@ class InnerLoop:
         return replace(self, meta=meta)
 
     def on(self, x: Tensor, y: Tensor) -> InnerLoop:
-        """The same loop on other examples ``[T, S, ...]``, all of them at each step."""
+        """The same loop on other examples ``[T, S, ...]``. Each step uses all of them."""
         return replace(self, support=Support(x, y))

@@ -1,4 +1,4 @@
-"""The losses: what scores the outputs of one task, and what the inner loop minimises."""
+"""Losses. A ``LossFn`` scores the outputs of one task. An ``InnerLoss`` is what the inner loop minimises."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from innerloop.parts import Part
 __all__ = ["LOSSES", "EachParticle", "InnerLoss", "LossFn", "OfOutputs", "each_particle", "of_outputs"]
 
 LossFn = Callable[[Tensor, Tensor], Tensor]
-"""``(outputs [N, ...], targets [N, ...]) -> scalar``, the mean over the examples of one task."""
+"""``(outputs [N, ...], targets [N, ...]) -> scalar``: the mean loss over the examples of one task."""
 
 LOSSES: dict[str, LossFn] = {"cross_entropy": F.cross_entropy, "mse": F.mse_loss}
-"""The losses that a recipe or a saved learner names."""
+"""The losses that a recipe or a saved learner can name."""
 
 InnerLoss = Callable[[StatelessModel, LossFn, Mapping[str, Tensor], Tensor, Tensor], Tensor]
 """``(model, loss_fn, params, x [S, ...], y [S, ...]) -> scalar``: the support loss of one task at its parameters.
 
-A plain function, or one of the classes."""
+It is a plain function or an instance of a class below."""
 
 
 @dataclass(frozen=True, repr=False)
 class OfOutputs(Part):
-    """The loss of the module's outputs, as for the query set."""
+    """The loss of the module's outputs. It is the same loss as for the query set."""
 
     def __call__(
         self, model: StatelessModel, loss_fn: LossFn, params: Mapping[str, Tensor], x: Tensor, y: Tensor
@@ -44,9 +44,9 @@ of_outputs = OfOutputs()
 
 @dataclass(frozen=True, repr=False)
 class EachParticle(Part):
-    """The mean of the particles' losses, which gives each a gradient of its own, and not that of their mixture.
+    """The mean of the particles' own losses. So each particle follows its own loss, not the loss of the mixture.
 
-    For networks made by :func:`innerloop.nets.with_particles`; for others as :class:`OfOutputs`.
+    This is for networks made by :func:`innerloop.nets.with_particles`. For others it is the same as :class:`OfOutputs`.
     """
 
     def __call__(
@@ -60,4 +60,4 @@ class EachParticle(Part):
 
 
 each_particle = EachParticle()
-"""The inner loss of particles."""
+"""The inner loss that is the mean of the particles' losses."""

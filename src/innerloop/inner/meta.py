@@ -1,4 +1,4 @@
-"""The meta-parameters: what meta-training learns, and what is carried along with it."""
+"""``Meta``: the meta-parameters, with the rule's carried state and the batch-norm statistics."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from innerloop.rules.base import RuleState
 __all__ = ["METHOD_PREFIX", "Meta"]
 
 METHOD_PREFIX = "method."
-"""What stands before the names of learned quantities where all meta-parameters are in one dictionary."""
+"""The prefix of the names of what a method learns beside the initialisation, in a dictionary of all meta-parameters."""
 
 
 @dataclass(frozen=True)
 class Meta:
-    """What the inner loop starts from. A meta-gradient has the same form: one tensor for each meta-parameter.
+    """The meta-parameters, from which the inner loop starts. A meta-gradient has the same form.
 
     Attributes:
         model: the initialisation θ, by the names of the module's parameters.
-        learned: what the method learns besides, such as inner learning rates, by the rule's names.
-        state: the rule's state carried over from earlier meta-batches, shared by all tasks; None for a new one.
-        statistics: batch-norm statistics for each inner step, for the mode ``per_step``; None for none.
+        learned: what the method learns beside the initialisation, such as inner learning rates, by the rule's names.
+        state: the rule's state carried over from earlier meta-batches, shared by all tasks. With None the rule begins
+            with a new state.
+        statistics: the batch-norm statistics of each inner step, for the mode ``per_step``; None in the other modes.
 
     Example:
         >>> import torch
@@ -40,16 +41,16 @@ class Meta:
 
     @classmethod
     def of(cls, named: Mapping[str, Tensor], state: RuleState | None = None, statistics: Params | None = None) -> Meta:
-        """The record of one dictionary, in which learned quantities have names that begin with ``method.``."""
+        """Make the record from one dictionary. Names that begin with ``method.`` go to ``learned``."""
         learned = {n.removeprefix(METHOD_PREFIX): t for n, t in named.items() if n.startswith(METHOD_PREFIX)}
         return cls({n: t for n, t in named.items() if not n.startswith(METHOD_PREFIX)}, learned, state, statistics)
 
     def named(self) -> Params:
-        """All meta-parameters in one dictionary, as an optimizer or a user's own loop wants them."""
+        """All meta-parameters in one dictionary, for an optimizer or a loop of your own."""
         return {**self.model, **{METHOD_PREFIX + name: tensor for name, tensor in self.learned.items()}}
 
     def map(self, fn: Callable[..., Tensor], *rest: Meta) -> Meta:
-        """``fn`` of each meta-parameter, with those of the same names in ``rest``; the other fields stay."""
+        """Apply ``fn`` to each meta-parameter and its namesakes in ``rest``. The other fields stay the same."""
         return Meta(
             map_params(fn, self.model, *(other.model for other in rest)),
             map_params(fn, self.learned, *(other.learned for other in rest)),
@@ -62,5 +63,5 @@ class Meta:
         return self.map(Tensor.detach)
 
     def leaves(self) -> Meta:
-        """The same values as new leaves of a graph, to be differentiated with respect to."""
+        """The same values as new leaves of a graph. One can differentiate with respect to them."""
         return self.map(leaf)

@@ -1,4 +1,4 @@
-"""How an episode is scored: which iterates of the inner loop the meta-objective looks at, and accuracy."""
+"""How an episode is scored: the weights of the inner loop's iterates in the meta-objective, and the accuracy."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from innerloop.parts import Part
 __all__ = ["LastStep", "MultiStep", "Objective", "accuracies", "last_step", "multi_step"]
 
 Objective = Callable[[int], tuple[float, ...]]
-"""``steps K -> weights`` of the query losses at the iterates 0..K; an iterate of weight 0 is not evaluated.
+"""``steps K -> weights`` of the query losses at the iterates 0 to K. An iterate of weight 0 is not evaluated.
 
-A plain function, or one of the classes."""
+It is a plain function or an instance of a class below."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -32,18 +32,18 @@ class LastStep(Part):
 
 
 last_step = LastStep()
-"""The objective of the last inner step."""
+"""The objective that scores the last inner step only."""
 
 
 @dataclass(frozen=True, repr=False)
 class MultiStep(Part):
-    r"""The query losses after every inner step, with weights that move towards the last one (MAML++).
+    r"""The query losses after every inner step, with weights that shift to the last step (MAML++).
 
     .. math:: w_k = \max\left(\frac{1 - p}{K}, \frac{0.03}{K}\right) \text{ for } k < K, \qquad
               w_K = 1 - \sum_{k < K} w_k
 
     Args:
-        progress: p, from 0 (all steps alike) to 1, where only the last step counts.
+        progress: p. At 0 all steps count alike. At 1 only the last step counts.
 
     Raises:
         ValueError: a negative progress.
@@ -75,14 +75,14 @@ multi_step = MultiStep
 
 
 def accuracies(outputs: Tensor, targets: Tensor) -> Tensor | None:
-    """The fraction of right predictions of each task.
+    """The fraction of correct predictions of each task.
 
     Args:
         outputs: logits ``[T, Q, C]``.
         targets: class indices ``[T, Q]``.
 
     Returns:
-        ``[T]``, or None where the targets are not class indices (regression) or there are no queries.
+        ``[T]``, or None if the targets are not class indices (regression) or there are no queries.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""What is to be adapted: a model with its loss, for many tasks."""
+"""``Problem``: the model and its loss, computed for many tasks."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["Problem"]
 
 @dataclass(frozen=True)
 class Problem:
-    """A stateless model with its loss, and how the two are applied to many tasks.
+    """A stateless model with its loss, and the way to apply the two to many tasks.
 
     Args:
         model: the stateless model.
         loss_fn: ``(outputs, targets) -> scalar`` of one task.
-        tasks: how a function of one task is applied to all.
-        unused: whether a parameter that the loss does not use is an error, or has a gradient of zero.
+        tasks: applies a function of one task to all tasks.
+        unused: whether a parameter that the loss does not use is an error, or gets a gradient of zero.
     """
 
     model: StatelessModel
@@ -33,14 +33,14 @@ class Problem:
     unused: Unused = "error"
 
     def at(self, step: int) -> Problem:
-        """The problem as it is at the iterate θ_step, see :meth:`innerloop.inner.model.StatelessModel.at`."""
+        """The problem at the iterate θ_step, see :meth:`innerloop.inner.model.StatelessModel.at`."""
         model = self.model.at(step)
         return self if model is self.model else replace(self, model=model)
 
     def support_losses(
         self, inner_loss: InnerLoss, adapted: Params, fixed: Params, x: Tensor, y: Tensor, *, second_order: bool
     ) -> Tensor:
-        """The inner loss of each task, ``[T]``; ``second_order`` if it will be differentiated twice."""
+        """The inner loss of each task, ``[T]``. Set ``second_order`` if it will be differentiated twice."""
 
         def one(adapted: Params, x: Tensor, y: Tensor) -> Tensor:
             return _scalar(inner_loss(self.model, self.loss_fn, {**fixed, **adapted}, x, y))
@@ -59,7 +59,10 @@ class Problem:
         return losses, outputs
 
     def inputs_of(self, layer: str, params: Params, x: Tensor) -> Tensor:
-        """What a layer is given for the batches ``x`` of ``T`` tasks at shared parameters, ``[T, N, ...]``."""
+        """The inputs of a layer for the batches ``x`` of ``T`` tasks, ``[T, N, ...]``.
+
+        All tasks share the parameters.
+        """
         inputs: Tensor = self.tasks(lambda _, batch: self.model.inputs_of(layer, params, batch), {}, x)
         return inputs
 

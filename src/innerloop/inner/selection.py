@@ -1,4 +1,4 @@
-"""Which of the meta-learned parameters the inner loop adapts."""
+"""Choosing by name the parameters that the inner loop adapts."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ __all__ = ["complement", "partition"]
 
 
 def partition(params: Mapping[str, Tensor], patterns: str) -> tuple[Params, Params]:
-    """Split named parameters into those that the inner loop adapts and those that it leaves at their start.
+    """Split named parameters into the ones that the inner loop adapts and the ones that it keeps fixed.
 
     Args:
         params: the model's meta-learned parameters by name.
-        patterns: shell-style name patterns separated by spaces, read from left to right; one that begins with
-            ``!`` takes its matches out again. ``"*"`` adapts all, ``"head.*"`` a head only,
-            ``"* !*.norm.*"`` everything but normalisation layers. ``@last`` stands for the parameters of the last
-            layer, which in most networks is the head.
+        patterns: shell-style name patterns, separated by spaces and read from left to right. A pattern that begins with
+            ``!`` takes its matches out again. ``"*"`` adapts all parameters, ``"head.*"`` only a head,
+            ``"* !*.norm.*"`` all except normalisation layers. ``@last`` means the parameters of the last layer, which
+            in most networks is the head.
 
     Returns:
         The adapted parameters and the others.
@@ -47,7 +47,7 @@ def partition(params: Mapping[str, Tensor], patterns: str) -> tuple[Params, Para
 
 
 def complement(patterns: str) -> str:
-    """The patterns of all other parameters.
+    """The patterns that match exactly the other parameters.
 
     Example:
         >>> complement("head.* !*.bias")

@@ -1,4 +1,4 @@
-"""Where the inner loop starts from."""
+"""Starts: the values of the adapted parameters before the first inner step."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Tasks:
-    """What a start may look at beside the meta-parameters: the support sets of ``T`` tasks.
+    """The support sets of ``T`` tasks, which a start may use.
 
     Attributes:
         support_x: ``[T, S, ...]``.
         support_y: ``[T, S, ...]``.
-        inputs_of: from the name of a layer to what it is given for the support sets by the network as it is
-            meta-learned, ``[T, S, ...]``.
+        inputs_of: takes the name of a layer and returns that layer's inputs for the support sets, ``[T, S, ...]``. They
+            are computed by the network at its meta-learned initialisation.
     """
 
     support_x: Tensor
@@ -50,7 +50,9 @@ class Tasks:
 
 
 Start = Callable[[Mapping[str, Tensor], Tasks], Params]
-"""``(meta-parameters to be adapted, tasks) -> starting values [T, ...]``: a plain function, or one of the classes."""
+"""``(meta-parameters to be adapted, tasks) -> starting values [T, ...]``.
+
+It is a plain function or an instance of a class below."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -68,11 +70,11 @@ initialisation = Initialisation()
 
 @dataclass(frozen=True, repr=False)
 class Zero(Part):
-    """Every task starts from zero (CAVIA's context); what the meta-parameters hold has no effect."""
+    """Every task starts from zero (CAVIA's context). The values of the meta-parameters have no effect."""
 
     def __call__(self, adapted: Mapping[str, Tensor], tasks: Tasks) -> Params:
         """The starting values of each task."""
-        # By a product, so that they have a gradient, of zero, and are not taken for parameters that nothing uses.
+        # The product with 0 gives the meta-parameters a gradient of zero. Without it they would count as unused.
         return expand_tasks(map_params(lambda p: p * 0, adapted), tasks.count)
 
 
@@ -82,20 +84,20 @@ zero = Zero()
 
 @dataclass(frozen=True, repr=False)
 class Prototypes(Part):
-    r"""A linear head that begins as the classifier of prototypical networks, the rest at the initialisation.
+    r"""The linear head starts as the classifier of prototypical networks, all other parameters at the initialisation.
 
     .. math:: \mu_c = \mathrm{mean}_{y_j = c} f_\theta(x_j), \qquad w_c = 2 \mu_c, \qquad b_c = -\lVert\mu_c\rVert^2
 
-    so that the logits are :math:`-\lVert f(x) - \mu_c \rVert^2` up to what all classes share. What the
-    meta-parameters hold for the head has no effect. The prototype of a class without support examples is zero.
+    The logits are then :math:`-\lVert f(x) - \mu_c \rVert^2`, up to a term that all classes share. The head's own
+    meta-parameters have no effect. A class without support examples has a prototype of zero.
 
     Args:
         head: the name of the linear layer; ``@last`` for the last one.
-        ways: the number of classes; None for as many as the network's own head has.
+        ways: the number of classes. None means as many as the network's own head has.
 
     Raises:
-        ValueError: less than one class; when it is used: the head is not adapted or not a linear layer with a bias, or
-            the targets are not class indices.
+        ValueError: less than one class; when used, a head that is not adapted or is not a linear layer with a bias, or
+            targets that are not class indices.
 
     References:
         Snell, Swersky, Zemel: Prototypical Networks for Few-shot Learning. NeurIPS 2017, section 2.4. Triantafillou et
@@ -124,13 +126,13 @@ prototypes = Prototypes
 
 @dataclass(frozen=True, repr=False)
 class NearestNeighbours(Part):
-    """A head that keeps the support set: what it is given for each example, and which class that is of.
+    """The head stores the support set: its own input for each example, and the example's class.
 
     Args:
         head: the name of the layer, an :class:`innerloop.nets.Neighbours`; ``@last`` for the last one.
 
     Raises:
-        ValueError: when it is used: the targets are not class indices, or the layer does not keep examples.
+        ValueError: when used, targets that are not class indices, or a layer that cannot store examples.
     """
 
     head: str = "@last"
@@ -141,7 +143,7 @@ class NearestNeighbours(Part):
         layer, examples, members = _parts(self.head, adapted, "examples", "members")
         if examples not in adapted or members not in adapted:
             raise ValueError(
-                f"nearest neighbours are of examples that the layer {layer!r} does not keep; let it be an "
+                f"the layer {layer!r} cannot store examples, which nearest neighbours need; let it be an "
                 "il.nets.Neighbours, as in il.nets.pixels"
             )
         ways = len(adapted[members])
@@ -156,16 +158,16 @@ neighbours = NearestNeighbours
 
 @dataclass(frozen=True, repr=False)
 class NewHead(Part):
-    """A linear head of zeros in place of the network's own, the rest at the initialisation.
+    """The linear head starts at zero, all other parameters at the initialisation.
 
-    What the meta-parameters hold for the head has no effect, and it may have been of other classes, and more of them.
+    The head's own meta-parameters have no effect. They may be for other classes, and for another number of classes.
 
     Args:
         head: the name of the linear layer; ``@last`` for the last one.
-        ways: the number of classes; None for as many as the network's own head has.
+        ways: the number of classes. None means as many as the network's own head has.
 
     Raises:
-        ValueError: less than one class; when it is used: the head is not adapted or not a linear layer with a bias.
+        ValueError: less than one class; when used, a head that is not adapted or is not a linear layer with a bias.
     """
 
     head: str = "@last"
@@ -194,19 +196,20 @@ def _check_ways(ways: int | None) -> None:
 
 def _check_classes(tasks: Tasks, what: str) -> None:
     if tasks.support_y.is_floating_point():
-        raise ValueError(f"{what} are of classes, and these targets are not class indices; use another start")
+        raise ValueError(
+            f"{what} need class indices as targets, but these targets are {tasks.support_y.dtype}; use another start"
+        )
 
 
 def _members(tasks: Tasks, ways: int) -> Tensor:
-    """Whether a support example is of a class, ``[T, S, ways]``; a class that is not among them is an error."""
-    # F.one_hot reads the labels' values to check them. Without that, this also runs where no value may be read, as
-    # within torch.func.vmap.
+    """Whether each support example is of each class, ``[T, S, ways]``. A label outside 0 to ways - 1 is an error."""
+    # F.one_hot would read the values of the labels to check them. Within torch.func.vmap no value may be read.
     labels = tasks.support_y[..., None]
     return torch.zeros(*labels.shape[:-1], ways, dtype=torch.bool, device=labels.device).scatter(-1, labels, True)
 
 
 def _parts(head: str, adapted: Mapping[str, Tensor], first: str, second: str) -> tuple[str, str, str]:
-    """The name of the layer ``head``, and those of two of its parameters."""
+    """The name of the layer ``head``, and the full names of two of its parameters."""
     layer = list(adapted)[-1].rpartition(".")[0] if head == "@last" else head
     one, other = (f"{layer}.{part}".removeprefix(".") for part in (first, second))
     return layer, one, other
@@ -217,14 +220,14 @@ def _linear(head: str, adapted: Mapping[str, Tensor], what: str) -> tuple[str, s
     layer, weight, bias = _parts(head, adapted, "weight", "bias")
     if weight not in adapted or bias not in adapted or adapted[weight].ndim != 2:
         raise ValueError(
-            f"{what} needs a linear layer {layer!r} with a weight and a bias that are adapted; those "
-            f"adapted are {', '.join(adapted)}: name the head, and leave it in adapt="
+            f"{what} needs a linear layer {layer!r} whose weight and bias are both adapted; the adapted "
+            f"parameters are {', '.join(adapted)}: name the head, and leave it in adapt="
         )
     return weight, bias
 
 
 def _with_head(adapted: Mapping[str, Tensor], tasks: Tasks, head: Params) -> Params:
-    """The initialisation, with other values for the head, whose own take part as a zero; see :func:`zero`."""
+    """The initialisation with new values for the head. The head's own meta-parameters get a gradient of zero."""
     begun = initialisation({name: p for name, p in adapted.items() if name not in head}, tasks)
     for name, value in head.items():
         begun[name] = value + (adapted[name] * 0).sum()

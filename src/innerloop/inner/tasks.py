@@ -1,4 +1,4 @@
-"""How a function of one task is applied to many tasks."""
+"""Applying a function of one task to many tasks: one by one, or all together with ``vmap``."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class TaskMap(Protocol):
     """Applies a function of one task to ``T`` tasks.
 
     The function takes the parameters of one task and further tensors of that task. It returns a tensor, or a tuple of
-    tensors. What the map takes and returns has a leading task axis ``[T, ...]``.
+    tensors. All tensors that the map takes and returns have a leading task axis ``[T, ...]``.
     """
 
     @property
     def batched(self) -> bool:
-        """Whether the function is called once for all tasks, on tensors that stand for those of each."""
+        """Whether the function is called once for all tasks, not once for each."""
         ...
 
     def __call__(self, fn: Callable[..., Any], params: Params, *data: Tensor, second_order: bool = False) -> Any:
@@ -34,7 +34,7 @@ class TaskMap(Protocol):
 
 @dataclass(frozen=True)
 class OneByOne:
-    """A loop over the tasks, which works for every module.
+    """A loop over the tasks. It works for every module.
 
     Example:
         >>> OneByOne()(lambda params, x: params["w"] * x, {"w": torch.tensor([1.0, 2.0])}, torch.tensor([3.0, 4.0]))
@@ -44,7 +44,7 @@ class OneByOne:
     batched: ClassVar[bool] = False
 
     def __call__(self, fn: Callable[..., Any], params: Params, *data: Tensor, second_order: bool = False) -> Any:
-        """The function of each task, one after another."""
+        """Call the function for one task after another, and stack the results."""
         results = [fn(_task(params, i), *(tensor[i] for tensor in data)) for i in range(len(data[0]))]
         if isinstance(results[0], tuple):
             return tuple(torch.stack(parts) for parts in zip(*results, strict=True))
@@ -63,10 +63,10 @@ class Together:
     batched: ClassVar[bool] = True
 
     def __call__(self, fn: Callable[..., Any], params: Params, *data: Tensor, second_order: bool = False) -> Any:
-        """The function of all tasks, each with random numbers of its own."""
+        """Call the function once for all tasks. Each task draws its own random numbers."""
         return vmap(fn, randomness="different")(params, *data)
 
 
 def _task(params: Params, index: int) -> Params:
-    """The parameters of one task; of a single one without indexing, whose derivative would be a copy."""
+    """The parameters of one task. A single task is not indexed, because the derivative of an index is a copy."""
     return {name: tensor.squeeze(0) if len(tensor) == 1 else tensor[index] for name, tensor in params.items()}
