@@ -84,10 +84,10 @@ def test_in_regression_outputs_are_averaged() -> None:
 def test_members_of_different_lengths_are_scored_at_their_ends() -> None:
     net, episode = smooth_net(), vector_episode(2)
     members = [member(net, il.maml(0.5, 1)), member(net, il.maml(0.5, 2))]
-    with pytest.raises(ValueError, match=r"inner steps: give one or more.*every_step=False"):
+    with pytest.raises(ValueError, match=r"give at least one member.*every_step=False"):
         evaluate_together(members, lambda generator: episode, tasks=2)
     assert evaluate_together(members, lambda generator: episode, tasks=2, every_step=False).loss.shape == (2, 1)
-    with pytest.raises(ValueError, match="ensemble of 0 members"):
+    with pytest.raises(ValueError, match="ensemble has 0 members"):
         evaluate_together([], lambda generator: episode, tasks=2)
 
 

@@ -1,4 +1,4 @@
-"""Data sets of tasks: each gives samplers of episodes, pure functions of a ``torch.Generator``."""
+"""Data sets of tasks. Each makes samplers of episodes: pure functions of a ``torch.Generator``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Download a file over HTTP: resumed where it broke off, checked, and moved into place whole."""
+"""Download a file over HTTP. A broken download is resumed. The file is checked before it is moved into place."""
 
 from __future__ import annotations
 
@@ -23,22 +23,23 @@ _BLOCK = 1 << 16
 def download(
     url: str, target: Path, md5: str, *, progress: bool | None = None, tries: int = 3, timeout: float = 30
 ) -> None:
-    """Fetch ``url`` into ``target`` unless it is there.
+    """Fetch ``url`` into ``target`` unless ``target`` exists.
 
-    Bytes gather in ``target`` + ``.part``, kept when the connection breaks so that the next try, or the next
-    call, goes on from there. ``target`` appears only once it is whole and has the right checksum; a file with
-    a wrong one is fetched anew, once.
+    The bytes are written to ``target`` + ``.part``. That file is kept when the connection breaks, so that the next try
+    or the next call goes on from there. ``target`` appears only when it is complete and has the right checksum. A file
+    with a wrong checksum is fetched again, once.
 
     Args:
-        url: http or https address.
-        target: file to make; its folder is made too.
-        md5: expected checksum, hexadecimal.
-        progress: show a bar; None shows one on a terminal only.
-        tries: connections before giving up.
-        timeout: seconds to wait for the server.
+        url: the http or https address.
+        target: the file to make. Its folder is made too.
+        md5: the expected checksum, hexadecimal.
+        progress: whether to show a bar. None shows one only on a terminal.
+        tries: the number of connections before giving up.
+        timeout: the seconds to wait for the server.
 
     Raises:
-        DataError: the server refuses or keeps breaking off, the checksum is wrong twice, or the disk refuses.
+        DataError: the server refuses, the connection keeps breaking, the checksum is wrong twice, or the file cannot be
+            written.
 
     Example:
         >>> download("https://example.org/here.py", Path(__file__), md5="")  # already there
@@ -95,7 +96,7 @@ def _by_hand(part: Path) -> str:
 
 
 def _connect(url: str, part: Path, progress: bool | None, timeout: float) -> None:
-    """One connection: ask for what is missing and append it, or start over where the server cannot resume."""
+    """Open one connection, ask for the missing bytes and append them. Start over if the server cannot resume."""
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
@@ -103,7 +104,7 @@ def _connect(url: str, part: Path, progress: bool | None, timeout: float) -> Non
     except urllib.error.HTTPError as error:
         if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not have:
             raise
-        error.close()  # nothing left to send: complete if the server says that this is the length
+        error.close()  # nothing is left to send: the file is complete if the server gives this length
         if error.headers.get("Content-Range") == f"bytes */{have}":
             return
         part.unlink()
@@ -125,5 +126,7 @@ def _connect(url: str, part: Path, progress: bool | None, timeout: float) -> Non
             while block := response.read(_BLOCK):
                 file.write(block)
                 bar.update(len(block))
-        if total is not None and (got := part.stat().st_size) < total:  # read(n) does not raise on a short body
+        if (
+            total is not None and (got := part.stat().st_size) < total
+        ):  # read(n) does not raise if the body is too short
             raise http.client.HTTPException(f"connection closed after {got} of {total} bytes")

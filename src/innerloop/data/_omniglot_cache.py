@@ -1,4 +1,4 @@
-"""A compact copy of preprocessed Omniglot: one bit a pixel in one ``.npz`` file of a few megabytes."""
+"""A compact copy of preprocessed Omniglot: one ``.npz`` file of a few megabytes, with one bit for each pixel."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from innerloop.folders import user_cache
 __all__ = ["drawings"]
 
 _log = logging.getLogger(__name__)
-_FORMAT = 1  # raise it when what is stored, or how it is preprocessed, changes
+_FORMAT = 1  # raise it when the contents of the file or the preprocessing change
 
 
 def drawings(source: Source, layout: Layout, size: int, progress: bool | None = None) -> NDArray[np.uint8]:
     """Return the drawings ``[characters, drawings, size, size]``, ink 1, ordered as ``layout.names``.
 
-    They are read from the cache beside the source or in the user's cache folder. Where neither is sound they
-    are made from the source, and kept in the first of the two that can be written, or not at all.
+    They are read from the cache file beside the source or in the user's cache folder. If neither is sound, they are
+    made from the source. Then they are saved in the first of the two places that can be written, if any.
 
     Raises:
-        DataError: the cache has to be made and the source is not sound.
+        DataError: there is no sound cache, and the source is not sound either.
     """
     name = f"omniglot-{size}-{source.fingerprint()}.npz"
     caches = [source.folder / name, user_cache() / "omniglot" / name]
@@ -47,7 +47,7 @@ def drawings(source: Source, layout: Layout, size: int, progress: bool | None = 
 
 
 def _load(path: Path, names: Sequence[str], shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
-    """Return the cached drawings, or None with a line in the log where the file is not sound."""
+    """Return the cached drawings. Return None if there is no sound file, and log a damaged one."""
     if not path.exists():
         return None
     try:
@@ -71,12 +71,12 @@ def _load(path: Path, names: Sequence[str], shape: tuple[int, ...]) -> NDArray[n
 
 
 def _save(path: Path, names: Sequence[str], bits: NDArray[np.uint8]) -> bool:
-    """Write the cache whole or not at all; False where the folder cannot be written."""
+    """Write the whole cache file or nothing. Return False if the folder cannot be written."""
     packed = np.packbits(bits.reshape(*bits.shape[:2], -1), axis=-1)
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.parent.stat().st_mode & 0o222:  # meant to be read only, although root could write
+        if not path.parent.stat().st_mode & 0o222:  # meant to be read-only, although root could write to it
             raise PermissionError(f"{path.parent} is read only")
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".omniglot-", suffix=".tmp", delete=False) as file:
             temporary = Path(file.name)

@@ -1,4 +1,4 @@
-"""Omniglot as published: two archives or the folders inside them, read safely, checked for completeness."""
+"""Omniglot as published: two archives, or the folders inside them. They are read safely and checked to be complete."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ __all__ = ["PARTS", "Layout", "Source", "omniglot_layout"]
 PARTS = ("images_background", "images_evaluation")
 _SUBFOLDERS = ("", "omniglot", "omniglot-py")  # the last is where torchvision puts it
 _SIDE = 105  # pixels of an original
-_MOST_BYTES = 1 << 20  # an original has 200 to 400 bytes: anything near this is not Omniglot
+_MOST_BYTES = 1 << 20  # an original has 200 to 400 bytes, so a file near this size is not Omniglot
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a complete data set holds: the characters of each part and the drawings of each character."""
+    """A complete data set: the characters of each part, and the number of drawings of each character."""
 
     parts: Mapping[str, Sequence[str]]
     drawings: int = 20
@@ -63,13 +63,13 @@ class Source:
         return archive if archive.is_file() else folder if folder.is_dir() else None
 
     def fingerprint(self) -> str:
-        """Digest names, sizes and times, which change with an archive or with the alphabets of a folder."""
+        """A digest of names, sizes and times. It changes with an archive, or with the alphabets of a folder."""
         paths = [path for part in PARTS if (path := self.path(part))]
         stats = [(path.name, path.is_file() and path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
         return hashlib.sha256(repr(stats).encode()).hexdigest()[:16]
 
     def characters(self, part: str) -> dict[str, list[str]]:
-        """List the PNG files of each character of a part, as found."""
+        """List the PNG files that are there, for each character of a part."""
         opened = _open(self.path(part) or self.folder / part)
         try:
             return _characters(part, opened.names())
@@ -80,7 +80,7 @@ class Source:
         """Yield each character's name and drawings ``[drawings, size, size]``, ink 1, in order of name.
 
         Raises:
-            DataError: a part is absent, damaged or not complete.
+            DataError: a part is absent, damaged or incomplete.
         """
         parts = [_open(self.path(part) or self.folder / part) for part in PARTS]
         members = [_characters(part, opened.names()) for part, opened in zip(PARTS, parts, strict=True)]
@@ -160,7 +160,7 @@ def _open(path: Path) -> _Folder | _Archive:
 
 
 def _characters(part: str, names: Sequence[str]) -> dict[str, list[str]]:
-    """Group the sorted PNG files of each character; other files, and what macOS adds, are passed over."""
+    """Group the sorted PNG files by character. Other files, and files that macOS adds, are ignored."""
     found: dict[str, list[str]] = {}
     for name in sorted(names):
         path = PurePosixPath(name)
@@ -194,8 +194,8 @@ def _check(members: Sequence[Mapping[str, Sequence[str]]], layout: Layout) -> No
 def _decode(data: bytes, size: int, name: str) -> NDArray[np.uint8]:
     """One drawing ``[size, size]``, ink 1, shrunk by nearest neighbour.
 
-    MAML's and Reptile's code resize the 1-bit originals with Pillow, which uses nearest neighbour for that
-    mode whatever filter is asked for.
+    MAML's and Reptile's code resize the 1-bit originals with Pillow. For 1-bit images Pillow always uses nearest
+    neighbour.
     """
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:

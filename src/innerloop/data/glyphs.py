@@ -1,13 +1,13 @@
-"""Glyphs: handwritten-like characters drawn by a program, for a machine with no data and no network.
+"""Glyphs: characters like handwriting, drawn by a program. They need no data and no network.
 
-A class is a random *program* of one to four pen strokes, each of up to three pieces. A piece runs for a
-length while its heading turns at a constant rate (a line, a bow, a hook, a loop) and may begin with a corner.
-Every stroke but the first hangs on an earlier one: it touches it, crosses it, or lies a little apart. A
-*drawing* repeats the program with an unsteady hand: angles, lengths and joints are jittered, the whole is
-turned, sheared, scaled and shifted, and the pen is thin or thick.
+A class is a random *program* of one to four pen strokes, each of up to three pieces. A piece has a length, and its
+heading turns at a constant rate: it is a line, a bow, a hook or a loop. It may begin with a corner. Every stroke except
+the first is attached to an earlier one: it touches that stroke, crosses it, or lies a little apart. A *drawing* repeats
+the program with an unsteady hand. Angles, lengths and joints are jittered. The whole is turned, sheared, scaled and
+shifted. The pen is thin or thick.
 
-All chance comes from uniforms of ``numpy.random.PCG64([seed, class])``, on the CPU, so a class is the same
-whatever else is drawn. The arithmetic is float64 and rounds to 8 bits, so threads and platforms agree.
+All randomness comes from uniforms of ``numpy.random.PCG64([seed, class])`` on the CPU. So a class is the same whatever
+other classes are drawn. The arithmetic is float64 and rounds to 8 bits, so threads and platforms agree.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ def glyphs(
 ) -> ImageClasses:
     """Invented characters of one split, as classes of 20 drawings ``[1, 28, 28]`` of ink and paper.
 
-    There are 2000 classes in ``"train"``, 300 in ``"val"`` and 700 in ``"test"``, no class in two of them.
-    The first call of a process draws them, in a few seconds, and keeps the drawings. Nothing is read or written.
+    There are 2000 classes in ``"train"``, 300 in ``"val"`` and 700 in ``"test"``. No class is in two splits. The first
+    call of a process draws them in a few seconds and keeps the drawings in memory. No file is read or written.
 
     Args:
-        split: which classes.
-        rotations: what quarter turns are used for, see :class:`ImageClasses`.
+        split: the classes to draw.
+        rotations: how quarter turns are used, see :class:`ImageClasses`.
         seed: another seed gives other classes.
-        device: where the images are kept.
-        ink: value of ink, paper being the other.
+        device: the device of the images.
+        ink: the value of ink, 0 or 1. Paper has the other value.
 
     Raises:
         ValueError: an argument is out of range.
@@ -76,16 +76,16 @@ def glyphs(
 
 @functools.lru_cache(maxsize=len(_SPLITS))
 def _drawn(split: str, seed: int) -> Tensor:
-    """The drawings of one split; not to be changed."""
+    """The drawings of one split, kept in memory. Callers must not change them."""
     return draw_glyphs(_SPLITS[split], seed=seed)
 
 
 def draw_glyphs(classes: Sequence[int], drawings: int = 20, seed: int = 0) -> Tensor:
-    """Drawings of any classes of Glyphs.
+    """Draw any classes of Glyphs.
 
     Args:
-        classes: their ``C`` numbers, from 0. The splits of :func:`glyphs` are those below 3000.
-        drawings: how many of each, ``M``. More drawings begin with the same ones.
+        classes: the ``C`` numbers of the classes, from 0 on. The splits of :func:`glyphs` are the classes below 3000.
+        drawings: the number of drawings of each class, ``M``. A larger number begins with the same drawings.
         seed: another seed gives other classes.
 
     Returns:
@@ -110,7 +110,7 @@ def draw_glyphs(classes: Sequence[int], drawings: int = 20, seed: int = 0) -> Te
         chance = [np.random.Generator(np.random.PCG64([seed, c])) for c in classes[chunk]]
         program = _invent(np.stack([c.random((_STROKES, 8 + 4 * _PIECES)) for c in chance]))
         uniform = np.stack([c.random((drawings, 7 + _STROKES * (5 + 4 * _PIECES), 2)) for c in chance])
-        jitter = math.sqrt(6) * (uniform[..., 0] - uniform[..., 1])  # unit variance, and no outliers
+        jitter = math.sqrt(6) * (uniform[..., 0] - uniform[..., 1])  # unit variance, no outliers
         whole, strokes = jitter[..., :7], jitter[..., 7:].reshape(*jitter.shape[:2], _STROKES, -1)
         path, step = _frame(*_trace(program, strokes), whole)
         images[chunk] = _ink(path, step, pen=0.8 + 0.08 * whole[..., 0])
@@ -118,23 +118,23 @@ def draw_glyphs(classes: Sequence[int], drawings: int = 20, seed: int = 0) -> Te
 
 
 class _Program(NamedTuple):
-    """What defines ``C`` classes. Lengths are in units of about half a glyph, angles in radians."""
+    """The programs of ``C`` classes. Lengths are in units of about half a glyph, angles in radians."""
 
-    length: _Floats  # [C, S, Q] of each piece; 0 where there is none
-    corner: _Floats  # [C, S, Q] by which the heading jumps before the piece
-    turn: _Floats  # [C, S, Q] by which it turns along the piece
-    heading: _Floats  # [C, S] in which the stroke sets out
-    parent: _Ints  # [C, S] the earlier stroke it hangs on
-    hang: _Floats  # [C, S] where on the parent, from 0 at its start to 1 at its end
-    hold: _Floats  # [C, S] where on itself
-    gap: _Floats  # [C, S, 2] from there to here
+    length: _Floats  # [C, S, Q] the length of each piece; 0 if there is no such piece
+    corner: _Floats  # [C, S, Q] the angle by which the heading jumps before the piece
+    turn: _Floats  # [C, S, Q] the angle by which the heading turns along the piece
+    heading: _Floats  # [C, S] the heading at the start of the stroke
+    parent: _Ints  # [C, S] the earlier stroke that this one is attached to
+    hang: _Floats  # [C, S] the joint's place on the parent, from 0 at its start to 1 at its end
+    hold: _Floats  # [C, S] the joint's place on the stroke itself
+    gap: _Floats  # [C, S, 2] the offset between the two places
 
 
 def _invent(u: _Floats) -> _Program:
-    """Programs from uniforms ``[C, S, 8 + 4Q]``."""
+    """Make programs from uniforms ``[C, S, 8 + 4Q]``."""
     stroke, piece = u[..., :8], u[..., 8:].reshape(*u.shape[:2], _PIECES, 4)
     strokes = _pick(stroke[:, :1, 0], {1: 2, 2: 4, 3: 4, 4: 1})
-    pieces = np.minimum(_pick(stroke[..., 1], {1: 5, 2: 4, 3: 1}), 5 - strokes)  # many strokes are short
+    pieces = np.minimum(_pick(stroke[..., 1], {1: 5, 2: 4, 3: 1}), 5 - strokes)  # many strokes: each is short
     pieces = np.where(strokes == 1, 3, pieces)
     exists = (np.arange(_STROKES) < strokes)[..., None] & (np.arange(_PIECES) < pieces[..., None])
     turn = _QUARTER * _pick(piece[..., 0], {0: 8, 1: 3, -1: 3, 2: 3, -2: 3, 3.4: 1, -3.4: 1})
@@ -154,7 +154,7 @@ def _invent(u: _Floats) -> _Program:
 
 
 def _pick(u: _Floats, weights: dict[float, int]) -> _Floats:
-    """Return the key whose share of ``[0, 1)`` holds each ``u``."""
+    """Map each ``u`` in ``[0, 1)`` to a key. A key's share of the interval is proportional to its weight."""
     edges = np.cumsum(list(weights.values())[:-1]) / sum(weights.values())
     return np.array(list(weights), dtype=np.float64)[np.searchsorted(edges, u, side="right")]
 
@@ -163,7 +163,8 @@ def _trace(program: _Program, z: _Floats) -> tuple[_Floats, _Floats]:
     """Draw ``N`` points of each path ``[C, M, N, 2]``, and the lengths ``[C, M, N]`` of the steps to them."""
     c, m = z.shape[:2]
     row = np.arange(c)[:, None]
-    # The points lie evenly along the unjittered program: on which piece, and how far along it.
+    # The points lie evenly along the program without jitter. Find each point's piece, and how far along the piece it
+    # is.
     length = program.length.reshape(c, -1)
     ends = np.cumsum(length, 1)
     at = (np.arange(_POINTS) + 0.5) / _POINTS * ends[:, -1:]
@@ -182,14 +183,14 @@ def _trace(program: _Program, z: _Floats) -> tuple[_Floats, _Floats]:
     step = of_points(np.exp(0.12 * longer)) * (ends[:, -1] / _POINTS)[:, None, None]
     path = np.cumsum(np.stack([np.cos(angle), np.sin(angle)], -1) * step[..., None], 2)
 
-    # The path so far is one line through all strokes. Move each stroke to where it hangs.
+    # The path so far is one line through all strokes. Move each stroke to its joint.
     owner = on // _PIECES
-    count = (owner[:, :, None] == np.arange(_STROKES)).sum(1)  # [C, S] points of each stroke
+    count = (owner[:, :, None] == np.arange(_STROKES)).sum(1)  # [C, S] number of points of each stroke
     start = np.cumsum(count, 1) - count
 
     def point(where: _Floats, stroke: _Ints) -> _Floats:
         index = start[row, stroke] + np.clip(where, 0, 0.99) * count[row, stroke]
-        index = np.minimum(index, _POINTS - 1)  # strokes that do not exist begin past the end
+        index = np.minimum(index, _POINTS - 1)  # a stroke that does not exist would begin past the end
         chosen: _Floats = path[row, np.arange(m), index.astype(np.int64)]
         return chosen
 
@@ -218,10 +219,10 @@ def _frame(path: _Floats, step: _Floats, z: _Floats) -> tuple[_Floats, _Floats]:
 
 
 def _ink(path: _Floats, step: _Floats, pen: _Floats) -> NDArray[np.uint8]:
-    """Drawings ``[C, M, 28, 28]`` by pens whose blots have the radii ``[C, M]``, in pixels."""
+    """Draw ``[C, M, 28, 28]`` with pens whose blots have the radii ``[C, M]``, in pixels."""
     pen = pen[..., None, None]
-    # Every point leaves a Gaussian blot; ink is where they sum to over half of what a long line has on its
-    # axis, with an edge about a pixel wide. A blot is separable, so the sum is one matrix product.
+    # Every point leaves a Gaussian blot. There is ink where the sum of the blots exceeds half its value on the axis of
+    # a long line. The edge is about a pixel wide. A blot is separable, so the sum is one matrix product.
     blot = np.exp(-0.5 * ((path[..., None] - np.arange(_SIZE)) / pen[..., None]) ** 2)  # [C, M, N, 2, 28]
     weight = step[..., None] / (math.sqrt(2 * math.pi) * pen)
     density = np.swapaxes(blot[..., 1, :] * weight, -1, -2) @ blot[..., 0, :]

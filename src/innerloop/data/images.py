@@ -1,4 +1,4 @@
-"""Labelled images held in memory, and the few-shot episodes drawn from them."""
+"""Labelled images in memory, and the few-shot episodes and mini-batches drawn from them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from innerloop.episode import Episode
 __all__ = ["ImageBatches", "ImageClasses", "ImageEpisodes", "Rotations"]
 
 Rotations: TypeAlias = Literal["none", "classes", "episode"]
-"""How quarter turns are used: not at all, as new classes, or drawn afresh for each class of each task."""
+"""How quarter turns are used: not at all, as new classes, or drawn anew for each class of each task."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,14 +21,14 @@ class ImageClasses:
     """``C`` classes of ``M`` images each, in memory on one device. Build it with :meth:`from_classes`.
 
     Args:
-        images: uint8 ``[R, C, M, channels, H, W]``. ``R`` is 4 where quarter turns are used, for the images
-            turned counter-clockwise by 0, 90, 180 and 270 degrees; else 1.
-        rotations: ``"none"``; ``"classes"``: each turn of a class is one more class, so that a class at two
-            angles may share a task (Reptile); ``"episode"``: each class of a task is turned at random (MAML).
+        images: uint8 ``[R, C, M, channels, H, W]``. With quarter turns ``R`` is 4: the images turned counter-clockwise
+            by 0, 90, 180 and 270 degrees. Otherwise it is 1.
+        rotations: ``"none"``: no quarter turns. ``"classes"``: each turn of a class is a class, so that a task may hold
+            the same class at two angles (Reptile). ``"episode"``: each class of a task is turned at random (MAML).
         maximum: the grey level that becomes 1.0.
 
     Raises:
-        ValueError: ``images`` has another type or shape than ``rotations`` asks for.
+        ValueError: ``images`` does not have the type or shape that ``rotations`` needs.
 
     Example:
         >>> drawings = torch.randint(256, (30, 20, 28, 28), dtype=torch.uint8)
@@ -65,13 +65,13 @@ class ImageClasses:
 
         Args:
             images: uint8 levels from 0 to ``maximum``, ``[C, M, H, W]`` or ``[C, M, channels, H, W]``.
-            rotations: what quarter turns are used for; see the class. The turned copies are made here, once.
+            rotations: how quarter turns are used; see the class. The turned copies are made here, once.
             invert: swap dark and light.
             maximum: the grey level that becomes 1.0.
 
         Raises:
-            ValueError: another type or shape, no image, a level above ``maximum``, or images that are to be
-                turned but are not square.
+            ValueError: another type or shape, no image, a level above ``maximum``, or quarter turns of images that are
+                not square.
 
         Example:
             >>> ink = torch.zeros(3, 2, 4, 4, dtype=torch.uint8)
@@ -101,18 +101,18 @@ class ImageClasses:
 
     @property
     def classes(self) -> int:
-        """Number of classes an episode can draw from: four times as many with ``rotations="classes"``."""
+        """The number of classes that an episode can draw from: four times as many with ``rotations="classes"``."""
         turns, classes = self.images.shape[:2]
         return turns * classes if self.rotations == "classes" else classes
 
     @property
     def instances(self) -> int:
-        """Number of images of each class."""
+        """The number of images of each class."""
         return self.images.shape[2]
 
     @property
     def device(self) -> torch.device:
-        """Where the images are, hence the episodes."""
+        """The device of the images, and so of the episodes."""
         return self.images.device
 
     def to(self, device: torch.device | str) -> ImageClasses:
@@ -123,10 +123,10 @@ class ImageClasses:
         """Make a sampler of meta-batches of ``tasks`` tasks.
 
         Args:
-            ways: classes in a task, ``N``.
-            shots: support images of each class, ``K``.
-            queries: query images of each class, ``Q``; 0 for none.
-            tasks: tasks in a meta-batch, ``T``.
+            ways: the number of classes in a task, ``N``.
+            shots: the number of support images of each class, ``K``.
+            queries: the number of query images of each class, ``Q``. It may be 0.
+            tasks: the number of tasks in a meta-batch, ``T``.
 
         Raises:
             ValueError: a number is out of range, or there are too few classes or images.
@@ -143,14 +143,14 @@ class ImageClasses:
     def batches(self, size: int, tasks: int = 1) -> ImageBatches:
         """Make a sampler of mini-batches of all classes, to train an ordinary classifier.
 
-        Where quarter turns are used, each turn of a class is a class.
+        If quarter turns are used, each turn of a class is a class.
 
         Args:
-            size: images in a mini-batch.
-            tasks: mini-batches drawn at a time.
+            size: the number of images in a mini-batch.
+            tasks: the number of mini-batches drawn at a time.
 
         Raises:
-            ValueError: ``size`` or ``tasks`` is under 1.
+            ValueError: ``size`` or ``tasks`` is below 1.
 
         Example:
             >>> data = ImageClasses.from_classes(torch.zeros(9, 20, 28, 28, dtype=torch.uint8), "episode")
@@ -161,7 +161,10 @@ class ImageClasses:
         return ImageBatches(self, size, tasks)
 
     def at(self, flat: Tensor) -> Tensor:
-        """Images ``[T, N, channels, H, W]``, float32 in [0, 1], for indices ``[T, N]`` into all, turns included."""
+        """The images of indices ``[T, N]`` into all turns, classes and instances.
+
+        They are ``[T, N, channels, H, W]``, float32 in [0, 1].
+        """
         x = self.images.flatten(0, 2).index_select(0, flat.flatten())  # several times faster than images[flat]
         x = x.to(torch.float32)
         if self.maximum > 1:
@@ -169,7 +172,7 @@ class ImageClasses:
         return x.view(*flat.shape, *self.images.shape[3:])
 
     def check(self, generator: torch.Generator) -> None:
-        """Raise ValueError unless the generator is on the device of the images."""
+        """Raise ``ValueError`` unless the generator is on the device of the images."""
         if generator.device.type != self.device.type:
             raise ValueError(
                 f"the generator is on {generator.device} and the images on {self.device}: "
@@ -179,12 +182,12 @@ class ImageClasses:
 
 @dataclass(frozen=True, eq=False)
 class ImageEpisodes:
-    """A pure function of a generator: draws a meta-batch of few-shot classification tasks.
+    """A sampler, a pure function of a generator: it draws a meta-batch of few-shot classification tasks.
 
-    The classes of a task are distinct, and so are the images of a class, over support and query together.
-    Examples are in class-major order: support ``x [T, N*K, channels, H, W]`` float32 in [0, 1] and
-    ``y [T, N*K]`` int64; the query set likewise with ``N*Q``.
-    Made by :meth:`ImageClasses.episodes`, which names the arguments.
+    The classes of a task are distinct. So are the images of a class, over the support and the query set together.
+    Examples are in class-major order. The support set has ``x [T, N*K, channels, H, W]``, float32 in [0, 1], and
+    ``y [T, N*K]``, int64. The query set is the same with ``N*Q``. :meth:`ImageClasses.episodes` makes it and documents
+    the arguments.
 
     Example:
         >>> data = ImageClasses.from_classes(torch.zeros(9, 20, 28, 28, dtype=torch.uint8))
@@ -231,7 +234,7 @@ class ImageEpisodes:
         """Draw flat indices ``[T, N, K+Q]`` into the images of all turns, classes and instances."""
         source, shape = self.source, (self.tasks, self.ways)
         uniform = torch.rand(self.tasks, source.classes, generator=generator, device=source.device)
-        # where the largest of i.i.d. uniforms stand, in order: distinct classes, any order as likely
+        # The places of the largest of i.i.d. uniforms: distinct classes, and all orders are equally likely.
         classes = uniform.topk(self.ways).indices
         if source.rotations == "episode":
             turns = torch.randint(4, shape, generator=generator, device=source.device)
@@ -242,11 +245,11 @@ class ImageEpisodes:
 
 @dataclass(frozen=True, eq=False)
 class ImageBatches:
-    """A pure function of a generator: draws mini-batches of all classes, as the query sets of tasks.
+    """A sampler, a pure function of a generator: it draws mini-batches of all classes, as the query sets of tasks.
 
-    The query set has ``x [T, size, channels, H, W]`` float32 in [0, 1], drawn with replacement, and ``y [T, size]``
-    from 0 to ``classes - 1``. The support set, which nothing needs, is its first image.
-    Made by :meth:`ImageClasses.batches`, which names the arguments.
+    The query set has ``x [T, size, channels, H, W]``, float32 in [0, 1], drawn with replacement, and ``y [T, size]``
+    from 0 to ``classes - 1``. The support set is only the first image of the query set, because an episode must have
+    one. :meth:`ImageClasses.batches` makes it and documents the arguments.
 
     Example:
         >>> data = ImageClasses.from_classes(torch.zeros(9, 20, 28, 28, dtype=torch.uint8))
@@ -266,7 +269,7 @@ class ImageBatches:
 
     @property
     def classes(self) -> int:
-        """Number of classes that the labels tell apart."""
+        """The number of classes that the labels distinguish."""
         turns, classes = self.source.images.shape[:2]
         return turns * classes
 

@@ -49,36 +49,36 @@ def omniglot(
 ) -> ImageClasses:
     """Load the characters of one split, as classes of 20 drawings ``[1, size, size]`` of ink and paper.
 
-    The 1-bit originals are shrunk by nearest neighbour, as MAML's and Reptile's code do. This is done once: a
-    small ``.npz`` copy is kept beside them, or in the user's cache folder where that cannot be written.
+    The 1-bit originals are shrunk by nearest neighbour, as in MAML's and Reptile's code. This is done once. A small
+    ``.npz`` copy is kept beside the originals, or in the user's cache folder if that place cannot be written.
 
     =========  =====================================================  ====================  ===
     scheme     characters in train / val / test                       authors' rotations    ink
     =========  =====================================================  ====================  ===
-    maml       1100 / 100 / 423 at random. The original's depend on   episode               1
-               the file system; these are fixed.
-    reptile    1200 / none / 423 at random, the original's own.       train: classes,       0
+    maml       1100 / 100 / 423 at random. The original split         episode               1
+               depends on the file system; this one is fixed.
+    reptile    1200 / none / 423 at random: the original split.       train: classes,       0
                                                                       test: none
-    vinyals    1028 / 172 / 423, mostly by whole alphabets, as        classes               1
+    vinyals    1028 / 172 / 423, nearly all by whole alphabets, as    classes               1
                Torchmeta ships them.
     lake       964 / none / 659: the two published parts.             none                  1
     =========  =====================================================  ====================  ===
 
     Args:
-        root: folder of ``images_background.zip`` and ``images_evaluation.zip``, or of the folders inside
-            them, there or in its sub-folder ``omniglot``. None: the environment variable ``INNERLOOP_DATA``,
+        root: the folder that holds ``images_background.zip`` and ``images_evaluation.zip``, or the folders inside them.
+            They may also be in its sub-folder ``omniglot``. None means the environment variable ``INNERLOOP_DATA``, or
             else the user's cache folder (``XDG_CACHE_HOME`` or ``~/.cache``, then ``innerloop``).
-        split: which characters.
-        scheme: how characters are split.
-        rotations: what quarter turns are used for, see :class:`ImageClasses`; None for the authors'.
-        ink: value of ink, paper being the other; None for the authors'.
-        size: side of the images in pixels.
-        device: where the images are kept.
+        split: the characters to load.
+        scheme: how the characters are split.
+        rotations: how quarter turns are used, see :class:`ImageClasses`. None means as the authors do.
+        ink: the value of ink, 0 or 1. Paper has the other value. None means as the authors do.
+        size: the side of the images, in pixels.
+        device: the device of the images.
         download: fetch the two archives (14 MB) into ``root/omniglot`` if they are absent.
-        progress: show progress bars; None shows them on a terminal only.
+        progress: whether to show progress bars. None shows them only on a terminal.
 
     Raises:
-        DataError: the data is absent, damaged or not complete, the download fails, or there is no such split.
+        DataError: the data is absent, damaged or incomplete, the download fails, or there is no such split.
         ValueError: another argument is out of range.
 
     Example:
@@ -117,9 +117,9 @@ def omniglot(
 
 
 def find_omniglot(root: str | Path | None = None) -> Path | None:
-    """Return the folder that :func:`omniglot` would read, or None where it would need a download.
+    """Return the folder that :func:`omniglot` would read, or None if it would need a download.
 
-    Both parts are there; whether they are sound is not checked.
+    The folder holds both parts. Whether the files are sound is not checked.
 
     Example:
         >>> find_omniglot("no/such/folder") is None
@@ -130,7 +130,7 @@ def find_omniglot(root: str | Path | None = None) -> Path | None:
 
 
 def fetch(root: Path, *, address: str = _ADDRESS, md5: Mapping[str, str] = _MD5, progress: bool | None = None) -> None:
-    """Download the parts that ``root`` lacks, beside the one it has or else into ``root/omniglot``."""
+    """Download the missing parts, beside the part that ``root`` has, or else into ``root/omniglot``."""
     partial = next((s for name in ("", "omniglot") if any((s := Source(root / name)).path(p) for p in PARTS)), None)
     source = partial or Source(root / "omniglot")
     for part in PARTS:

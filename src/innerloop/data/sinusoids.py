@@ -1,4 +1,4 @@
-"""Sinusoid regression, the first experiment of MAML (Finn et al. 2017, section 5.1)."""
+"""Sinusoid regression, the first experiment of MAML (Finn et al., 2017, section 5.1)."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ __all__ = ["SinusoidEpisodes", "Sinusoids", "sinusoids"]
 
 @dataclass(frozen=True)
 class Sinusoids:
-    """Functions ``y = A sin(x - phase)``, one a task; ``A``, ``phase`` and ``x`` are uniform in their ranges.
+    """Tasks ``y = A sin(x - phase)``. ``A``, ``phase`` and ``x`` are drawn uniformly from their ranges.
 
     Args:
-        amplitude: range of ``A``.
-        phase: range of the phase, in radians.
-        x: range of the inputs.
+        amplitude: the range of ``A``.
+        phase: the range of the phase, in radians.
+        x: the range of the inputs.
 
     Raises:
         ValueError: a range is empty or not finite.
 
     Example:
-        >>> Sinusoids(amplitude=(5.0, 10.0)).amplitude  # larger than any met in training
+        >>> Sinusoids(amplitude=(5.0, 10.0)).amplitude  # larger than any in training
         (5.0, 10.0)
     """
 
@@ -41,10 +41,10 @@ class Sinusoids:
                 raise ValueError(f"{name}={(low, high)}: expected two finite numbers, the lower first.")
 
     def episodes(self, shots: int = 10, queries: int = 10, tasks: int = 25) -> SinusoidEpisodes:
-        """Make a sampler of ``tasks`` functions, with ``shots`` support and ``queries`` query points each.
+        """Make a sampler of ``tasks`` functions, each with ``shots`` support points and ``queries`` query points.
 
         Raises:
-            ValueError: ``shots`` or ``tasks`` is under 1, or ``queries`` under 0.
+            ValueError: ``shots`` or ``tasks`` is below 1, or ``queries`` is below 0.
 
         Example:
             >>> episode = sinusoids().episodes(shots=5)(torch.Generator().manual_seed(0))
@@ -56,10 +56,10 @@ class Sinusoids:
 
 @dataclass(frozen=True)
 class SinusoidEpisodes:
-    """A pure function of a generator: draws ``T`` sinusoids and points on them, on the generator's device.
+    """A sampler, a pure function of a generator: it draws ``T`` sinusoids and points on them.
 
-    Support ``x`` and ``y`` are float32 ``[T, K, 1]``, the query set's ``[T, Q, 1]``.
-    Made by :meth:`Sinusoids.episodes`, which names the arguments and errors.
+    The tensors are on the generator's device. ``x`` and ``y`` are float32, ``[T, K, 1]`` for the support set and
+    ``[T, Q, 1]`` for the query set. :meth:`Sinusoids.episodes` makes it and documents the arguments and errors.
 
     Example:
         >>> episode = sinusoids().episodes(tasks=2)(torch.Generator().manual_seed(0))

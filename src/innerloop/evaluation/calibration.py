@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say."""
+"""Calibration: whether predicted probabilities agree with how often the predictions are correct."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from torch import Tensor
 __all__ = ["BINS", "Calibration"]
 
 BINS = 15
-"""Bins of confidence, as in Guo et al."""
+"""The number of bins of confidence, as in Guo et al."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    r"""Scores of class probabilities, and their accuracy by confidence.
+    r"""How good predicted class probabilities are, and the accuracy of predictions of each confidence.
 
-    A prediction's confidence is the probability of the class that it names. Predictions are sorted by it into bins
-    of equal width, the first of ``(0, 1/B]``. In a well calibrated network, of the predictions of a bin as large a
-    share is right as their confidence says.
+    The confidence of a prediction is the probability of the predicted class. Predictions are sorted by confidence into
+    B bins of equal width. The first bin is ``(0, 1/B]``. A network is well calibrated if in each bin the fraction of
+    correct predictions equals the mean confidence.
 
     Attributes:
-        counts: predictions in each bin, ``[B]``.
+        counts: the number of predictions in each bin, ``[B]``.
         confidence_sums: the sum of their confidences, ``[B]``.
-        right: how many of them are right, ``[B]``.
-        nll_sum: the sum over all predictions of minus the log of the probability of the true class.
-        brier_sum: the sum over all predictions of the squared distance of the probabilities from the truth.
+        right: the number of them that are correct, ``[B]``.
+        nll_sum: the sum over all predictions of minus the log of the true class's probability.
+        brier_sum: the sum over all predictions of the squared distance between the probabilities and the one-hot truth.
 
     References:
         Guo, Pleiss, Sun, Weinberger: On Calibration of Modern Neural Networks. ICML 2017, section 2. Brier:
@@ -43,12 +43,12 @@ class Calibration:
 
     @classmethod
     def of(cls, outputs: Tensor, targets: Tensor, bins: int = BINS) -> Calibration:
-        """Look at predictions.
+        """The calibration of these predictions.
 
         Args:
             outputs: logits ``[..., C]``.
             targets: class indices ``[...]``.
-            bins: B.
+            bins: the number of bins B.
 
         Example:
             >>> sure_and_wrong = Calibration.of(torch.tensor([[9.0, -9.0]]), torch.tensor([1]))
@@ -69,7 +69,7 @@ class Calibration:
 
     @classmethod
     def together(cls, parts: Sequence[Calibration]) -> Calibration:
-        """What several of them saw."""
+        """Combine calibrations of several sets of predictions into that of all of them."""
         return cls(
             counts=torch.stack([part.counts for part in parts]).sum(0),
             confidence_sums=torch.stack([part.confidence_sums for part in parts]).sum(0),
@@ -80,33 +80,33 @@ class Calibration:
 
     @property
     def predictions(self) -> int:
-        """How many predictions there were."""
+        """The number of predictions."""
         return int(self.counts.sum())
 
     @property
     def ece(self) -> float:
         r"""The expected calibration error, :math:`\sum_b \frac{n_b}{n} | \mathrm{acc}_b - \mathrm{conf}_b |`.
 
-        0 is best. It depends on the number of bins, and is only as precise as the bins are full.
+        0 is best. The value depends on the number of bins, and is imprecise if the bins hold few predictions.
         """
         return float((self.right - self.confidence_sums).abs().sum()) / self.predictions
 
     @property
     def nll(self) -> float:
-        """The mean negative log-likelihood, in nats; 0 is best."""
+        """The mean negative log-likelihood, in nats. 0 is best."""
         return self.nll_sum / self.predictions
 
     @property
     def brier(self) -> float:
-        r"""The Brier score :math:`\mathrm{mean} \sum_c (p_c - y_c)^2`, from 0, which is best, to 2."""
+        r"""The Brier score :math:`\mathrm{mean} \sum_c (p_c - y_c)^2`, from 0 (best) to 2."""
         return self.brier_sum / self.predictions
 
     @property
     def confidence(self) -> Tensor:
-        """The mean confidence in each bin, ``[B]``; NaN where it is empty."""
+        """The mean confidence in each bin, ``[B]``; NaN for an empty bin."""
         return self.confidence_sums / self.counts
 
     @property
     def accuracy(self) -> Tensor:
-        """The fraction of right predictions in each bin, ``[B]``; NaN where it is empty."""
+        """The fraction of correct predictions in each bin, ``[B]``; NaN for an empty bin."""
         return self.right / self.counts

@@ -33,12 +33,12 @@ class Evaluation:
     """The result of evaluating on new tasks.
 
     Attributes:
-        loss: the query loss of each task after 0..K inner steps, ``[tasks, K + 1]``; where only the last step was
-            scored, ``[tasks, 1]``.
-        accuracy: the fraction of right query predictions, of the same shape; None for regression.
+        loss: the query loss of each task after 0 to K inner steps, ``[tasks, K + 1]``. It is ``[tasks, 1]`` if only the
+            last step was scored.
+        accuracy: the fraction of correct query predictions, of the same shape; None for regression.
         norm: the normalisation mode that the numbers hold for.
-        calibration: how well the class probabilities after the last step fit, of all queries; None for regression.
-        members: of how many learners the outputs were averaged; 1 unless this is an ensemble.
+        calibration: the calibration of all query predictions after the last step; None for regression.
+        members: the number of learners whose outputs were averaged. It is 1 unless this is an ensemble.
     """
 
     loss: Tensor
@@ -49,12 +49,12 @@ class Evaluation:
 
     @property
     def scores(self) -> Tensor:
-        """What the evaluation is about: the accuracy, or in regression the loss; shaped as ``loss``."""
+        """The scores, of the same shape as ``loss``: the accuracy, or for regression the loss."""
         return self.loss if self.accuracy is None else self.accuracy
 
     @property
     def metric(self) -> str:
-        """``accuracy`` or ``loss``."""
+        """The name of the score: ``accuracy`` or ``loss``."""
         return "loss" if self.accuracy is None else "accuracy"
 
     @property
@@ -64,18 +64,18 @@ class Evaluation:
 
     @property
     def ci95(self) -> float:
-        """Half the width of its 95 % confidence interval over tasks, 1.96 standard errors."""
+        """Half the width of the 95 % confidence interval of the mean over tasks: 1.96 standard errors."""
         last = self.scores[:, -1]
         return 1.96 * float(last.std()) / math.sqrt(len(last)) if len(last) > 1 else math.nan
 
     @property
     def per_step(self) -> list[float]:
-        """The mean score after each inner step that was scored."""
+        """The mean score over tasks after each inner step that was scored."""
         means: list[float] = self.scores.mean(0).tolist()
         return means
 
     def better_than(self, other: float | None) -> bool:
-        """Whether the mean beats an earlier one; None is beaten by anything."""
+        """Whether this mean score is better than ``other``. Any score is better than None."""
         return other is None or (self.mean > other if self.accuracy is not None else self.mean < other)
 
 
@@ -97,24 +97,26 @@ def evaluate(
 ) -> Evaluation:
     """Adapt to new tasks from their support sets and score the predictions on their query sets.
 
-    Nothing carries over from task to task, the module is not changed, and no graph is kept. A rule state that
-    training carried on is where every task starts from; it is not updated.
+    Nothing carries over from task to task. The module is not changed, and no graph is kept. If training carried a rule
+    state, every task starts from that state, and the state is not updated.
 
     Args:
-        net: the module, holding the meta-learned initialisation.
+        net: the module, which holds the meta-learned initialisation.
         method: its ``test`` adaptation is used.
         episodes: draws meta-batches of tasks, with a query set.
-        tasks: how many tasks; the last meta-batch is cut to fit.
+        tasks: the number of tasks. The last meta-batch is cut to fit.
         loss_fn: ``(outputs, targets) -> scalar`` of one task.
-        norm: the normalisation mode, see :mod:`innerloop.inner.model`. The default is that of a learner: a prediction
-            does not depend on the other queries. The published numbers of MAML are ``transductive``.
-        statistics: those of the ``per_step`` mode, see :func:`innerloop.evaluation.norm_statistics.statistics_by_step`.
+        norm: the normalisation mode, see :mod:`innerloop.inner.model`. With the default, as with a learner, a
+            prediction does not depend on the other queries. The published numbers of MAML are ``transductive``.
+        statistics: the batch-norm statistics of the ``per_step`` mode, see
+            :func:`innerloop.evaluation.norm_statistics.statistics_by_step`.
         meta_params: values to use instead of the module's own, by name.
         rule_state: the inner rule's state carried over from training.
         execution: how tasks are run.
-        seed: the seed of the tasks; the same seed gives the same tasks.
-        stream: which of the seed's random streams the tasks are drawn from.
-        every_step: whether to score after 0..K inner steps, or after the last alone, which takes less time.
+        seed: the seed of the tasks. The same seed gives the same tasks.
+        stream: the random stream of the seed that the tasks are drawn from.
+        every_step: whether to score after each of 0 to K inner steps. Otherwise only the last step is scored, which is
+            faster.
 
     Raises:
         ValueError: ``tasks`` is below 1, an option or a name in ``meta_params`` is unknown, or the episodes have no
@@ -168,15 +170,15 @@ def evaluate_together(
     stream: Stream = Stream.TESTING,
     every_step: bool = True,
 ) -> Evaluation:
-    """Evaluate an ensemble: each member adapts to each task by itself, and their outputs (logits) are averaged.
+    """Evaluate an ensemble: each member adapts to each task separately, and their outputs (logits) are averaged.
 
-    The tasks and mini-batches are those that :func:`evaluate` has for the first member alone.
+    The tasks and mini-batches are the same as :func:`evaluate` draws for the first member alone.
 
     Args:
-        members: the members.
+        members: the members of the ensemble.
         episodes: as for :func:`evaluate`.
         tasks: as for :func:`evaluate`.
-        loss_fn: as for :func:`evaluate`; of the averaged outputs.
+        loss_fn: as for :func:`evaluate`. It scores the averaged outputs.
         norm: as for :func:`evaluate`.
         execution: as for :func:`evaluate`.
         seed: as for :func:`evaluate`.
@@ -187,14 +189,14 @@ def evaluate_together(
         ValueError: as for :func:`evaluate`; there are no members, or they are scored after different numbers of steps.
 
     References:
-        Antoniou, Edwards, Storkey: How to train your MAML. ICLR 2019, whose published code tests the five checkpoints
-        that were the best in validation like this.
+        Antoniou, Edwards, Storkey: How to train your MAML. ICLR 2019. Its published code tests the five checkpoints
+        that were best in validation in this way.
     """
     steps = {member.method.test.steps for member in members}
     if not members or (every_step and len(steps) > 1):
         raise ValueError(
-            f"an ensemble of {len(members)} members with {sorted(steps)} inner steps: give one or more, which take as "
-            "many steps, or pass every_step=False"
+            f"the ensemble has {len(members)} members with {sorted(steps)} inner steps; give at least one member, and "
+            "members with equal numbers of steps, or pass every_step=False"
         )
     answering = [_answering(m, loss_fn, norm=norm, execution=execution, every_step=every_step) for m in members]
     generator = generator_at(seed, stream, device=next(iter(members[0].net.parameters())).device)
@@ -230,7 +232,7 @@ Answers = tuple[Tensor, Tensor]
 def _answering(
     member: Member, loss_fn: LossFn, *, norm: Norm, execution: Execution, every_step: bool
 ) -> Callable[[Episode, torch.Generator], Answers]:
-    """What a member answers to the queries of a meta-batch."""
+    """The function that adapts a member to a meta-batch and returns its answers to the queries."""
     engine = Engine(
         member.net,
         loss_fn,

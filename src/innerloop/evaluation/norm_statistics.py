@@ -1,4 +1,4 @@
-"""Batch-norm statistics for each inner step, which the normalisation mode ``per_step`` predicts by."""
+"""Batch-norm statistics for each inner step. The normalisation mode ``per_step`` predicts with them."""
 
 from __future__ import annotations
 
@@ -32,25 +32,26 @@ def statistics_by_step(
     rule_state: RuleState | None = None,
     seed: int = 0,
 ) -> Params:
-    """The mean and variance that each batch-norm layer meets at each iterate of the inner loop, averaged over tasks.
+    """The mean and variance of the inputs of each batch-norm layer, at each inner step, averaged over tasks.
 
-    Adapts to tasks as the method does to new ones, with batch statistics. Iterates before the last are given the
-    support examples of their step, and the last one the query set. The paper keeps a moving average during
-    meta-training; this is the plain mean at the end of it, by the meta-parameters as they are then.
+    The method adapts to tasks as it does in a test, with batch statistics. At each iterate before the last, the
+    statistics are those of the support examples of that step. At the last iterate they are those of the query set. The
+    paper keeps a moving average during meta-training. This is a plain mean, computed after meta-training with the final
+    meta-parameters.
 
     Args:
-        net: the module, holding the meta-learned initialisation; it is not changed.
-        method: its ``test`` adaptation is used, of K steps.
+        net: the module, which holds the meta-learned initialisation. It is not changed.
+        method: its ``test`` adaptation of K steps is used.
         episodes: draws meta-batches of tasks of meta-training, with a query set.
-        tasks: how many tasks; the last meta-batch is cut to fit.
+        tasks: the number of tasks. The last meta-batch is cut to fit.
         loss_fn: ``(outputs, targets) -> scalar`` of one task.
         meta_params: values to use instead of the module's own, by name.
         rule_state: the inner rule's state carried over from training.
         seed: the seed of the tasks.
 
     Returns:
-        By the names of the layers' buffers, ``LAYER.running_mean`` and ``LAYER.running_var`` (unbiased, as PyTorch
-        stores it), each ``[K + 1, C]``, with no graph. Nothing for a module without batch norm.
+        Tensors ``[K + 1, C]`` without a graph, under the names of the layers' buffers: ``LAYER.running_mean`` and
+        ``LAYER.running_var`` (unbiased, as PyTorch stores it). The dict is empty for a module without batch norm.
 
     Raises:
         ValueError: ``tasks`` is below 1, or the episodes have no queries.

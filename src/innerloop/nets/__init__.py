@@ -1,4 +1,4 @@
-"""Networks of the literature."""
+"""Networks of the few-shot literature, and wrappers that add context, particles or warp layers to any network."""
 
 from collections.abc import Callable
 
@@ -42,4 +42,4 @@ NETS: dict[str, Callable[..., nn.Module]] = {
     "pixels": pixels,
     "resnet12": resnet12,
 }
-"""The functions that make a network, by the name under which a recipe or a saved learner knows them."""
+"""The functions that make a network, by the name that a recipe or a saved learner uses."""

@@ -1,4 +1,4 @@
-"""Any network with context parameters, for CAVIA."""
+"""Context parameters for any network, for CAVIA."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["WithContext", "conv4_with_context", "mlp_with_context", "with_contex
 
 
 class WithContext(nn.Module):
-    """A network with context parameters; made by :func:`with_context`."""
+    """A network with context parameters. :func:`with_context` makes it."""
 
     def __init__(self, net: nn.Module, size: int, at: str | None, features: int | None) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class WithContext(nn.Module):
             net.get_submodule(at).register_forward_hook(self._modulate)
 
     def forward(self, x: Tensor) -> Tensor:
-        """A batch ``[N, ...]`` to what the network gives for it."""
+        """Map a batch ``[N, ...]`` to the network's outputs."""
         if self.film is None:
             x = torch.cat([x, self.context.expand(len(x), -1)], 1)
         output: Tensor = self.net(x)
@@ -41,28 +41,30 @@ class WithContext(nn.Module):
 
 
 def with_context(net: nn.Module, size: int, *, at: str | None = None, features: int | None = None) -> nn.Module:
-    r"""A network with ``size`` context parameters, named ``context``; the network's own are under ``net.``.
+    r"""Give a network ``size`` context parameters.
 
-    Without ``at`` they are further inputs, beside the features of each example, as in CAVIA's regression. With it they
-    modulate what a layer gives, channel by channel (FiLM), as in its image classification:
+    They are named ``context``. The names of the network's own parameters begin with ``net.``.
+
+    Without ``at`` the context is appended to the features of each example, as in CAVIA's regression. With ``at`` it
+    modulates the output of a layer, channel by channel (FiLM), as in CAVIA's image classification:
 
     .. math:: h_c \leftarrow (1 + \gamma_c) h_c + \beta_c, \qquad (\gamma, \beta) = W \phi
 
-    so that the network is as it was where the context φ is zero.
+    A context φ of zero leaves the layer's output unchanged.
 
     Args:
-        net: the network, which becomes a part of the new one; without ``at`` it must take ``size`` inputs more than an
+        net: the network. It becomes a part of the new one. Without ``at`` it must take ``size`` more inputs than an
             example has.
         size: the number of context parameters.
-        at: the name of a layer of the network whose output is modulated.
-        features: channels of that output, which are its second axis.
+        at: the name of the layer whose output is modulated.
+        features: the number of channels of that output, its second axis.
 
     Returns:
-        A module that is called as the network is.
+        A module that is called like the network.
 
     Raises:
-        ValueError: there is less than one context parameter, only one of ``at`` and ``features`` is given, or the
-            network has no such layer.
+        ValueError: less than one context parameter, only one of ``at`` and ``features``, or a layer that the network
+            does not have.
 
     Example:
         >>> from innerloop.nets import conv4
@@ -81,9 +83,9 @@ def with_context(net: nn.Module, size: int, *, at: str | None = None, features: 
 
 
 def mlp_with_context(size: int, *, inputs: int = 1, **arguments: Any) -> nn.Module:
-    """A multi-layer perceptron with context parameters as further inputs; other arguments as for ``mlp``.
+    """A multi-layer perceptron with context parameters as further inputs. The other arguments are those of ``mlp``.
 
-    The defaults are the sinusoid network of CAVIA, for ``size=5``.
+    With ``size=5`` and the defaults it is the sinusoid network of CAVIA.
 
     Example:
         >>> mlp_with_context(5)(torch.zeros(10, 1)).shape
@@ -93,7 +95,7 @@ def mlp_with_context(size: int, *, inputs: int = 1, **arguments: Any) -> nn.Modu
 
 
 def conv4_with_context(size: int, *, filters: int = 64, **arguments: Any) -> nn.Module:
-    """The convolutional network with its third block modulated by a context; other arguments as for ``conv4``.
+    """A ``conv4`` whose third block is modulated by a context. The other arguments are those of ``conv4``.
 
     Example:
         >>> conv4_with_context(100, ways=5)(torch.zeros(2, 1, 28, 28)).shape

@@ -10,14 +10,14 @@ __all__ = ["Conv4", "conv4"]
 
 
 class Conv4(nn.Module):
-    """Four blocks of convolution, batch norm and ReLU, and a linear head; made by :func:`conv4`."""
+    """Four blocks of convolution, batch norm and ReLU, and a linear head. :func:`conv4` makes it."""
 
     def __init__(self, body: nn.Module, head: nn.Linear, pool: Literal["mean", "flatten"]) -> None:
         super().__init__()
         self.body, self.head, self.pool = body, head, pool
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images ``[N, channels, size, size]`` to logits ``[N, ways]``."""
+        """Map images ``[N, channels, size, size]`` to logits ``[N, ways]``."""
         features = self.body(x)
         logits: Tensor = self.head(features.mean((2, 3)) if self.pool == "mean" else features.flatten(1))
         return logits
@@ -35,19 +35,20 @@ def conv4(
 ) -> nn.Module:
     """Four 3x3 convolutions, each with batch norm (batch statistics) and ReLU, and a linear head.
 
-    ``stride`` halves the image by strided convolutions, as for Omniglot in MAML (then ``pool="mean"``) and
-    Reptile (``pool="flatten"``); ``maxpool`` by 2x2 max-pooling, as for mini-ImageNet. The convolutions have no
-    bias: batch statistics would cancel it, and its gradient is zero.
+    Each block halves the image. ``stride`` does so by strided convolutions, as for Omniglot in MAML (with
+    ``pool="mean"``) and in Reptile (with ``pool="flatten"``). ``maxpool`` does so by 2x2 max-pooling, as for
+    mini-ImageNet. The convolutions have no bias, because batch statistics would cancel it and its gradient would be
+    zero.
 
     Args:
-        ways: number of classes.
-        channels: channels of the images.
-        size: height and width of the images, in pixels.
-        filters: filters of each convolution.
+        ways: the number of classes.
+        channels: the number of channels of the images.
+        size: the height and width of the images, in pixels.
+        filters: the number of filters of each convolution.
         downsample: ``stride`` or ``maxpool``.
-        pool: whether the head takes the spatial mean of the features or all of them.
-        head_std: standard deviation of the normal that the head's weights are drawn from, its bias being zero;
-            None for PyTorch's default. The original code of MAML uses 1 after ``pool="mean"``.
+        pool: whether the head takes the spatial mean of the features (``mean``) or all features (``flatten``).
+        head_std: the standard deviation of the normal distribution of the head's initial weights; the head's bias then
+            begins at zero. None uses PyTorch's default. The original code of MAML uses 1 with ``pool="mean"``.
 
     Returns:
         A module from images ``[N, channels, size, size]`` to logits ``[N, ways]``.

@@ -18,12 +18,12 @@ def mlp(
     hidden: tuple[int, ...] = (40, 40),
     activation: Literal["relu", "tanh"] = "relu",
 ) -> nn.Module:
-    """Linear layers with an activation between them; the default is the sinusoid network of MAML (section 5.1).
+    """Linear layers with an activation between them. The default is the sinusoid network of MAML (section 5.1).
 
     Args:
-        inputs: features of an input.
-        outputs: features of an output.
-        hidden: width of each hidden layer.
+        inputs: the number of features of an input.
+        outputs: the number of features of an output.
+        hidden: the width of each hidden layer.
         activation: ``relu`` or ``tanh``.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Several networks as one, for Bayesian MAML."""
+"""Particles: several networks that predict as one, for Bayesian MAML."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ __all__ = ["Mixture", "WithParticles", "conv4_with_particles", "mlp_with_particl
 
 
 class Mixture(nn.Module):
-    """The outputs of ``M`` particles to one output; a part of :func:`with_particles`."""
+    """Combines the outputs of ``M`` particles into one. It is a layer of :func:`with_particles`."""
 
     def __init__(self, outputs: Literal["logits", "values"]) -> None:
         super().__init__()
         self.outputs = outputs
 
     def forward(self, each: Tensor) -> Tensor:
-        """``[N, M, ...]`` to ``[N, ...]``."""
+        """Map ``[N, M, ...]`` to ``[N, ...]``."""
         if self.outputs == "values":
             return each.mean(1)
         return each.log_softmax(-1).logsumexp(1) - math.log(each.shape[1])
 
 
 class WithParticles(nn.Module):
-    """Several networks as one; made by :func:`with_particles`."""
+    """Several networks as one. :func:`with_particles` makes it."""
 
     def __init__(self, particles: list[nn.Module], outputs: Literal["logits", "values"]) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class WithParticles(nn.Module):
         self.add_module(MIXTURE, Mixture(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        """A batch ``[N, ...]`` to what the particles make of it together."""
+        """Map a batch ``[N, ...]`` to the combined outputs of the particles."""
         each = torch.stack([particle(x) for particle in self.particles], 1)
         output: Tensor = self.get_submodule(MIXTURE)(each)
         return output
@@ -48,26 +48,27 @@ class WithParticles(nn.Module):
 def with_particles(
     make: Callable[[], nn.Module], particles: int, *, outputs: Literal["logits", "values"] = "logits"
 ) -> nn.Module:
-    r"""``M`` networks that start apart and predict together, for :func:`innerloop.bmaml`.
+    r"""``M`` networks with different initial weights that predict together, for :func:`innerloop.bmaml`.
 
-    For classification the output is the log of the mean of their probabilities, so that its cross-entropy is that of
-    the posterior predictive distribution; for regression, the mean of their outputs.
+    For regression the output is the mean of the networks' outputs. For classification it is the log of the mean of
+    their probabilities:
 
     .. math:: \log \frac{1}{M} \sum_m \mathrm{softmax}(f_{\theta_m}(x))
 
-    The parameters are named ``particles.0.``, ``particles.1.`` and so on, each followed by the network's own names. One
-    particle gives the same probabilities as the network.
+    Its cross-entropy is then that of the posterior predictive distribution. One particle gives the same probabilities
+    as the network alone. The parameters are named ``particles.0.``, ``particles.1.`` and so on, each followed by the
+    network's own names.
 
     Args:
-        make: makes a network with initial weights of its own; it is called once for each particle.
+        make: makes a network with initial weights of its own. It is called once for each particle.
         particles: M.
         outputs: ``logits`` for classification, ``values`` for regression.
 
     Returns:
-        A module that is called as the networks are.
+        A module that is called like the networks.
 
     Raises:
-        ValueError: there is less than one particle, or ``outputs`` is neither.
+        ValueError: less than one particle, or another value of ``outputs``.
 
     Example:
         >>> from innerloop.nets import conv4
@@ -86,7 +87,7 @@ def with_particles(
 
 
 def mlp_with_particles(particles: int, **arguments: Any) -> nn.Module:
-    """Multi-layer perceptrons for regression whose mean is the output; other arguments as for ``mlp``.
+    """Multi-layer perceptrons for regression, with the mean as output. The other arguments are those of ``mlp``.
 
     Example:
         >>> mlp_with_particles(10)(torch.zeros(7, 1)).shape
@@ -96,7 +97,7 @@ def mlp_with_particles(particles: int, **arguments: Any) -> nn.Module:
 
 
 def conv4_with_particles(particles: int, **arguments: Any) -> nn.Module:
-    """Convolutional networks whose probabilities are averaged; other arguments as for ``conv4``.
+    """Convolutional networks with averaged probabilities. The other arguments are those of ``conv4``.
 
     Example:
         >>> conv4_with_particles(5, ways=3)(torch.zeros(2, 1, 28, 28)).shape

@@ -1,4 +1,4 @@
-"""A head that keeps examples instead of weights, and the network that is nothing else."""
+"""A head that stores examples in place of weights, and a network that consists only of such a head."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ __all__ = ["Neighbours", "pixels"]
 
 
 class Neighbours(nn.Module):
-    r"""A head that scores a class by the nearest of its examples: :math:`-\min_{s \in c} \lVert x - e_s \rVert^2`.
+    r"""A head that scores a class by its nearest stored example: :math:`-\min_{s \in c} \lVert x - e_s \rVert^2`.
 
-    It holds one example at zero, of every class, until a start fills in others, as many as there are; see
-    :func:`innerloop.nearest_neighbour`.
+    At first it stores a single example, of zeros, which counts for every class. A start replaces it by any number of
+    examples; see :func:`innerloop.nearest_neighbour`.
 
     Args:
-        features: features of an input.
-        ways: number of classes.
+        features: the number of features of an input.
+        ways: the number of classes.
 
     Raises:
         ValueError: fewer than one feature or class.
@@ -32,34 +32,34 @@ class Neighbours(nn.Module):
         if features < 1 or ways < 1:
             raise ValueError(f"features is {features} and ways is {ways}; there must be at least 1 of each")
         self.examples = nn.Parameter(torch.zeros(1, features))
-        """``[S, features]``."""
+        """The stored examples, ``[S, features]``."""
         self.members = nn.Parameter(torch.zeros(ways, 1))
-        """``[ways, S]``: 0 where the example is of the class, else minus infinity."""
+        """The classes of the examples, ``[ways, S]``: 0 if the example is of the class, otherwise minus infinity."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features ``[N, features]`` to scores ``[N, ways]``."""
+        """Map features ``[N, features]`` to scores ``[N, ways]``."""
         squares = self.examples.square().sum(1) - 2 * x @ self.examples.T + x.square().sum(1, keepdim=True)
         return (self.members - squares[:, None]).amax(2)
 
 
 class UnitLength(nn.Module):
-    """Inputs ``[N, ...]`` as vectors ``[N, features]`` of length 1."""
+    """Turns inputs ``[N, ...]`` into vectors ``[N, features]`` of length 1."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scale each input; zeros stay zeros."""
+        """Flatten and scale each input. An input of zeros stays zero."""
         return F.normalize(x.flatten(1), dim=1)
 
 
 def pixels(ways: int, *, channels: int = 1, size: int = 28) -> nn.Module:
-    """Images as vectors of unit length, and a head that keeps examples, for :func:`innerloop.nearest_neighbour`.
+    """Images as vectors of unit length, and a head that stores examples, for :func:`innerloop.nearest_neighbour`.
 
-    The nearest of them is the one of the largest cosine. Distances between the images as they are favour those with
-    little ink, and are right far less often.
+    The nearest example is then the one with the largest cosine similarity. Plain distances between images favour images
+    with little ink, and predict correctly far less often.
 
     Args:
-        ways: number of classes.
-        channels: channels of the images.
-        size: height and width of the images, in pixels.
+        ways: the number of classes.
+        channels: the number of channels of the images.
+        size: the height and width of the images, in pixels.
 
     Returns:
         A module from images ``[N, channels, size, size]`` to scores ``[N, ways]``.

@@ -1,4 +1,4 @@
-"""The residual network of twelve convolutions of the few-shot literature."""
+"""ResNet-12, the residual network with twelve convolutions of the few-shot literature."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 __all__ = ["ResNet12", "resnet12"]
 
 SLOPE = 0.1
-"""Of LeakyReLU below zero."""
+"""The slope of LeakyReLU below zero."""
 
 
 class _Block(nn.Module):
-    """Three convolutions and a shortcut of one, then max-pooling by 2."""
+    """Three convolutions beside a shortcut of one convolution, then 2x2 max-pooling."""
 
     def __init__(self, before: int, width: int) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class _Block(nn.Module):
         self.shortcut, self.shortcut_norm = _convolution(before, width, 1), _norm(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[N, before, H, W]`` to ``[N, width, H // 2, W // 2]``."""
+        """Map ``[N, before, H, W]`` to ``[N, width, H // 2, W // 2]``."""
         y = F.leaky_relu(self.norm1(self.conv1(x)), SLOPE)
         y = F.leaky_relu(self.norm2(self.conv2(y)), SLOPE)
         y = self.norm3(self.conv3(y)) + self.shortcut_norm(self.shortcut(x))
@@ -33,28 +33,29 @@ class _Block(nn.Module):
 
 
 class ResNet12(nn.Module):
-    """Four residual blocks, the mean over pixels, and a linear head; made by :func:`resnet12`."""
+    """Four residual blocks, the mean over pixels, and a linear head. :func:`resnet12` makes it."""
 
     def __init__(self, body: nn.Module, head: nn.Linear) -> None:
         super().__init__()
         self.body, self.head = body, head
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images ``[N, channels, size, size]`` to logits ``[N, ways]``."""
+        """Map images ``[N, channels, size, size]`` to logits ``[N, ways]``."""
         logits: Tensor = self.head(self.body(x).mean((2, 3)))
         return logits
 
 
 def resnet12(ways: int, *, channels: int = 3, widths: Sequence[int] = (64, 160, 320, 640)) -> nn.Module:
-    """Four blocks of three 3x3 convolutions with batch norm (batch statistics), LeakyReLU of 0.1 and 2x2 max-pooling.
+    """ResNet-12: four blocks of three 3x3 convolutions, and a linear head.
 
-    DropBlock and dropout, which MetaOptNet adds to these widths, are left out. As in ``conv4``, the convolutions have
-    no bias, which batch statistics would cancel.
+    Each convolution has batch norm (batch statistics) and LeakyReLU of slope 0.1. Each block ends with 2x2 max-pooling.
+    The widths are those of MetaOptNet, whose DropBlock and dropout are left out. As in ``conv4``, the convolutions have
+    no bias, because batch statistics would cancel it.
 
     Args:
-        ways: number of classes.
-        channels: channels of the images.
-        widths: filters of each block. ``(64, 128, 256, 512)`` is the other usual choice.
+        ways: the number of classes.
+        channels: the number of channels of the images.
+        widths: the number of filters of each block. ``(64, 128, 256, 512)`` is the other usual choice.
 
     Returns:
         A module from images ``[N, channels, size, size]``, of at least 16 pixels a side with four blocks, to logits

@@ -1,4 +1,4 @@
-"""Any network with warp layers, for T-Net and WarpGrad."""
+"""Warp layers for any network, for T-Net and WarpGrad."""
 
 from __future__ import annotations
 
@@ -15,57 +15,58 @@ from innerloop.nets.mlp import mlp
 __all__ = ["Residual", "Warp", "Warped", "conv4_with_warps", "mlp_with_warps", "with_warps"]
 
 Warp = Literal["linear", "residual"]
-"""A square matrix over the features (T-Net), or a non-linear layer beside an identity (in the manner of WarpGrad)."""
+"""The kind of a warp layer: a square matrix over the features (``linear``, T-Net), or a non-linear layer beside an
+identity (``residual``, in the manner of WarpGrad)."""
 
 _KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 class Warped(nn.Module):
-    """A layer and the warp layer after it; made by :func:`with_warps`."""
+    """A layer, followed by its warp layer. :func:`with_warps` makes it."""
 
     def __init__(self, layer: nn.Module, warp: nn.Module) -> None:
         super().__init__()
         self.layer, self.warp = layer, warp
 
     def forward(self, x: Tensor) -> Tensor:
-        """What the warp layer makes of what the layer makes of ``x``."""
+        """Apply the layer, then the warp layer."""
         output: Tensor = self.warp(self.layer(x))
         return output
 
 
 class Residual(nn.Module):
-    """``h + layer(relu(h))``; made by :func:`with_warps`."""
+    """``h + layer(relu(h))``. :func:`with_warps` makes it."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
         self.layer = layer
 
     def forward(self, h: Tensor) -> Tensor:
-        """Features to features of the same shape."""
+        """Map features to features of the same shape."""
         output: Tensor = h + self.layer(h.relu())
         return output
 
 
 def with_warps(net: nn.Module, warp: Warp = "linear", *, at: str = "*") -> nn.Module:
-    r"""A copy of a network with a warp layer after each of its linear and convolutional layers, the identity at first.
+    r"""A copy of a network with a warp layer after each linear and convolutional layer.
 
-    A layer ``head`` becomes ``head.layer``, followed by ``head.warp``. An inner loop that leaves the warp layers alone
-    (``adapt="* !*warp.*"``, as :func:`innerloop.t_net` has it) changes the layers before them, through them: the warp
-    layers decide what a step of gradient descent does to the features.
+    Every warp layer is the identity at first. A layer ``head`` becomes ``head.layer``, followed by ``head.warp``. The
+    inner loop should not adapt the warp layers: ``adapt="* !*warp.*"``, as :func:`innerloop.t_net` has it. It then
+    differentiates through them, so they shape what a step of gradient descent does to the features.
 
     - ``linear``: :math:`h \leftarrow T h`, with a square matrix T over the features or channels (T-Net).
     - ``residual``: :math:`h \leftarrow h + W \max(0, h)`, with W a matrix, or a convolution with kernels of size 3.
 
     Args:
-        net: the network, which is left as it is.
-        warp: the kind of warp layers.
-        at: name patterns, separated by spaces, of the layers that get one.
+        net: the network. It is not changed.
+        warp: the kind of the warp layers.
+        at: name patterns of the layers that get a warp layer, separated by spaces.
 
     Returns:
-        A module that is called as the network is, and gives the same until the warp layers have learned something.
+        A module that is called like the network. It gives the same outputs until the warp layers have learned.
 
     Raises:
-        ValueError: an unknown kind, or no linear or convolutional layer of such a name.
+        ValueError: an unknown kind, or patterns that match no linear or convolutional layer.
 
     Example:
         >>> from innerloop.nets import mlp
@@ -98,7 +99,7 @@ def with_warps(net: nn.Module, warp: Warp = "linear", *, at: str = "*") -> nn.Mo
 
 
 def _warp_after(layer: nn.Module, warp: Warp) -> nn.Module:
-    """The identity on what a layer gives."""
+    """A warp layer for the output of a layer. It begins as the identity."""
     weight = cast(Tensor, layer.weight)
     width, size = len(weight), 1 if warp == "linear" else 3
     made = (
@@ -113,7 +114,7 @@ def _warp_after(layer: nn.Module, warp: Warp) -> nn.Module:
 
 
 def mlp_with_warps(warp: Warp = "linear", **arguments: Any) -> nn.Module:
-    """A multi-layer perceptron with warp layers; other arguments as for ``mlp``.
+    """A multi-layer perceptron with warp layers. The other arguments are those of ``mlp``.
 
     Example:
         >>> mlp_with_warps()(torch.zeros(10, 1)).shape
@@ -123,7 +124,7 @@ def mlp_with_warps(warp: Warp = "linear", **arguments: Any) -> nn.Module:
 
 
 def conv4_with_warps(warp: Warp = "linear", **arguments: Any) -> nn.Module:
-    """The convolutional network with warp layers, before each batch norm and after the head; other arguments as there.
+    """A ``conv4`` with warp layers before each batch norm and after the head. Other arguments are those of ``conv4``.
 
     Example:
         >>> conv4_with_warps(ways=5)(torch.zeros(2, 1, 28, 28)).shape
