@@ -29,7 +29,8 @@ def scratch(inner_lr: float = 0.5, test_steps: int = 20, *, adapt: str = "*") ->
 
     Example:
         >>> import torch, innerloop as il
-        >>> net, x, y = il.nets.mlp(3, 2), torch.randn(6, 3), torch.randint(2, (6,))
+        >>> net, x = il.nets.mlp(3, 2), torch.randn(6, 3)
+        >>> y = (x[:, 0] > 0).long()
         >>> predictor = il.Learner(net, il.scratch()).adapt(x, y)
         >>> bool((predictor.predict(x) == y).all()), il.scratch().learns
         (True, False)

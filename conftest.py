@@ -1,3 +1,5 @@
+"""What the tests and the examples of docstrings share: threads, seeds, kernels that are built once, and data."""
+
 from __future__ import annotations
 
 import os
@@ -33,6 +35,7 @@ def pytest_report_header() -> str:
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
+    """Each test and each example begins with the same random numbers."""
     torch.manual_seed(0)
 
 
