@@ -25,6 +25,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from innerloop.engine.kernels.geometry import Geometry
+from innerloop.engine.kernels.shapes import choose_shape
 from innerloop.engine.messages import first_line
 from innerloop.folders import switched_off, user_cache
 
@@ -41,19 +43,6 @@ SUFFIX = {torch.float32: "float", torch.float64: "double"}
 
 class KernelError(RuntimeError):
     """A kernel could not get the memory it needs."""
-
-
-class Geometry(ctypes.Structure):
-    """The sizes of a convolution or pooling over tasks; the C code's ``Convolution``."""
-
-    _fields_ = tuple(
-        (name, ctypes.c_int64)
-        for name in (
-            *("tasks", "images", "height", "width", "channels_in", "channels_out"),
-            *("kernel_h", "kernel_w", "stride_h", "stride_w", "pad_h", "pad_w", "dilation_h", "dilation_w"),
-            *("out_height", "out_width", "shared_weights"),
-        )
-    )
 
 
 @dataclass(frozen=True)
@@ -151,7 +140,8 @@ def kernels() -> ctypes.CDLL | None:
     if switched_off(SWITCH):
         return None
     try:
-        library = ctypes.CDLL(str(_built()))
+        path = _built()
+        library = ctypes.CDLL(str(path))
     except (OSError, subprocess.SubprocessError) as error:
         _failure.append(first_line(error))
         warnings.warn(
@@ -165,6 +155,7 @@ def kernels() -> ctypes.CDLL | None:
             function = getattr(library, f"{name}_{suffix}")
             function.restype, function.argtypes = result, arguments
             _functions[name, dtype] = function
+    choose_shape(library, path.with_suffix(".shape"))
     return library
 
 

@@ -1,11 +1,18 @@
 /* The three products of a convolution: the output, the input's gradient, the weights' gradient. Each position meets the
  * taps that lie within the image; those that meet the same ones make one product. */
 
+/* `numbers` from there on are to be called into the cache while so many products are taken. */
+INLINE Ahead NAME(ahead)(const REAL *from, int64_t numbers, int64_t products) {
+    const int64_t steps = products / (NAME(shapes)[NAME(chosen)].numbers);
+    return (Ahead){(const char *)from, numbers * (int64_t)sizeof(REAL) * 5 / 4 / (steps ? steps : 1)};
+}
+
 /* For each image and each position of the axes, to [image, down, across, columns]: the sum over the taps that it meets
- * of source [image, height, width, depth] times weights [tap, depth, columns]. The rest is scratch. */
+ * of source [image, height, width, depth] times weights [tap, depth, columns]. The rest is scratch, but for what is
+ * wanted next. */
 static void NAME(correlate)(const Axis *down, const Axis *across, int64_t images, int64_t height, int64_t width,
                             int64_t depth, const REAL *source, int64_t kernel_w, const REAL *weights, int64_t columns,
-                            REAL *to, const REAL **a, REAL **c, int64_t *at, int64_t taps) {
+                            REAL *to, const REAL **a, REAL **c, int64_t *at, int64_t taps, Ahead ahead) {
     const int merged = across->tap_step == 1 && across->source_step == 1; /* taps of a row lie side by side */
     for (int64_t cy = 0; cy < down->classes; cy++)
         for (int64_t cx = 0; cx < across->classes; cx++) {
@@ -29,8 +36,8 @@ static void NAME(correlate)(const Axis *down, const Axis *across, int64_t images
                             c[count++] = line + u * columns;
                         }
                 }
-            NAME(product)(a, count, at, 1, weights, at + taps, columns, pieces, merged ? many * depth : depth, columns,
-                          0, c);
+            PRODUCT(a, count, at, 1, weights, at + taps, columns, pieces, merged ? many * depth : depth, columns, 0, c,
+                    &ahead);
         }
 }
 
@@ -56,9 +63,10 @@ int NAME(convolve)(const Convolution *s, const REAL *x, const REAL *w, REAL *y) 
         for (int64_t first = 0; first < s->images; first += block) {
             const int64_t images = s->images - first < block ? s->images - first : block;
             REAL *target = y + (task * s->images + first) * each * s->out;
-            NAME(correlate)(&down, &across, images, s->height, s->width, s->in,
-                            x + (task * s->images + first) * inputs, s->kernel_w, odd ? weights : source, out,
-                            odd ? result : target, a, c, at, taps);
+            const REAL *from = x + (task * s->images + first) * inputs;
+            NAME(correlate)(&down, &across, images, s->height, s->width, s->in, from, s->kernel_w,
+                            odd ? weights : source, out, odd ? result : target, a, c, at, taps,
+                            NAME(ahead)(from + images * inputs, block * inputs, images * each * taps * s->in * out));
             if (odd) NAME(resize)(result, out, target, s->out, images * each);
         }
     }
@@ -92,9 +100,10 @@ int NAME(input_gradient)(const Convolution *s, const REAL *g, const REAL *w, REA
         for (int64_t first = 0; first < s->images; first += block) {
             const int64_t images = s->images - first < block ? s->images - first : block;
             REAL *target = x + (task * s->images + first) * each * s->in;
-            NAME(correlate)(&down, &across, images, s->out_height, s->out_width, s->out,
-                            g + (task * s->images + first) * outputs, s->kernel_w, weights, in, odd ? result : target, a,
-                            c, at, taps);
+            const REAL *from = g + (task * s->images + first) * outputs;
+            NAME(correlate)(&down, &across, images, s->out_height, s->out_width, s->out, from, s->kernel_w, weights, in,
+                            odd ? result : target, a, c, at, taps,
+                            NAME(ahead)(from + images * outputs, block * outputs, images * outputs * taps * in));
             if (odd) NAME(resize)(result, in, target, s->in, images * each);
         }
     }
@@ -106,14 +115,15 @@ int NAME(input_gradient)(const Convolution *s, const REAL *g, const REAL *w, REA
  * The positions of the axes are taps, and what they meet are outputs. */
 static void NAME(correlate_weights)(const Convolution *s, const Axis *down, const Axis *across, int64_t images,
                                     const REAL *x, const REAL *g, int64_t out, int clear, REAL *w, const REAL **a,
-                                    REAL **c, int64_t *at, int64_t most) {
+                                    REAL **c, int64_t *at, int64_t most, Ahead ahead) {
     const int64_t width = s->width * s->in, inputs = s->height * width;
+    const int single = s->in >= 12; /* channels lie side by side, and each output is a piece of its own */
     for (int64_t cy = 0; cy < down->classes; cy++)
         for (int64_t cx = 0; cx < across->classes; cx++) {
             const int64_t high = down->many[cy], long_ = across->many[cx];
             /* The longer of the two is summed over within a piece: a line of outputs, or one output of all images. */
             const int by_image = images > long_;
-            const int64_t lines = by_image ? 1 : images, points = by_image ? long_ : 1;
+            const int64_t lines = by_image && !single ? 1 : images, points = by_image || single ? long_ : 1;
             int64_t pieces = 0, rows = 0;
             for (int64_t n = 0; n < lines; n++)
                 for (int64_t j = 0; j < high; j++)
@@ -128,9 +138,9 @@ static void NAME(correlate_weights)(const Convolution *s, const Axis *down, cons
                         a[rows] = x + down->source[ky] * width + across->source[kx] * s->in + i;
                         c[rows++] = w + ((ky * s->kernel_w + kx) * s->in + i) * out;
                     }
-            NAME(product)(a, rows, at, by_image ? inputs : s->stride_w * s->in, g, at + most,
-                          by_image ? s->out_height * s->out_width * out : out, pieces, by_image ? images : long_, out,
-                          !clear, c);
+            PRODUCT(a, rows, at, by_image ? inputs : s->stride_w * s->in, g, at + most,
+                    by_image ? s->out_height * s->out_width * out : out, pieces,
+                    single ? 1 : by_image ? images : long_, out, !clear, c, &ahead);
         }
 }
 
@@ -138,7 +148,7 @@ static void NAME(correlate_weights)(const Convolution *s, const Axis *down, cons
 int NAME(weight_gradient)(const Convolution *given, const REAL *x, const REAL *g, REAL *w) {
     Convolution own = *given, *s = &own;
     /* With few channels one product for all taps pays for padding, which makes all meet the same outputs. */
-    const int padded = s->in < 2 * TALL && (s->pad_h || s->pad_w);
+    const int padded = s->in < 12 && (s->pad_h || s->pad_w);
     if (padded) s->height += 2 * s->pad_h, s->width += 2 * s->pad_w, s->pad_h = s->pad_w = 0;
     const int64_t each = s->out_height * s->out_width, rows = s->kernel_h * s->kernel_w * s->in;
     const int64_t inputs = s->height * s->width * s->in, given_inputs = given->height * given->width * s->in;
@@ -167,7 +177,9 @@ int NAME(weight_gradient)(const Convolution *given, const REAL *x, const REAL *g
                 NAME(pad)(from, images_padded, images, given->height, given->width, s->in, given->pad_h, given->pad_w,
                           s->height, s->width, s->in);
             NAME(correlate_weights)(s, &down, &across, images, padded ? images_padded : from, odd ? gradient : source,
-                                    out, first == 0, to, a, c, at, most);
+                                    out, first == 0, to, a, c, at, most,
+                                    NAME(ahead)(from + images * given_inputs, block * given_inputs,
+                                                images * each * rows * out));
         }
         if (odd) NAME(resize)(result, out, target, s->out, rows);
     }

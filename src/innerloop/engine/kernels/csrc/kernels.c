@@ -12,16 +12,13 @@
 
 #if defined(__AVX512F__)
 #define VECTOR_BYTES 64
-#define WIDE 4 /* vectors in a row of a tile */
-#define TALL 6 /* rows of a tile: TALL * WIDE accumulators fill the registers */
+#define STRIPE 4 /* vectors in a stripe of channels */
 #elif defined(__AVX__)
 #define VECTOR_BYTES 32
-#define WIDE 2
-#define TALL 6
+#define STRIPE 2
 #else
 #define VECTOR_BYTES 16
-#define WIDE 2
-#define TALL 6
+#define STRIPE 2
 #endif
 #define BLOCK 64 /* rows summed in working precision before the sum goes on in double */
 
@@ -34,8 +31,11 @@ typedef struct {
 
 #define JOIN_(a, b) a##_##b
 #define JOIN(a, b) JOIN_(a, b)
+#define JOIN3_(a, b, c) a##_##b##_##c
+#define JOIN3(a, b, c) JOIN3_(a, b, c)
 #define NAME(name) JOIN(name, REAL)
 #define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 16")
 #define AT(pointer, at) ((pointer) ? (pointer) + (at) : NULL)
 
 /* Images that are worked on at a time: as many as stay in the second-level cache. */
@@ -46,11 +46,19 @@ static int64_t block_of(int64_t images, int64_t bytes_of_one) {
 
 static int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
+/* Memory that will be wanted, and how far to go on in it with each step of a product. */
+typedef struct {
+    const char *next;
+    int64_t stride;
+} Ahead;
+
 #include "axis.h"
 
 #define REAL float
+#define FLOATS 1
 #define INTEGER int32_t /* of the same size */
-#include "tile.h"
+#include "vectors.h"
+#include "shapes.h"
 #include "convolution.h"
 #include "normalisation.h"
 #include "pooling.h"
@@ -60,9 +68,13 @@ static int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit 
 #undef vec
 #undef mask
 #undef LANES
+#undef PRODUCT
+#undef FLOATS
 #define REAL double
+#define FLOATS 0
 #define INTEGER int64_t
-#include "tile.h"
+#include "vectors.h"
+#include "shapes.h"
 #include "convolution.h"
 #include "normalisation.h"
 #include "pooling.h"

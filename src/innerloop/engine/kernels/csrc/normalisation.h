@@ -11,11 +11,11 @@ typedef struct {
 #define EACH _Pragma("GCC unroll 8") for (int v = 0; v < vectors; v++)
 #define FROM(pointer) NAME(load)((pointer) + v * LANES, lanes)
 #define TO(pointer, value) NAME(store)((pointer) + v * LANES, value, lanes)
-#define TOTAL (WIDE * 64 / sizeof(REAL))
+#define TOTAL (STRIPE * 64 / sizeof(REAL))
 
 /* What a stripe is normalised with: y = (x - centre) * factor + added, factor being root times the scale. */
 typedef struct {
-    vec centre[WIDE], root[WIDE], factor[WIDE], added[WIDE];
+    vec centre[STRIPE], root[STRIPE], factor[STRIPE], added[STRIPE];
 } NAME(Affine);
 
 INLINE void NAME(read_affine)(NAME(Affine) *to, const int vectors, const int64_t lanes, const NAME(Group) *s, int64_t c) {
@@ -44,7 +44,7 @@ INLINE void NAME(finish_moments)(const int vectors, const int64_t lanes, const N
 
 INLINE void NAME(moments_stripe)(const int vectors, const int64_t lanes, const NAME(Group) *s, int64_t c,
                                  REAL epsilon) {
-    vec first[WIDE], sum[WIDE] = {{0}}, square[WIDE] = {{0}};
+    vec first[STRIPE], sum[STRIPE] = {{0}}, square[STRIPE] = {{0}};
     double totals[2][TOTAL] = {{0}};
     EACH first[v] = FROM(s->x + c);
     for (int64_t r = 0; r < s->rows;) {
@@ -93,7 +93,7 @@ INLINE void NAME(finish_back)(const int vectors, const int64_t lanes, const NAME
 /* Its derivative: gradients of x, scale and shift from the gradient g of y. */
 INLINE void NAME(back_stripe)(const int vectors, const int64_t lanes, const NAME(Group) *s, int64_t c, REAL epsilon) {
     NAME(Affine) by;
-    vec sum[WIDE] = {{0}}, product[WIDE] = {{0}}, m1[WIDE], m2[WIDE];
+    vec sum[STRIPE] = {{0}}, product[STRIPE] = {{0}}, m1[STRIPE], m2[STRIPE];
     double totals[2][TOTAL] = {{0}};
     (void)epsilon;
     NAME(read_affine)(&by, vectors, lanes, s, c);
@@ -125,7 +125,7 @@ INLINE void NAME(back_stripe)(const int vectors, const int64_t lanes, const NAME
 
 /* What the second derivative is made of, beside what varies from row to row. */
 typedef struct {
-    vec m2[WIDE], mu[WIDE], mux[WIDE], on_scale[WIDE], on_shift[WIDE], q_mean[WIDE], on_x[WIDE];
+    vec m2[STRIPE], mu[STRIPE], mux[STRIPE], on_scale[STRIPE], on_shift[STRIPE], q_mean[STRIPE], on_x[STRIPE];
 } NAME(Second);
 
 /* From the sums of g, g X, u, u X and u g. */
@@ -160,7 +160,7 @@ INLINE vec NAME(twice_of)(const NAME(Second) *by, const int v, const NAME(Affine
 INLINE void NAME(twice_stripe)(const int vectors, const int64_t lanes, const NAME(Group) *s, int64_t c, REAL epsilon) {
     NAME(Affine) by;
     NAME(Second) second;
-    vec sums[5][WIDE] = {{{0}}};
+    vec sums[5][STRIPE] = {{{0}}};
     double totals[5][TOTAL] = {{0}};
     (void)epsilon;
     NAME(read_affine)(&by, vectors, lanes, s, c);
@@ -194,8 +194,8 @@ INLINE void NAME(twice_stripe)(const int vectors, const int64_t lanes, const NAM
 #define STRIPES(stripe)                                                                                           \
     for (int64_t c = 0; c < channels;) {                                                                          \
         const int64_t left = (channels - c) / LANES;                                                              \
-        if (WIDE >= 4 && sizeof(REAL) == 4 && left >= 4)                                                          \
-            NAME(stripe)(WIDE >= 4 ? 4 : 1, LANES, &s, c, (REAL)epsilon), c += 4 * LANES;                          \
+        if (STRIPE >= 4 && sizeof(REAL) == 4 && left >= 4)                                                          \
+            NAME(stripe)(STRIPE >= 4 ? 4 : 1, LANES, &s, c, (REAL)epsilon), c += 4 * LANES;                          \
         else if (sizeof(REAL) == 4 && left >= 2)                                                                  \
             NAME(stripe)(2, LANES, &s, c, (REAL)epsilon), c += 2 * LANES;                                          \
         else if (left)                                                                                            \

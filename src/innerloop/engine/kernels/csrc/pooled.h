@@ -34,8 +34,8 @@ INLINE void NAME(pooled_stripe)(const int vectors, const int64_t lanes, const NA
     for (int64_t n = 0; n < s->images; n++)
         for (int64_t oy = 0; oy < s->out_height; oy++)
             for (int64_t ox = 0; ox < s->out_width; ox++, to += s->in) {
-                vec best[WIDE] = {{0}}, source[WIDE] = {{0}};
-                mask which[WIDE] = {{0}};
+                vec best[STRIPE] = {{0}}, source[STRIPE] = {{0}};
+                mask which[STRIPE] = {{0}};
                 const int64_t first = (n * s->height + oy * s->kernel_h) * s->width + ox * s->kernel_w;
                 const REAL *corner = p->norm.x + first * s->in + c;
                 for (int64_t ky = 0, tap = 0; ky < s->kernel_h; ky++)
@@ -80,7 +80,7 @@ INLINE void NAME(pooled_back_stripe)(const int vectors, const int64_t lanes, con
     const Convolution *s = p->window;
     const int64_t windows = s->images * s->out_height * s->out_width;
     NAME(Affine) by;
-    vec sum[WIDE] = {{0}}, product[WIDE] = {{0}}, m1[WIDE], m2[WIDE];
+    vec sum[STRIPE] = {{0}}, product[STRIPE] = {{0}}, m1[STRIPE], m2[STRIPE];
     double totals[2][TOTAL] = {{0}};
     (void)epsilon;
     NAME(read_affine)(&by, vectors, lanes, &p->norm, c);
@@ -110,7 +110,7 @@ INLINE void NAME(pooled_twice_stripe)(const int vectors, const int64_t lanes, co
     const Convolution *s = p->window;
     NAME(Affine) by;
     NAME(Second) second;
-    vec sums[5][WIDE] = {{{0}}};
+    vec sums[5][STRIPE] = {{{0}}};
     double totals[5][TOTAL] = {{0}};
     int64_t summed = 0;
     (void)epsilon;
