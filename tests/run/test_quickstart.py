@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         quickstart,
         "quickstart_configs",
-        lambda dataset: {name: replace(config, **tiny) for name, config in configs(dataset).items()},
+        lambda dataset: {name: config.override(**tiny) for name, config in configs(dataset).items()},
     )
 
 

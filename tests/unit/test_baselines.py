@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 
 import innerloop as il
 from innerloop.cli.main import main
-from innerloop.recipes import build, recipe
+from innerloop.data import DATASETS
+from innerloop.recipes import recipe
 from innerloop.recipes.build import make_trainer, net_spec
 from innerloop.recipes.schedules import halving
 from innerloop.training.runlog import read_metrics
@@ -120,9 +122,10 @@ def test_what_learns_nothing_is_trained_for_no_iterations(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = il.data.glyphs("val")  # drawn once, and fewer than those of training
-    monkeypatch.setattr(build, "glyphs", lambda split, device: few)
+    monkeypatch.setitem(DATASETS, "glyphs", replace(DATASETS["glyphs"], open=lambda split, place: few))
     folder = str(tmp_path / "run")
-    settings = ["--dataset", "glyphs", "--filters", "8", "--out", folder, "--quiet"]
+    small = ["--filters", "8"] if name == "scratch" else []  # the other's network is of pixels
+    settings = ["--dataset", "glyphs", *small, "--out", folder, "--quiet"]
     assert main(["train", f"omniglot-5w1s-{name}", *settings, "--iterations", "3"]) == 2
     assert "learns nothing from other tasks: it must be 0" in capsys.readouterr().err
     assert main(["train", f"omniglot-5w1s-{name}", *settings]) == 0
@@ -200,7 +203,7 @@ def test_fine_tuning_from_end_to_end(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = il.data.glyphs("val")
-    monkeypatch.setattr(build, "glyphs", lambda split, device: few)
+    monkeypatch.setitem(DATASETS, "glyphs", replace(DATASETS["glyphs"], open=lambda split, place: few))
     folder = str(tmp_path / "run")
     settings = ["--dataset", "glyphs", "--filters", "8", "--val-tasks", "5", "--out", folder, "--quiet"]
     settings += ["--iterations", "40", "--val-every", "20", "--test-steps", "10"]

@@ -14,10 +14,16 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
 from innerloop.bench import Options
-from innerloop.recipes import Config
-from innerloop.recipes.build import Running
 
-__all__ = ["BenchArguments", "EvaluateArguments", "QuickstartArguments", "TrainArguments", "UsageError", "parse"]
+__all__ = [
+    "BenchArguments",
+    "DataArguments",
+    "EvaluateArguments",
+    "QuickstartArguments",
+    "RunArguments",
+    "UsageError",
+    "parse",
+]
 
 T = TypeVar("T")
 
@@ -52,16 +58,6 @@ class RunArguments:
     """Show no progress."""
     json: bool = False
     """End standard output with one JSON object."""
-
-
-@dataclass(frozen=True)
-class TrainArguments:
-    """Train a recipe. Every setting of the recipe can be overridden."""
-
-    run: OmitArgPrefixes[RunArguments] = field(default_factory=RunArguments)
-    data: OmitArgPrefixes[DataArguments] = field(default_factory=DataArguments)
-    running: OmitArgPrefixes[Running] = field(default_factory=Running)
-    config: OmitArgPrefixes[Config] = field(default_factory=Config)
 
 
 @dataclass(frozen=True)

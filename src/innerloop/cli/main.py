@@ -14,15 +14,16 @@ from innerloop.cli.arguments import (
     DataArguments,
     EvaluateArguments,
     QuickstartArguments,
-    TrainArguments,
     UsageError,
     parse,
 )
+from innerloop.cli.train_arguments import train_arguments
 from innerloop.data import DataError
 from innerloop.engine.runtime import runtime
 from innerloop.learner.files import CheckpointError
 from innerloop.recipes import (
     RECIPES,
+    Config,
     ConfigError,
     DataSource,
     RunResult,
@@ -82,8 +83,8 @@ def train(argv: Sequence[str]) -> int:
         raise UsageError("name a recipe: innerloop train RECIPE [settings]; 'innerloop recipes' lists them")
     asked_for_help = argv[0] in ("-h", "--help")
     name = "RECIPE" if asked_for_help else argv[0]
-    default = TrainArguments() if asked_for_help else TrainArguments(config=recipe(name))
-    arguments = parse(TrainArguments, f"train {name}", argv if asked_for_help else argv[1:], default)
+    config = Config.of() if asked_for_help else recipe(name)
+    arguments = train_arguments(name, config, argv if asked_for_help else argv[1:])
     source = _source(arguments.data, progress=False if arguments.run.quiet else None)
     folder = arguments.run.out or Path("runs") / name
     try:

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from innerloop.data.base import DATASETS, Place, registered_data
 from innerloop.data.errors import DataError
 from innerloop.data.glyphs import glyphs
 from innerloop.data.images import ImageClasses
 from innerloop.data.omniglot import find_omniglot, omniglot
 from innerloop.data.sinusoids import sinusoids
 
-__all__ = ["DataError", "ImageClasses", "find_omniglot", "glyphs", "omniglot", "sinusoids"]
+__all__ = [
+    "DATASETS",
+    "DataError",
+    "ImageClasses",
+    "Place",
+    "find_omniglot",
+    "glyphs",
+    "omniglot",
+    "registered_data",
+    "sinusoids",
+]

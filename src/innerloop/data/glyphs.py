@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from innerloop.data.base import Place, Split, registered_data
 from innerloop.data.images import ImageClasses, Rotations
 
 __all__ = ["draw_glyphs", "glyphs"]
@@ -72,6 +73,12 @@ def glyphs(
         raise ValueError(f"ink={ink!r}: expected 1 (ink is 1, paper 0) or 0 (ink is 0, paper 1).")
     images = _drawn(split, seed).clone()
     return ImageClasses.from_classes(images.to(device), rotations, invert=ink == 0)
+
+
+@registered_data("glyphs", kind="classification", network="conv4")
+def _open(split: Split, place: Place) -> ImageClasses:
+    """Glyphs for a recipe."""
+    return glyphs(split, device=place.device)
 
 
 @functools.lru_cache(maxsize=len(_SPLITS))

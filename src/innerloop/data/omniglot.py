@@ -13,6 +13,7 @@ from innerloop.data._download import download as download_file
 from innerloop.data._omniglot_cache import drawings
 from innerloop.data._omniglot_source import PARTS, Source, omniglot_layout
 from innerloop.data._splits import split_names
+from innerloop.data.base import Place, Split, registered_data
 from innerloop.data.errors import DataError
 from innerloop.data.images import ImageClasses, Rotations
 from innerloop.folders import user_cache
@@ -114,6 +115,38 @@ def omniglot(
     chosen = drawings(source, layout, size, progress)[[row[name] for name in names]]
     inverted = (authors_ink if ink is None else ink) == 0
     return ImageClasses.from_classes(torch.from_numpy(chosen).to(device), rotations, invert=inverted, maximum=1)
+
+
+def _validates(scheme: str, **options: object) -> bool:
+    """Whether a scheme has characters for validation that are in no other split."""
+    return scheme in ("maml", "vinyals")
+
+
+@registered_data("omniglot", kind="classification", network="conv4", held_out=_validates)
+def _open(
+    split: Split,
+    place: Place,
+    *,
+    scheme: Literal["maml", "reptile", "vinyals", "lake"] = "maml",
+    test_rotations: Rotations | None = None,
+) -> ImageClasses:
+    """Omniglot for a recipe.
+
+    Args:
+        split: which characters.
+        place: where the archives are.
+        scheme: which split into training, validation and test characters, with its authors' preprocessing.
+        test_rotations: rotated characters in validation and test; as the split's authors did if not given.
+    """
+    return omniglot(
+        place.root,
+        split,
+        scheme,
+        rotations=None if split == "train" else test_rotations,
+        device=place.device,
+        download=place.download,
+        progress=place.progress,
+    )
 
 
 def find_omniglot(root: str | Path | None = None) -> Path | None:

@@ -11,7 +11,11 @@ from innerloop.rules import alfa as alfa_rule
 __all__ = ["alfa"]
 
 
-@registered
+@registered(
+    title="ALFA",
+    like="maml",
+    recipes={"omniglot-5w1s omniglot-20w1s": {}, "sinusoid": {"inner_steps": 5, "test_steps": 5}},
+)
 def alfa(
     inner_lr: float = 0.01,
     inner_steps: int = 5,

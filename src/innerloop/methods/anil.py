@@ -9,7 +9,7 @@ from innerloop.methods.maml import maml
 __all__ = ["anil"]
 
 
-@registered
+@registered(title="ANIL", like="maml", recipes={"omniglot-5w1s omniglot-20w1s": {}})
 def anil(
     inner_lr: float = 0.1,
     inner_steps: int = 5,
@@ -23,7 +23,7 @@ def anil(
     The body is meta-learned, through the head's adaptation.
 
     Args:
-        inner_lr: α.
+        inner_lr: inner learning rate α.
         inner_steps: inner steps in meta-training.
         test_steps: inner steps on new tasks; ``inner_steps`` by default.
         head: name patterns of the head's parameters, such as ``"classifier.*"``; the last layer by default. See

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeVar
 
 from torch import Tensor
 
@@ -16,7 +16,7 @@ from innerloop.params import Params
 from innerloop.parts import Part
 from innerloop.rules.base import RuleState
 
-__all__ = ["METHODS", "Method", "Schedule", "registered"]
+__all__ = ["CARDS", "METHODS", "Card", "Method", "NetworkOption", "Schedule", "TrainingTasks", "registered"]
 
 Make = TypeVar("Make", bound="Callable[..., Method]")
 
@@ -118,11 +118,98 @@ class Method(Part):
         return Meta.of(given, state, statistics)
 
 
+TrainingTasks = Literal["episodes", "more_ways", "all_classes"]
+"""What a method is meta-trained on: episodes as in test, episodes of another number of classes, or mini-batches with
+the labels of all classes, as an ordinary classifier is trained."""
+
+
+@dataclass(frozen=True)
+class NetworkOption:
+    """A setting of a method that is an argument of its network.
+
+    Args:
+        argument: what the function that makes the network calls it.
+        default: its value where a recipe says nothing.
+        help: what it is.
+    """
+
+    argument: str
+    default: Any
+    help: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """What the file of a method says beside the function that makes it: plain data, from which recipes are made.
+
+    Args:
+        name: the name under which the method is registered.
+        title: its name in prose, such as ``MAML++``.
+        network: the network it needs, by its name in ``innerloop.nets.NETS``. A name that begins with ``with_`` is a
+            variation of the data set's own network: ``with_context`` is ``conv4_with_context`` for images. Empty for
+            the data set's own.
+        network_options: settings that are arguments of that network, by their names in a recipe.
+        tasks: what it is meta-trained on.
+        like: the method whose recipes its own begin with; it has the same settings where ``recipes`` says nothing
+            else, as far as it takes them.
+        recipes: the settings of each recipe, by the experiments ``innerloop.recipes`` knows, such as
+            ``omniglot-5w1s``. A key may name several of them with spaces between. Where an experiment is in several
+            keys, the later ones count.
+    """
+
+    name: str
+    title: str
+    network: str = ""
+    network_options: Mapping[str, NetworkOption] = field(default_factory=dict)
+    tasks: TrainingTasks = "episodes"
+    like: str = ""
+    recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """The settings of each recipe, by a single experiment."""
+        merged: dict[str, dict[str, Any]] = {}
+        for experiments, settings in self.recipes.items():
+            for experiment in experiments.split():
+                merged[experiment] = {**merged.get(experiment, {}), **settings}
+        return merged
+
+
 METHODS: dict[str, Callable[..., Method]] = {}
 """Every named method: the function that makes it, by name."""
 
+CARDS: dict[str, Card] = {}
+"""What the file of each named method says of it, by the same names."""
 
-def registered(make: Make) -> Make:
-    """Enter a function that makes a method into :data:`METHODS`, under its own name."""
-    METHODS[make.__name__] = make
-    return make
+
+def registered(
+    *,
+    title: str,
+    network: str = "",
+    network_options: Mapping[str, NetworkOption] | None = None,
+    tasks: TrainingTasks = "episodes",
+    like: str = "",
+    recipes: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Callable[[Make], Make]:
+    """Enter a function that makes a method into :data:`METHODS`, under its own name, and its card into :data:`CARDS`.
+
+    The arguments are those of :class:`Card`. All that the package knows of a method comes from its file: this, the
+    signature and the docstring. The command line has its options and their help from the signature and the ``Args``
+    section, and its page in the documentation is made from the docstring.
+
+    Raises:
+        ValueError: a method of that name is there already.
+
+    Example:
+        >>> CARDS["maml_plus_plus"].title, CARDS["cavia"].network
+        ('MAML++', 'with_context')
+    """
+
+    def enter(make: Make) -> Make:
+        name = make.__name__
+        if name in METHODS:
+            raise ValueError(f"there is a method {name!r} already; give the function another name")
+        METHODS[name] = make
+        CARDS[name] = Card(name, title, network, network_options or {}, tasks, like, recipes or {})
+        return make
+
+    return enter

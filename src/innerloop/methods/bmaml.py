@@ -6,13 +6,33 @@ from innerloop.inner.adaptation import Adaptation
 from innerloop.inner.losses import each_particle
 from innerloop.metagrad import MetaGradient, chaser, unrolled
 from innerloop.methods._steps import with_steps
-from innerloop.methods.base import Method, registered
+from innerloop.methods.base import Method, NetworkOption, registered
 from innerloop.rules import svgd
 
 __all__ = ["bmaml"]
 
 
-@registered
+@registered(
+    title="Bayesian MAML",
+    network="with_particles",
+    network_options={"particles": NetworkOption("particles", 5, "Networks that stand for the posterior.")},
+    like="maml",
+    recipes={
+        # The loss is a mean over the support examples, one of each class: 1 in ways is the posterior.
+        "omniglot-5w1s": {"particles": 5, "repulsion": 0.2},
+        "omniglot-20w1s": {"particles": 5, "repulsion": 0.05},
+        # By the published code: its first noise of 0.01 and prior of N(0, 1), as weights of a mean squared error.
+        "sinusoid": {
+            "hidden": (40, 40, 40),
+            "particles": 10,
+            "inner_lr": 0.1,
+            "repulsion": 0.002,
+            "weight_decay": 0.002,
+            "leader_steps": 1,
+            "tasks": 10,
+        },
+    },
+)
 def bmaml(
     inner_lr: float = 0.1,
     inner_steps: int = 1,
@@ -34,7 +54,8 @@ def bmaml(
     this is MAML. The outer loss is that of what the particles predict together, or the chaser loss.
 
     Args:
-        inner_lr: α. Particles share their gradients, so that each moves by 1 / M to 2 / M of what it would alone.
+        inner_lr: inner learning rate α. Particles share their gradients, so that each moves by 1 / M to 2 / M of what
+            it would alone.
         inner_steps: inner steps in meta-training.
         repulsion: ρ, how strongly particles drive each other apart, see :func:`innerloop.rules.svgd`.
         weight_decay: how strongly a Gaussian prior pulls each particle to zero.

@@ -10,7 +10,11 @@ from innerloop.methods.maml import maml
 __all__ = ["boil"]
 
 
-@registered
+@registered(
+    title="BOIL",
+    like="maml",
+    recipes={"omniglot-5w1s omniglot-20w1s": {"inner_lr": 0.5, "inner_steps": 1, "test_steps": 1}},
+)
 def boil(
     inner_lr: float = 0.5,
     inner_steps: int = 1,
@@ -24,7 +28,7 @@ def boil(
     The head is meta-learned and the same for every task, so that the features must change.
 
     Args:
-        inner_lr: α.
+        inner_lr: inner learning rate α.
         inner_steps: inner steps in meta-training.
         test_steps: inner steps on new tasks; ``inner_steps`` by default.
         head: name patterns of the head's parameters, as for :func:`anil`.

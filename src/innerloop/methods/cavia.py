@@ -6,13 +6,28 @@ from innerloop.inner.adaptation import Adaptation
 from innerloop.inner.starts import zero
 from innerloop.metagrad import MetaGradient, unrolled
 from innerloop.methods._steps import with_steps
-from innerloop.methods.base import Method, registered
+from innerloop.methods.base import Method, NetworkOption, registered
 from innerloop.rules import sgd
 
 __all__ = ["cavia"]
 
 
-@registered
+@registered(
+    title="CAVIA",
+    network="with_context",
+    network_options={
+        "context_size": NetworkOption(
+            "size",
+            5,
+            "Context parameters; further inputs in regression, a modulation of the third block in classification.",
+        )
+    },
+    like="maml",
+    recipes={
+        "omniglot-5w1s omniglot-20w1s": {"inner_lr": 10.0, "inner_steps": 2, "test_steps": 2, "context_size": 100},
+        "sinusoid": {"inner_lr": 1.0, "test_steps": 1, "iterations": 50_000},
+    },
+)
 def cavia(
     inner_lr: float = 1.0,
     inner_steps: int = 1,
@@ -29,7 +44,7 @@ def cavia(
     :func:`innerloop.nets.with_context` gives any network a context, as further inputs or by modulating features.
 
     Args:
-        inner_lr: α.
+        inner_lr: inner learning rate α.
         inner_steps: inner steps in meta-training.
         test_steps: inner steps on new tasks; ``inner_steps`` by default.
         context: name patterns of the context parameters, see :func:`innerloop.inner.selection.partition`. They start at

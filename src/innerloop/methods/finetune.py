@@ -13,7 +13,24 @@ from innerloop.rules import sgd
 __all__ = ["finetune"]
 
 
-@registered
+@registered(
+    title="Fine-tuning",
+    tasks="all_classes",
+    like="maml",
+    recipes={
+        # A classifier of 1,100 characters at four angles.
+        "omniglot-5w1s omniglot-20w1s": {
+            "train_ways": 4400,
+            "joint_batch": 128,
+            "tasks": 1,
+            "iterations": 20_000,
+            "inner_lr": 0.1,
+            "test_steps": 20,
+            "adapt": "@last",
+            "head_std": None,
+        }
+    },
+)
 def finetune(
     inner_lr: float = 0.1,
     test_steps: int = 20,
@@ -33,7 +50,7 @@ def finetune(
     network's head has an output for each of these.
 
     Args:
-        inner_lr: α.
+        inner_lr: inner learning rate α.
         test_steps: inner steps on new tasks.
         ways: classes of a new task; as many as the network's head has outputs if None.
         adapt: name patterns of the parameters that are fine-tuned, the head among them; by default the last layer

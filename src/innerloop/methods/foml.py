@@ -12,7 +12,7 @@ from innerloop.methods.reptile import reptile
 __all__ = ["foml"]
 
 
-@registered
+@registered(title="FOML", like="reptile", recipes={"omniglot-5w1s omniglot-20w1s": {}})
 def foml(
     inner_lr: float = 1e-3,
     inner_steps: int = 5,

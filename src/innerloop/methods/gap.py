@@ -12,7 +12,11 @@ from innerloop.rules.singular import Form
 __all__ = ["gap"]
 
 
-@registered
+@registered(
+    title="GAP",
+    like="maml",
+    recipes={"omniglot-5w1s omniglot-20w1s": {"precondition": "*.conv.weight"}, "sinusoid": {}},
+)
 def gap(
     inner_lr: float = 0.01,
     inner_steps: int = 5,
@@ -32,7 +36,7 @@ def gap(
     defaults are those of the published code, for mini-ImageNet.
 
     Args:
-        inner_lr: α.
+        inner_lr: inner learning rate α.
         inner_steps: inner steps in meta-training.
         test_steps: inner steps on new tasks; ``inner_steps`` if None.
         adapt: name patterns of the parameters to adapt, see :func:`innerloop.inner.selection.partition`.

@@ -12,7 +12,14 @@ from innerloop.rules import proximal, sgd
 __all__ = ["imaml"]
 
 
-@registered
+@registered(
+    title="iMAML",
+    like="maml",
+    recipes={
+        "omniglot-5w1s omniglot-20w1s": {"inner_lr": 0.1, "inner_steps": 16, "test_steps": 16, "iterations": 20_000},
+        "omniglot-20w1s": {"inner_steps": 25, "test_steps": 25},
+    },
+)
 def imaml(
     inner_lr: float = 0.1,
     inner_steps: int = 16,

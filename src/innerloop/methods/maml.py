@@ -11,7 +11,31 @@ from innerloop.rules import sgd
 __all__ = ["fomaml", "maml"]
 
 
-@registered
+@registered(
+    title="MAML",
+    recipes={
+        # Batch norm's weights are meta-learned but not adapted, and the head starts from N(0, 1).
+        "omniglot-5w1s omniglot-5w5s omniglot-20w1s omniglot-20w5s": {
+            "inner_lr": 0.4,
+            "inner_steps": 1,
+            "test_steps": 3,
+            "adapt": "* !*.norm.*",
+            "head_std": 1.0,
+        },
+        "omniglot-20w1s omniglot-20w5s": {"tasks": 16, "inner_lr": 0.1, "inner_steps": 5, "test_steps": 5},
+        "sinusoid": {"inner_lr": 0.01, "inner_steps": 1, "test_steps": 10},
+        # Glyphs are this project's own; the schedules are short enough for a laptop.
+        "glyphs-5w1s": {"inner_lr": 0.4, "inner_steps": 1, "test_steps": 3},
+        "glyphs-20w1s": {
+            "tasks": 4,
+            "queries": 2,
+            "test_queries": 2,
+            "inner_lr": 0.1,
+            "inner_steps": 5,
+            "test_steps": 5,
+        },
+    },
+)
 def maml(
     inner_lr: float = 0.4,
     inner_steps: int = 1,
@@ -28,7 +52,7 @@ def maml(
     β is the learning rate of the outer optimizer, which the paper takes to be Adam.
 
     Args:
-        inner_lr: α.
+        inner_lr: inner learning rate α.
         inner_steps: inner steps in meta-training.
         test_steps: inner steps on new tasks; ``inner_steps`` by default.
         adapt: name patterns of the parameters to adapt, see :func:`innerloop.inner.selection.partition`.
@@ -52,12 +76,16 @@ def maml(
     return Method(adaptation, meta_gradient or unrolled(), with_steps(adaptation, test_steps))
 
 
-@registered
+@registered(
+    title="First-order MAML",
+    like="maml",
+    recipes={"omniglot-5w1s omniglot-5w5s omniglot-20w1s omniglot-20w5s sinusoid": {}},
+)
 def fomaml(inner_lr: float = 0.4, inner_steps: int = 1, *, test_steps: int | None = None, adapt: str = "*") -> Method:
     """First-order MAML: as :func:`maml`, with the gradients of the inner loop taken as constants.
 
     Args:
-        inner_lr: α.
+        inner_lr: inner learning rate α.
         inner_steps: inner steps in meta-training.
         test_steps: inner steps on new tasks; ``inner_steps`` by default.
         adapt: name patterns of the parameters to adapt, see :func:`innerloop.inner.selection.partition`.

@@ -49,7 +49,24 @@ class Annealed(Part):
         return replace(method, meta_gradient=first_order()) if early else method
 
 
-@registered
+@registered(
+    title="MAML++",
+    like="maml",
+    recipes={
+        # 100 epochs of 500 iterations; batch norm's weights have a value for each step, and do not follow the gradient.
+        "omniglot-5w1s omniglot-20w1s": {
+            "inner_lr": 0.1,
+            "inner_steps": 5,
+            "test_steps": 5,
+            "adapt": "*",
+            "per_step": "*.norm.*",
+            "tasks": 8,
+            "iterations": 50_000,
+            "outer_schedule": "cosine",
+            "statistics_tasks": 100,
+        }
+    },
+)
 def maml_plus_plus(
     inner_lr: float = 0.1,
     inner_steps: int = 5,

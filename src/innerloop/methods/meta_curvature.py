@@ -11,7 +11,7 @@ from innerloop.rules import kronecker, sgd
 __all__ = ["meta_curvature"]
 
 
-@registered
+@registered(title="Meta-Curvature", like="maml", recipes={"omniglot-5w1s omniglot-20w1s": {}})
 def meta_curvature(
     inner_lr: float = 0.1,
     inner_steps: int = 1,
@@ -28,7 +28,7 @@ def meta_curvature(
     with a matrix for each axis of each parameter, the identity at first (:func:`innerloop.rules.kronecker`).
 
     Args:
-        inner_lr: α.
+        inner_lr: inner learning rate α.
         inner_steps: inner steps in meta-training.
         test_steps: inner steps on new tasks; ``inner_steps`` by default.
         adapt: name patterns of the parameters to adapt, see :func:`innerloop.inner.selection.partition`.

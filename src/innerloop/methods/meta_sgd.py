@@ -11,7 +11,14 @@ from innerloop.rules import learned_sgd
 __all__ = ["meta_sgd"]
 
 
-@registered
+@registered(
+    title="Meta-SGD",
+    like="maml",
+    recipes={
+        "omniglot-5w1s omniglot-20w1s": {"inner_lr": 0.05, "inner_steps": 1, "test_steps": 1},
+        "sinusoid": {"inner_lr": 0.05, "test_steps": 1},
+    },
+)
 def meta_sgd(
     inner_lr: float = 0.05,
     inner_steps: int = 1,

@@ -11,7 +11,12 @@ from innerloop.rules import sgd
 __all__ = ["nearest_neighbour"]
 
 
-@registered
+@registered(
+    title="Nearest neighbour",
+    network="pixels",
+    like="maml",
+    recipes={"omniglot-5w1s omniglot-20w1s": {"iterations": 0}},
+)
 def nearest_neighbour(*, head: str = "@last") -> Method:
     r"""A query is of the class of the support example that is the nearest to it, by Euclidean distance.
 

@@ -12,7 +12,7 @@ from innerloop.rules import sgd
 __all__ = ["protomaml"]
 
 
-@registered
+@registered(title="ProtoMAML", like="maml", recipes={"omniglot-5w1s omniglot-20w1s": {}})
 def protomaml(
     inner_lr: float = 0.1,
     inner_steps: int = 5,

@@ -13,7 +13,21 @@ from innerloop.rules import sgd
 __all__ = ["prototypical"]
 
 
-@registered
+@registered(
+    title="Prototypical networks",
+    tasks="more_ways",
+    like="maml",
+    recipes={
+        # An episode at a time, of more classes than in test.
+        "omniglot-5w1s omniglot-20w1s": {
+            "train_ways": 60,
+            "queries": 5,
+            "tasks": 1,
+            "iterations": 20_000,
+            "outer_schedule": "halving",
+        }
+    },
+)
 def prototypical(*, ways: int | None = None, head: str = "@last") -> Method:
     r"""Prototypical networks: a query belongs to the class whose mean support feature is the nearest.
 

@@ -13,7 +13,60 @@ from innerloop.rules import adam, sgd
 __all__ = ["reptile"]
 
 
-@registered
+@registered(
+    title="Reptile",
+    recipes={
+        # Omniglot: no queries in meta-training, one for each class in evaluation, over 10,000 tasks.
+        "omniglot-5w1s omniglot-5w5s omniglot-20w1s omniglot-20w5s glyphs-5w1s glyphs-20w1s": {
+            "pool": "flatten",
+            "norm": "inductive",
+            "train_shots": 10,
+            "queries": 0,
+            "test_queries": 1,
+            "inner_lr": 1e-3,
+            "inner_steps": 5,
+            "inner_batch": 10,
+            "test_steps": 50,
+            "test_batch": 5,
+            "tasks": 5,
+            "outer_optimizer": "sgd",
+            "outer_lr": 1.0,
+            "outer_schedule": "linear",
+            "val_tasks": 100,
+        },
+        "omniglot-5w1s omniglot-5w5s omniglot-20w1s omniglot-20w5s": {
+            "scheme": "reptile",
+            "iterations": 100_000,
+            "val_every": 2000,
+            "test_tasks": 10_000,
+        },
+        "omniglot-20w1s omniglot-20w5s glyphs-20w1s": {
+            "inner_lr": 5e-4,
+            "inner_steps": 10,
+            "inner_batch": 20,
+            "test_batch": 10,
+        },
+        "omniglot-20w1s omniglot-20w5s": {"iterations": 200_000},
+        "glyphs-5w1s": {"iterations": 3000},
+        # The settings of the sinusoid experiment published with Reptile: its network, and one task at a time.
+        "sinusoid": {
+            "hidden": (64, 64),
+            "activation": "tanh",
+            "train_shots": 50,
+            "queries": 0,
+            "inner_optimizer": "sgd",
+            "inner_lr": 0.02,
+            "inner_steps": 5,
+            "inner_batch": 10,
+            "test_steps": 32,
+            "tasks": 1,
+            "outer_optimizer": "sgd",
+            "outer_lr": 0.1,
+            "outer_schedule": "linear",
+            "iterations": 30_000,
+        },
+    },
+)
 def reptile(
     inner_lr: float = 1e-3,
     inner_steps: int = 5,

@@ -10,7 +10,19 @@ from innerloop.rules import sgd
 __all__ = ["scratch"]
 
 
-@registered
+@registered(
+    title="Training from scratch",
+    like="maml",
+    recipes={
+        "omniglot-5w1s omniglot-20w1s": {
+            "inner_lr": 0.5,
+            "test_steps": 20,
+            "adapt": "*",
+            "iterations": 0,
+            "head_std": None,
+        }
+    },
+)
 def scratch(inner_lr: float = 0.5, test_steps: int = 20, *, adapt: str = "*") -> Method:
     r"""Gradient descent on the support set from the network as it was made.
 
@@ -20,7 +32,7 @@ def scratch(inner_lr: float = 0.5, test_steps: int = 20, *, adapt: str = "*") ->
     random initialisation, the network's own; make the network with another seed for another one.
 
     Args:
-        inner_lr: α.
+        inner_lr: inner learning rate α.
         test_steps: the number of steps.
         adapt: name patterns of the parameters to train, see :func:`innerloop.inner.selection.partition`.
 

@@ -4,13 +4,28 @@ from __future__ import annotations
 
 from innerloop.inner.selection import complement
 from innerloop.metagrad import MetaGradient
-from innerloop.methods.base import Method, registered
+from innerloop.methods.base import Method, NetworkOption, registered
 from innerloop.methods.maml import maml
 
-__all__ = ["t_net"]
+__all__ = ["WARP", "t_net"]
+
+WARP = NetworkOption(
+    "warp", "linear", "A square matrix after each layer (linear), or a non-linear layer beside an identity (residual)."
+)
+"""The kind of warp layers that the network has."""
 
 
-@registered
+@registered(
+    title="T-Net",
+    network="with_warps",
+    network_options={"warp": WARP},
+    like="maml",
+    recipes={
+        "omniglot-5w1s omniglot-20w1s": {"warps": "*warp.* *.norm.*", "iterations": 40_000},
+        "omniglot-20w1s": {"inner_steps": 1, "test_steps": 3},
+        "sinusoid": {"tasks": 4, "iterations": 60_000},
+    },
+)
 def t_net(
     inner_lr: float = 0.4,
     inner_steps: int = 1,
@@ -29,7 +44,7 @@ def t_net(
     also learns a mask of what is adapted, is not part of it.
 
     Args:
-        inner_lr: α.
+        inner_lr: inner learning rate α.
         inner_steps: inner steps in meta-training.
         test_steps: inner steps on new tasks; ``inner_steps`` by default.
         warps: name patterns of the parameters that the inner loop leaves alone, the warp layers' among them; see

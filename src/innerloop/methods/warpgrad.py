@@ -6,12 +6,26 @@ from dataclasses import replace
 
 from innerloop.metagrad import MetaGradient, trajectory, unrolled
 from innerloop.methods.base import Method, registered
-from innerloop.methods.t_net import t_net
+from innerloop.methods.t_net import WARP, t_net
 
 __all__ = ["warpgrad"]
 
 
-@registered
+@registered(
+    title="WarpGrad",
+    network="with_warps",
+    network_options={"warp": WARP},
+    like="maml",
+    recipes={
+        "omniglot-5w1s omniglot-20w1s": {
+            "warp": "residual",
+            "warps": "*warp.* *.norm.*",
+            "inner_lr": 0.1,
+            "inner_steps": 5,
+            "test_steps": 5,
+        }
+    },
+)
 def warpgrad(
     inner_lr: float = 0.1,
     inner_steps: int = 5,
@@ -32,7 +46,7 @@ def warpgrad(
     which may then be long. The learning rate is that of the published code, for tasks of 100 inner steps.
 
     Args:
-        inner_lr: α.
+        inner_lr: inner learning rate α.
         inner_steps: inner steps K in meta-training.
         test_steps: inner steps on new tasks; ``inner_steps`` by default.
         warps: name patterns of the parameters φ that the inner loop leaves alone, the warp layers' among them; see

@@ -14,7 +14,8 @@ from innerloop.data import DataError, find_omniglot
 from innerloop.learner.learner import Learner
 from innerloop.randomness import Stream, generator_at
 from innerloop.recipes.build import DataSource
-from innerloop.recipes.config import Config, ConfigError
+from innerloop.recipes.config import Config
+from innerloop.recipes.options import ConfigError
 from innerloop.recipes.picture import draw_predictions
 from innerloop.recipes.registry import recipe
 from innerloop.recipes.run import CONFIG_FILE, RunResult, evaluate_run, train_run
@@ -38,7 +39,7 @@ def quickstart_configs(dataset: str) -> dict[str, Config]:
     reptile: dict[str, Any] = {"iterations": 400, "test_steps": 10}
     shared: dict[str, Any] = {"val_every": 100, "val_tasks": 40, "test_tasks": 200}
     return {
-        f"{dataset}-5w1s-{method}": replace(recipe(f"{dataset}-5w1s-{method}"), **short, **shared)
+        f"{dataset}-5w1s-{method}": recipe(f"{dataset}-5w1s-{method}").override(**short, **shared)
         for method, short in (("maml", maml), ("reptile", reptile))
     }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,14 +22,16 @@ from innerloop.learner.files import CheckpointError, write_atomically
 from innerloop.learner.learner import Learner
 from innerloop.nets import NETS
 from innerloop.recipes.build import DataSource, Running, make_trainer, net_spec
-from innerloop.recipes.config import Config, ConfigError
+from innerloop.recipes.config import Config
 from innerloop.recipes.curves import draw_curves
+from innerloop.recipes.earlier import from_flat
+from innerloop.recipes.options import ConfigError
 from innerloop.training.best import best_folders, best_learners
 
 __all__ = ["Run", "RunResult", "evaluate_run", "read_run", "train_run"]
 
 CONFIG_FILE = "config.json"
-FORMAT = "innerloop-run-1"
+FORMAT, FLAT_FORMAT = "innerloop-run-2", "innerloop-run-1"
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def train_run(
     net = NETS[spec["name"]](**spec["arguments"]).to(source.device)
     trainer = make_trainer(config, net, running)
     folder.mkdir(parents=True, exist_ok=True)
-    description = {"format": FORMAT, "recipe": recipe, "torch": torch.__version__, "config": asdict(config)}
+    description = {"format": FORMAT, "recipe": recipe, "torch": torch.__version__, "config": config.as_json()}
     write_atomically(folder / CONFIG_FILE, (json.dumps(description, indent=2) + "\n").encode())
     try:
         trainer.fit(
@@ -157,11 +159,10 @@ def read_run(folder: Path) -> Run:
         raise CheckpointError(f"{what} {folder}; give the folder that 'innerloop train' wrote (its --out)")
     try:
         description = json.loads(path.read_text())
-        if description.get("format") != FORMAT:
+        if description.get("format") not in (FORMAT, FLAT_FORMAT):
             raise CheckpointError(f"{path} is not of the format {FORMAT}")
-        settings = description["config"]
-        config = Config(**{**settings, "hidden": tuple(settings["hidden"])})
-        return Run(folder, description["recipe"], config)
+        read = from_flat if description["format"] == FLAT_FORMAT else Config.from_json
+        return Run(folder, description["recipe"], read(description["config"]))
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} is damaged ({error}); restore it or train again") from error
 
@@ -244,10 +245,10 @@ def _calibration_json(calibration: Calibration) -> dict[str, Any]:
 
 
 def _check_same(before: Config, now: Config, folder: Path) -> None:
-    old, new = asdict(before), asdict(now)
+    old, new = before.flat(), now.flat()
     del old["statistics_tasks"]  # they are gathered when all is trained
     if before.outer_schedule == "constant":
         del old["iterations"]  # a run on a constant rate can go on for longer
-    changed = [f"--{n.replace('_', '-')} {value} (now {new[n]})" for n, value in old.items() if value != new[n]]
+    changed = [f"--{n.replace('_', '-')} {value} (now {new.get(n)})" for n, value in old.items() if value != new.get(n)]
     if changed:
         raise ConfigError(f"{folder} holds a run with {', '.join(changed)}; resume with the same settings")

@@ -1,0 +1,136 @@
+"""The arguments of ``innerloop train``: those of the recipe's data set, network and method, and no others."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, make_dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tyro.conf import OmitArgPrefixes, arg
+
+from innerloop.cli.arguments import DataArguments, RunArguments, parse
+from innerloop.data import DATASETS
+from innerloop.methods.base import METHODS
+from innerloop.recipes import Config
+from innerloop.recipes.build import Running
+from innerloop.recipes.config import all_options, common_options, elsewhere
+from innerloop.recipes.options import ConfigError, Option, flag
+
+__all__ = ["TrainArguments", "train_arguments"]
+
+PARTS = ("dataset", "network", "method")
+"""What stands before an option in its long name, such as ``--method.inner-lr``."""
+
+
+@dataclass(frozen=True)
+class TrainArguments:
+    """What ``innerloop train`` was asked for."""
+
+    run: RunArguments
+    data: DataArguments
+    running: Running
+    config: Config
+
+
+def train_arguments(recipe: str, config: Config, argv: Sequence[str]) -> TrainArguments:
+    """Read the arguments of ``innerloop train RECIPE``.
+
+    Args:
+        recipe: the name of the recipe, for messages.
+        config: the recipe.
+        argv: the arguments after the recipe's name.
+
+    Raises:
+        UsageError: they are off; the message is one line.
+        ConfigError: a setting is unknown, of another data set or method, or out of range.
+        SystemExit: help was asked for, and printed.
+    """
+    chosen = {name: value for name in ("dataset", "method") if (value := _given(name, argv)) is not None}
+    config = config.override(**chosen)
+    _refuse_others(config, argv)
+    parts = all_options(config.dataset, config.method)
+    values = config.flat()
+    groups: dict[str, tuple[str, type]] = {
+        "settings": ("Task, outer loop and protocol.", _group("Settings", _shown(config), values)),
+        **{
+            part: (f"Options of {title}.", _group(part.capitalize(), options, values, prefix=part))
+            for part, title, options in zip(PARTS, _titles(config), parts, strict=True)
+            if options
+        },
+    }
+    for title, group in groups.values():
+        group.__doc__ = title
+    command = make_dataclass(
+        "Train",
+        [
+            (name, Annotated[kind, OmitArgPrefixes], field(default_factory=kind))
+            for name, kind in [
+                *(("run", RunArguments), ("data", DataArguments), ("running", Running)),
+                *((name, group) for name, (_, group) in groups.items()),
+            ]
+        ],
+        frozen=True,
+    )
+    command.__doc__ = "Train a recipe. Every setting of the recipe can be overridden."
+    found: Any = parse(command, f"train {recipe}", argv)
+    given = {name: value for group in groups for name, value in vars(getattr(found, group)).items()}
+    return TrainArguments(found.run, found.data, found.running, config.override(**given))
+
+
+def _group(name: str, options: Mapping[str, Option], values: Mapping[str, Any], *, prefix: str = "") -> type:
+    """A dataclass of options, with the recipe's values as defaults."""
+    fields = []
+    for option in options.values():
+        # A switch that is on is turned off, by both of its names.
+        no = "no-" if option.type is bool and values[option.name] else ""
+        long = f"--{prefix}.{no}{option.name.replace('_', '-')}"
+        config = arg(help=option.help, aliases=[long] if prefix else None)
+        fields.append((option.name, Annotated[option.type, config], field(default=values[option.name])))
+    return make_dataclass(name, fields, frozen=True)
+
+
+def _shown(config: Config) -> dict[str, Option]:
+    """The settings that a configuration has for every method, those without a meaning for this one left out."""
+    shown = {}
+    for name, option in common_options().items():
+        kind = {"dataset": Literal[tuple(DATASETS)], "method": Literal[tuple(METHODS)]}.get(name, option.type)
+        if not elsewhere(name, config.dataset, config.method):
+            shown[name] = Option(name, kind, option.default, _field_help()[name])
+    return shown
+
+
+def _titles(config: Config) -> tuple[str, str, str]:
+    return f"the data set {config.dataset}", "the network", config.card.title
+
+
+def _field_help() -> dict[str, str]:
+    """The docstrings of the fields of a configuration."""
+    tree = ast.parse(Path(inspect.getfile(Config)).read_text())
+    body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Config")
+    found = {}
+    for before, node in pairwise(body):
+        if isinstance(before, ast.AnnAssign) and isinstance(before.target, ast.Name) and isinstance(node, ast.Expr):
+            found[before.target.id] = " ".join(str(ast.literal_eval(node.value)).split())
+    return found
+
+
+def _given(name: str, argv: Sequence[str]) -> str | None:
+    """The value of an option that decides which others there are; None if it is not given."""
+    for i, word in enumerate(argv):
+        if word == flag(name):
+            return argv[i + 1] if i + 1 < len(argv) else None
+        if word.startswith(f"{flag(name)}="):
+            return word.partition("=")[2]
+    return None
+
+
+def _refuse_others(config: Config, argv: Sequence[str]) -> None:
+    """Raise ``ConfigError`` for an option of another data set or method, which says whose it is."""
+    for word in argv:
+        name = word.partition("=")[0].removeprefix("--").rpartition(".")[2].replace("-", "_")
+        if word.startswith("--") and (owner := elsewhere(name, config.dataset, config.method)):
+            raise ConfigError(owner)
