@@ -106,7 +106,7 @@ def test_help_is_what_the_docstring_says(capsys: pytest.CaptureFixture[str]) -> 
     assert "Name patterns of the context parameters" in text
     assert "Context parameters; further inputs in regression" in text
     assert "--scheme" not in text
-    assert "Width of each hidden layer" in text
+    assert "--network.hidden" in text
     for options in (method_options(method) for method in METHODS):
         assert all(option.help for option in options.values())
 
