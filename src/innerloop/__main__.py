@@ -1,4 +1,4 @@
-"""``python -m innerloop``."""
+"""``python -m innerloop`` runs the command line."""
 
 import sys
 

@@ -1,8 +1,9 @@
-"""Speed and memory beside other libraries, after checking that all of them compute the same.
+"""The benchmark: the speed and memory of innerloop beside other libraries.
 
-Every contender gets a copy of the same network and the same episodes of random images. First the gradients are
-compared. Then the contenders take turns, and a ratio is the median over rounds of the ratio within a round. Last,
-each runs alone in a process of its own, which tells its memory. All have the same number of threads.
+Every contender gets a copy of the same network, the same episodes of random images, and the same number of threads.
+First the gradients are compared, to check that all contenders compute the same. Then the contenders take turns, and
+are timed. A ratio of two is the median over rounds of their ratio within a round. Last, each contender runs alone in a
+process of its own, which measures its first call and its memory.
 """
 
 from innerloop.bench.agreement import DisagreementError

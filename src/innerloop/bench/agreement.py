@@ -1,4 +1,4 @@
-"""Equality first: a time is worth nothing before it is known that all contenders compute the same."""
+"""Check that all contenders compute the same gradient, before any of them is timed."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = ["DisagreementError", "agreement", "relative_difference", "tolerance"]
 
 
 class DisagreementError(Exception):
-    """A contender's gradient is not the one the others computed."""
+    """A contender's gradient differs from innerloop's."""
 
 
 def relative_difference(grads: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> float:
     """The largest difference of any entry, relative to the largest entry of the same parameter's gradient.
 
-    Infinite if the names differ or a value is not a number.
+    It is infinite if the names differ or a value is NaN.
 
     Example:
         >>> relative_difference({"w": torch.tensor([3.0, -4.5])}, {"w": torch.tensor([3.0, -4.0])})
@@ -36,11 +36,11 @@ def relative_difference(grads: Mapping[str, Tensor], expected: Mapping[str, Tens
 
 
 def tolerance(dtype: torch.dtype, steps: int) -> float:
-    """The largest relative difference of two gradients that are the same to rounding.
+    """The largest relative difference of two gradients that counts as rounding.
 
-    In float32 rounding moves one activation in a million or so across the kink of its ReLU, and that alone can change
-    the second-order gradient of that task by several percent. Along several inner steps this happens to many tasks, so
-    that there float64 judges alone.
+    In float32 rounding moves about one activation in a million across the kink of its ReLU. That alone can change the
+    second-order gradient of a task by several percent. With several inner steps it happens in many tasks. Then only
+    float64 is checked, and the tolerance for float32 is infinite.
 
     Example:
         >>> tolerance(torch.float64, steps=128), tolerance(torch.float32, steps=1)
@@ -52,13 +52,13 @@ def tolerance(dtype: torch.dtype, steps: int) -> float:
 
 
 def agreement(contenders: Mapping[str, MetaGradientFn], pieces: Sequence[Episode], allowed: float) -> dict[str, float]:
-    """How far every other contender's gradient is from innerloop's, by name: the median over pieces of an episode.
+    """The relative difference of every other contender's gradient from innerloop's: the median over the pieces.
 
-    In float32 the pieces are to be several single tasks, few of which jump across a kink (see :func:`tolerance`). In
-    float64 no activation is that close to one, and a whole episode is to be one piece.
+    In float32, pass several single tasks as pieces. A few of them may cross a kink (see :func:`tolerance`), which does
+    not move the median. In float64 no activation is that close to a kink: pass the whole episode as one piece.
 
     Raises:
-        DisagreementError: it is further than allowed.
+        DisagreementError: a difference is larger than ``allowed``.
     """
     expected = [dict(contenders[OURS](piece)) for piece in pieces]
     found = {

@@ -1,4 +1,7 @@
-"""The first call and the peak memory of one contender, alone in a new process: ``python -m innerloop.bench.alone``."""
+"""Measure the first call and the peak memory of one contender, alone in a new process.
+
+The process runs ``python -m innerloop.bench.alone``.
+"""
 
 from __future__ import annotations
 
@@ -20,17 +23,17 @@ from innerloop.bench.rows import Row, Sizes, episode_of, make_network
 __all__ = ["Alone", "alone", "peak_of"]
 
 STATUS = Path("/proc/self/status")
-PEAK_AGAIN = Path("/proc/self/clear_refs")  # writing 5 there has the kernel forget the peak so far
+PEAK_AGAIN = Path("/proc/self/clear_refs")  # writing 5 there resets the peak
 
 
 @dataclass(frozen=True)
 class Alone:
-    """What one contender needs in a process of its own.
+    """The time and memory that one contender needs in a process of its own.
 
     Attributes:
-        first_call: the seconds until the first meta-gradient is there, from an untouched network, imports excluded.
-        peak_memory: the bytes that its meta-gradients need at their peak, beyond what the process had before the first;
-            None where it cannot be known, as on other systems than Linux.
+        first_call: the seconds from an unused network to the first meta-gradient, without imports.
+        peak_memory: the peak bytes of its meta-gradients, beyond the memory that the process had before the first. It
+            is None if unknown, as on systems other than Linux.
     """
 
     first_call: float
@@ -38,19 +41,19 @@ class Alone:
 
 
 def alone(name: str, row: Row, spec: Spec, *, threads: int, seed: int) -> Alone | None:
-    """Measure a contender in a new process, where neither another one's memory nor a warm allocator counts.
+    """Measure a contender in a new process, so that no other contender's memory and no warm allocator counts.
 
-    The process calls the contender once more after its first calls, since what these set up may change how it runs.
+    After the first calls the process calls the contender once more, because the first calls may change how it runs.
 
     Args:
-        name: which contender.
+        name: the name of the contender.
         row: the network and the sizes.
-        spec: what is computed.
-        threads: threads of torch.
-        seed: of the network and the images.
+        spec: the computation.
+        threads: the number of threads of torch.
+        seed: the seed of the network and the images.
 
     Returns:
-        None if the process failed, for lack of memory perhaps.
+        The measurement, or None if the process failed, perhaps for lack of memory.
     """
     question = {
         "name": name,
@@ -69,7 +72,7 @@ def alone(name: str, row: Row, spec: Spec, *, threads: int, seed: int) -> Alone 
 
 
 def measured(question: str) -> Alone:
-    """The answer to :func:`alone`'s question, within the process of its own."""
+    """Measure what :func:`alone` asks for. This runs in the new process."""
     asked = json.loads(question)
     torch.set_num_threads(asked["threads"])
     row = Row(asked["network"], Sizes(**asked["sizes"]))
@@ -88,7 +91,7 @@ def measured(question: str) -> Alone:
 
 
 def peak_of(call: Callable[[], object]) -> int | None:
-    """Bytes of memory that a call needs at its peak, beyond what this process held before; None where unknown."""
+    """The peak bytes of memory of a call, beyond what this process held before; None if unknown."""
     before, peak_before = _kibibytes("VmRSS"), _kibibytes("VmHWM")
     forgotten = _forget_peak()
     call()

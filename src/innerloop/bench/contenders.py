@@ -1,4 +1,4 @@
-"""Who takes part: innerloop, in one way or several, and every peer that is there."""
+"""The contenders: innerloop, in one configuration or several, and every peer that is installed."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ __all__ = [
 ]
 
 OURS = "innerloop"
-"""The name that innerloop has beside its peers."""
+"""The name of innerloop among the contenders."""
 
 ONE_OFF = "one-off"
-"""The way of innerloop that makes a new engine for each call, as :func:`innerloop.meta_gradient` does."""
+"""The configuration that makes a new engine for each call, as :func:`innerloop.meta_gradient` does."""
 
 ESTIMATORS = {"checkpointed": checkpointed, "mixed_mode": mixed_mode}
-"""The exact meta-gradients that need less memory."""
+"""The estimators of the exact meta-gradient that need less memory."""
 
 
 class Ours:
-    """The meta-gradient by innerloop, its engine built once as :class:`innerloop.MetaTrainer` does."""
+    """The meta-gradient by innerloop with one engine for all calls, as in :class:`innerloop.MetaTrainer`."""
 
     def __init__(
         self, net: nn.Module, spec: Spec, execution: Execution = "auto", estimator: MetaGradient | None = None
@@ -55,12 +55,12 @@ class Ours:
         return self._engine.meta_gradient(self._method, episode)[0]
 
     def warm_up(self, episode: Episode) -> None:
-        """Call it until it takes no longer than it will from then on."""
+        """Call it until it is as fast as all later calls."""
         self._engine.warm_up(lambda: self(episode))
 
 
 class OneOff:
-    """The meta-gradient by :func:`innerloop.meta_gradient`, which makes a new engine each time."""
+    """The meta-gradient by :func:`innerloop.meta_gradient`, which makes a new engine for each call."""
 
     def __init__(self, net: nn.Module, spec: Spec) -> None:
         self._net, self._method = net, method_of(spec)
@@ -71,7 +71,7 @@ class OneOff:
 
 
 def warmed_up(contender: MetaGradientFn, episode: Episode) -> MetaGradientFn:
-    """The contender, its first call or calls made."""
+    """Make the contender's first calls, which are slower than later ones, and return it."""
     if isinstance(contender, Ours):
         contender.warm_up(episode)
     else:
@@ -80,23 +80,23 @@ def warmed_up(contender: MetaGradientFn, episode: Episode) -> MetaGradientFn:
 
 
 def method_of(spec: Spec) -> Method:
-    """The method as innerloop has it. Reptile's inner optimizer is gradient descent here, which every peer has."""
+    """The method in innerloop. Reptile's inner optimizer is gradient descent here, because every peer has that."""
     if spec.what == "reptile":
         return reptile(spec.inner_lr, spec.steps, inner_batch=None, inner_optimizer="sgd")
     return (maml if spec.what == "maml" else fomaml)(spec.inner_lr, spec.steps)
 
 
 def names_of(ways: Sequence[Execution | str], *, peers: bool = True) -> list[str]:
-    """Every contender, whether or not it is installed: innerloop, the peers, innerloop's further ways."""
+    """The names of all contenders, installed or not: innerloop, the peers, innerloop's further configurations."""
     return [OURS, *(PEERS if peers else ()), *(f"{OURS} {way}" for way in ways)]
 
 
 def contender(name: str, net: nn.Module, spec: Spec) -> MetaGradientFn:
-    """One contender, with its own copy of the network.
+    """Make one contender, with its own copy of the network.
 
     Raises:
         ImportError: it is not installed.
-        Unavailable: it has no means to compute this.
+        Unavailable: it cannot compute this.
     """
     net = copy.deepcopy(net)
     if name in PEERS:
@@ -114,7 +114,10 @@ def contender(name: str, net: nn.Module, spec: Spec) -> MetaGradientFn:
 def contenders_of(
     net: nn.Module, spec: Spec, ways: Sequence[Execution | str] = (), *, peers: bool = True
 ) -> tuple[dict[str, MetaGradientFn], dict[str, str]]:
-    """Every contender by name, innerloop first, each with its own copy of the network; and why others are missing."""
+    """All contenders by name, innerloop first, and the reasons why others are missing.
+
+    Each has its own copy of the network.
+    """
     contenders, missing = {}, {}
     for name in names_of(ways, peers=peers):
         try:

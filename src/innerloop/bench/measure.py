@@ -1,4 +1,4 @@
-"""One row: check that all agree, time them in turns, and measure the memory of each alone."""
+"""Measure one row: check that all contenders agree, time them in turns, and measure the memory of each alone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["compared", "measure"]
 
 
 def measure(row: Row, options: Options) -> dict[str, Any]:
-    """Check and time one row; the result is what ``--json`` prints of it.
+    """Check and time one row. The result is what ``--json`` prints for it.
 
     Raises:
         DisagreementError: the contenders do not compute the same gradient.
@@ -61,12 +61,12 @@ def measure(row: Row, options: Options) -> dict[str, Any]:
 
 
 def compared(samples: Mapping[str, Sequence[float]], flops: int, matmul_rate: float) -> dict[str, Any]:
-    """What follows from the seconds of every contender in each round.
+    """Compare the contenders, from their seconds in each round.
 
     Args:
-        samples: seconds by contender, one for each round.
-        flops: operations of the meta-gradient.
-        matmul_rate: operations a second of the machine's matrix product.
+        samples: the seconds of each contender, one for each round.
+        flops: the operations of the meta-gradient.
+        matmul_rate: the operations per second of the machine's matrix product.
 
     Example:
         >>> result = compared({"innerloop": [2.0, 2.0], "higher": [5.0, 5.0], "torchopt": [4.0, 4.0]}, 100, 200.0)
@@ -90,7 +90,7 @@ def compared(samples: Mapping[str, Sequence[float]], flops: int, matmul_rate: fl
 
 
 def _failing(contenders: Mapping[str, MetaGradientFn], episode: Episode) -> dict[str, str]:
-    """The peers that cannot run this network at all, and what they say. A failure of innerloop is raised."""
+    """The peers that cannot run this network, and their error messages. A failure of innerloop is raised."""
     failed = {}
     for name, fn in contenders.items():
         try:
@@ -103,7 +103,7 @@ def _failing(contenders: Mapping[str, MetaGradientFn], episode: Episode) -> dict
 
 
 def _alone(names: Mapping[str, object], row: Row, spec: Spec, options: Options) -> dict[str, dict[str, Any]]:
-    """The peak memory and the seconds of the first call of each contender; None where they are not known."""
+    """The peak memory and the seconds of the first call of each contender; None if unknown."""
     threads = torch.get_num_threads()
     found = {name: alone(name, row, spec, threads=threads, seed=options.seed) for name in names}
     return {
@@ -113,7 +113,7 @@ def _alone(names: Mapping[str, object], row: Row, spec: Spec, options: Options) 
 
 
 def _single_tasks(row: Row, seed: int) -> list[Episode]:
-    """Some tasks of a row, each an episode of its own; enough that one or two do not move the median."""
+    """Nine tasks like those of a row, each as an episode. So one or two odd ones do not move the median."""
     return list(episode_of(replace(row, sizes=replace(row.sizes, tasks=9)), seed).chunks(1))
 
 

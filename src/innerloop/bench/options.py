@@ -23,52 +23,54 @@ BASE = Sizes(8, 5, 1, 1, 1)
 
 
 class BenchError(ValueError):
-    """A setting of the benchmark is out of range, or settings do not fit together."""
+    """A setting of the benchmark is out of range, or two settings cannot be combined."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What is measured, and how."""
+    """The settings of a benchmark: what to measure, and how."""
 
     what: What = "maml"
-    """What is computed: the exact meta-gradient, the first-order one, or Reptile's displacement."""
+    """The computation: the exact meta-gradient, the first-order one, or Reptile's displacement."""
     rows: tuple[int, ...] = ()
-    """Which of the rows, by number; all if not given."""
+    """The numbers of the rows to measure; all rows if not given."""
     sizes: tuple[int, int, int, int, int] | None = None
-    """A row of your own instead: tasks, ways, shots and queries of each class, inner steps."""
+    """A row of your own: tasks, ways, shots and queries of each class, inner steps."""
     network: NetworkName = "omniglot"
     """The network of --sizes and of a sweep."""
     sweep: Literal["steps", "tasks", "ways"] | None = None
-    """Vary one size, all else being as in --sizes (8 5 1 1 1 if not given)."""
+    """Vary one size. All others are as in --sizes (8 5 1 1 1 if not given)."""
     values: tuple[int, ...] = ()
-    """The values of the sweep; powers of two up to 128 steps or 64 tasks, 2 to 40 ways if not given."""
+    """The values of the sweep. If not given: powers of two up to 128 steps or 64 tasks, or 2 to 40 ways."""
     rounds: int = 5
     """How often each contender is timed."""
     threads: int | None = None
-    """Threads of torch, for all contenders; PyTorch's default if not given."""
+    """The number of threads of torch, for all contenders; PyTorch's default if not given."""
     clock: Clock = "wall"
-    """What times them: wall, or the processor, which other work on the machine disturbs less (with --threads 1)."""
+    """The clock: wall, or processor, which other work on the machine disturbs less (use it with --threads 1)."""
     inner_lr: float | None = None
-    """Inner learning rate; 0.4 for one step, 0.1 for several, 0.01 for more than ten if not given."""
+    """The inner learning rate. If not given: 0.4 for one step, 0.1 for several, 0.01 for more than ten."""
     executions: tuple[Execution, ...] = ()
-    """Further ways for innerloop to run the tasks: serial, batched, or so many at a time."""
+    """Further ways for innerloop to run the tasks: serial, batched, or a number of tasks at a time."""
     estimators: tuple[Literal["checkpointed", "mixed_mode"], ...] = ()
-    """Further exact meta-gradients of innerloop, which need less memory."""
+    """Further estimators of innerloop's exact meta-gradient, which need less memory."""
     one_off: bool = True
-    """Time innerloop with a new engine for each call, too, as il.meta_gradient makes one."""
+    """Also time innerloop with a new engine for each call, as il.meta_gradient does."""
     peers: bool = True
     """Measure every peer that is installed."""
     memory: bool = True
     """Measure the first call and the peak memory of each contender in a process of its own."""
     throughput: bool = False
-    """Measure whole training instead: sampling, adapting, the outer step and logging."""
+    """Measure whole training: sampling, the meta-gradient, the outer step and logging."""
     iterations: int = 100
-    """Iterations of whole training that are measured."""
+    """The number of iterations of whole training to measure."""
     data_dir: Path | None = None
-    """Folder of Omniglot for --throughput; INNERLOOP_DATA or the user's cache folder if not given, glyphs if
-    it is in neither."""
+    """The folder of Omniglot for --throughput.
+
+    If not given: INNERLOOP_DATA, or the user's cache folder. Without Omniglot, glyphs are used.
+    """
     seed: int = 0
-    """Seed of the network, the images and the tasks."""
+    """The seed of the network, the images and the tasks."""
 
     def __post_init__(self) -> None:
         for row in self.rows:
@@ -87,21 +89,21 @@ class Options:
             )
         self._check("executions", 0 not in self.executions, "serial, batched, auto, or positive numbers of tasks")
         if self.estimators and self.what != "maml":
-            raise BenchError("--estimators are of the exact meta-gradient; use them with --what maml")
+            raise BenchError("--estimators compute the exact meta-gradient; use them with --what maml")
         fewest = 2 if self.sweep == "ways" else 1
         self._check("values", all(value >= fewest for value in self.values), f"whole numbers of at least {fewest}")
         if self.values and self.sweep is None:
-            raise BenchError("--values belongs to --sweep; name what is to vary: --sweep steps, tasks or ways")
+            raise BenchError("--values needs --sweep; name the size to vary: --sweep steps, tasks or ways")
         if self.rows and (self.sizes is not None or self.sweep is not None):
-            raise BenchError("--rows names rows there are; --sizes and --sweep make rows of your own: use one of them")
+            raise BenchError("--rows chooses existing rows; --sizes and --sweep make new rows: use one of them")
         if self.throughput and self.network == "mini-imagenet":
             raise BenchError("--throughput trains on characters; choose --network omniglot or maxpool")
         if self.throughput and (self.sweep is not None or self.rows):
-            raise BenchError("--throughput measures whole training; it goes without --rows and --sweep")
+            raise BenchError("--throughput measures whole training; leave out --rows and --sweep")
 
     @property
     def ways(self) -> tuple[Execution | str, ...]:
-        """What innerloop does beside its default, each a contender of its own."""
+        """Innerloop's further configurations. Each is a contender of its own."""
         return (*((ONE_OFF,) if self.one_off else ()), *self.executions, *self.estimators)
 
     def chosen(self) -> list[Row]:

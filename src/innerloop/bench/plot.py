@@ -1,4 +1,4 @@
-"""The results as a picture."""
+"""The report as a picture."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def draw(path: Path, rows: Sequence[Mapping[str, Any]], title: str, sweep: str |
 
     Args:
         path: the PNG file.
-        rows: as :func:`innerloop.bench.measure.measure` gives them.
-        title: above the picture.
-        sweep: which of the sizes varies from row to row, if one does.
+        rows: the results of :func:`innerloop.bench.measure.measure`.
+        title: the title above the picture.
+        sweep: the size that varies from row to row, if one does.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""The results in words and numbers: a table for each row, and what ran on what."""
+"""The report as text: a heading with versions and machine, and a table for each row."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["heading", "machine", "table", "throughput_lines", "versions"]
 
 
 def versions() -> dict[str, str]:
-    """Of Python, torch, innerloop and every peer installed."""
+    """The versions of Python, torch, innerloop and every installed peer."""
     found = {"python": platform.python_version(), "torch": torch.__version__}
     for name in (OURS, *PEERS):
         try:
@@ -31,7 +31,7 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """The processor, the threads that all contenders use, and how busy the machine is with this and other work."""
+    """The processor, the number of threads that all contenders use, and the load of the machine."""
     load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
     return {"cpu": _cpu(), "cpus": os.cpu_count(), "threads": torch.get_num_threads(), "load": load}
 
@@ -45,7 +45,7 @@ def _cpu() -> str:
 
 
 def heading(used: Mapping[str, str], where: Mapping[str, Any], missing: Mapping[str, str]) -> Iterator[str]:
-    """What runs, on what, and who is missing."""
+    """The lines before the tables: versions, machine, and missing contenders."""
     yield ", ".join(f"{name} {version}" for name, version in used.items())
     load = "" if where["load"] is None else f", load {where['load']:.1f}"
     yield f"{where['cpu']}, {where['cpus']} CPUs, {where['threads']} threads{load}"
@@ -54,7 +54,7 @@ def heading(used: Mapping[str, str], where: Mapping[str, Any], missing: Mapping[
 
 
 def table(row: Mapping[str, Any]) -> Iterator[str]:
-    """One row: a line for each contender, the fastest first, and what it comes to."""
+    """The lines of one row: one for each contender, the fastest first, and a summary."""
     yield ""
     yield f"{Row(row['network'], Sizes(**row['sizes']))}, inner learning rate {row['inner_lr']}"
     yield (
@@ -78,7 +78,7 @@ def table(row: Mapping[str, Any]) -> Iterator[str]:
 
 
 def throughput_lines(result: Mapping[str, Any]) -> Iterator[str]:
-    """Whole training in words."""
+    """The lines about whole training."""
     shares = ", ".join(f"{part} {100 * share:.1f} %" for part, share in result["shares"].items())
     yield ""
     yield f"training on {result['dataset']}, {Row(result['network'], Sizes(**result['sizes']))}"

@@ -1,4 +1,4 @@
-"""What is measured: networks, sizes of meta-batches, and random episodes of those sizes."""
+"""The rows of the benchmark: networks, sizes of meta-batches, and random episodes of these sizes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from innerloop.nets import conv4
 __all__ = ["ROWS", "NetworkName", "Row", "Sizes", "episode_of", "learning_rate", "make_network", "rows_of", "spec_of"]
 
 NetworkName: TypeAlias = Literal["omniglot", "maxpool", "mini-imagenet"]
-"""Four convolutions on 28x28 with strides (MAML's for Omniglot) or max-pooling, or on 84x84x3 with max-pooling."""
+"""A network of four convolutions: on 28x28 images with strides, as MAML's for Omniglot (``omniglot``), on 28x28 images
+with max-pooling (``maxpool``), or on 84x84x3 images with max-pooling (``mini-imagenet``)."""
 
 _IMAGES: dict[NetworkName, tuple[int, int]] = {"omniglot": (1, 28), "maxpool": (1, 28), "mini-imagenet": (3, 84)}
 _NETWORKS: dict[NetworkName, Callable[[int], nn.Module]] = {
@@ -28,7 +29,7 @@ _NETWORKS: dict[NetworkName, Callable[[int], nn.Module]] = {
 
 @dataclass(frozen=True)
 class Sizes:
-    """A meta-batch: ``queries`` and ``shots`` count examples of each class."""
+    """The sizes of a meta-batch. ``shots`` and ``queries`` count the examples of each class."""
 
     tasks: int
     ways: int
@@ -45,7 +46,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the benchmark."""
+    """One row of the benchmark: a network and the sizes of its meta-batch."""
 
     network: NetworkName
     sizes: Sizes
@@ -64,20 +65,21 @@ ROWS = (
     Row("mini-imagenet", Sizes(4, 5, 1, 5, 1)),
     Row("mini-imagenet", Sizes(4, 5, 1, 15, 5)),
 )
-"""What is measured by default."""
+"""The rows that are measured by default."""
 
 
 def rows_of(what: What, rows: tuple[Row, ...]) -> list[Row]:
-    """The rows as a method sees them: Reptile has no queries, and rows that are then the same are one."""
+    """The rows for a method. For Reptile there are no queries, and rows that are then equal become one."""
     if what != "reptile":
         return list(rows)
     return list(dict.fromkeys(replace(row, sizes=replace(row.sizes, queries=0)) for row in rows))
 
 
 def learning_rate(steps: int, given: float | None = None) -> float:
-    """The inner learning rate asked for, or those of the MAML paper for one step and for several.
+    """The given inner learning rate, or a default for this number of steps.
 
-    Many steps get a small one, since rounding errors grow along a long path that changes direction often.
+    The defaults are the rates of the MAML paper for one step and for several. More than ten steps get a smaller rate,
+    because rounding errors grow along a long path that changes direction often.
     """
     if given is not None:
         return given
@@ -85,19 +87,19 @@ def learning_rate(steps: int, given: float | None = None) -> float:
 
 
 def spec_of(what: What, sizes: Sizes, inner_lr: float | None = None) -> Spec:
-    """What every contender computes for a row."""
+    """The computation that every contender does for a row."""
     return Spec(what, learning_rate(sizes.steps, inner_lr), sizes.steps)
 
 
 def make_network(row: Row, seed: int) -> nn.Module:
-    """The network of a row, the same for the same seed."""
+    """The network of a row. The same seed gives the same network."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return _NETWORKS[row.network](row.sizes.ways)
 
 
 def episode_of(row: Row, seed: int) -> Episode:
-    """Random images ``[tasks, ways * examples, channels, size, size]``, their classes in order.
+    """An episode of random images ``[tasks, ways * examples, channels, size, size]``, in order of class.
 
     Example:
         >>> episode = episode_of(Row("mini-imagenet", Sizes(2, 3, 1, 4, 1)), seed=0)

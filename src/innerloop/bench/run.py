@@ -1,4 +1,4 @@
-"""The benchmark from its settings to its report."""
+"""Run the benchmark: from its settings to its report."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ __all__ = ["run_benchmark"]
 
 
 def run_benchmark(options: Options, say: Callable[[str], None], plot: Path | None = None) -> dict[str, Any]:
-    """Measure what is asked, say it line by line, and return it all.
+    """Measure, report line by line, and return all results.
 
     Args:
-        options: what is measured.
-        say: takes one line of text.
-        plot: a PNG file to draw; it is drawn anew after each row.
+        options: what to measure, and how.
+        say: called with each line of the report.
+        plot: a PNG file to draw. It is drawn again after each row.
 
     Returns:
-        What ``--json`` prints: ``rows``, each with ``sizes``, the median ``seconds`` of every contender once it is
-        warm, the seconds of its ``first_call`` and its ``peak_memory`` in bytes in a process of its own (None where
-        unknown), ``ratio_to_fastest_peer`` (innerloop's time over that of the
-        fastest peer, below 1 where innerloop is faster), ``times_fastest_peer`` (the other way round),
-        ``fraction_of_matmul_rate`` and more; and what ran on what.
+        What ``--json`` prints: the versions, the machine, the settings and ``rows``. Each row has the ``sizes``, the
+        median ``seconds`` of every contender after warming up, the seconds of its ``first_call`` and its
+        ``peak_memory`` in bytes, both in a process of its own (None if unknown), ``ratio_to_fastest_peer`` (innerloop's
+        time divided by the fastest peer's, below 1 if innerloop is faster), ``times_fastest_peer`` (the inverse ratio),
+        ``fraction_of_matmul_rate`` and more.
 
     Raises:
         DisagreementError: contenders do not compute the same gradient.

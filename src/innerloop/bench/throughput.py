@@ -1,4 +1,4 @@
-"""Whole training: tasks per second, and where the time goes."""
+"""Whole training: tasks per second, and how its time divides among its parts."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ PARTS = ("sampling", "meta-gradient", "outer step", "logging")
 
 
 def throughput(options: Options) -> dict[str, Any]:
-    """Train on real episodes, with metrics kept in a folder as always, and divide the time among the parts.
+    """Train on real episodes, with metrics written to a folder, and divide the time among the parts of training.
 
-    The time is told from outside, by what lies between calls of the sampler and of the outer optimizer: drawing a
-    meta-batch, the meta-gradient, the optimizer's step, and then everything else, which is called logging.
+    The parts are: drawing a meta-batch, the meta-gradient, the optimizer's step, and all the rest, which is called
+    logging. They are timed from outside, by the moments at which the sampler and the outer optimizer are called.
     """
     sizes = Sizes(*options.sizes) if options.sizes else REPTILE if options.what == "reptile" else ROWS[0].sizes
     row = Row(options.network, sizes)
@@ -41,7 +41,7 @@ def throughput(options: Options) -> dict[str, Any]:
     trainer = MetaTrainer(net, method_of(spec), lambda params: clock.watch(torch.optim.Adam(params, 1e-3)))
     rate = matmul_rate()
     with tempfile.TemporaryDirectory() as folder:
-        # One more, whose beginning is the end of the last one that counts; and the file system is not waited for.
+        # One more iteration is run: its beginning ends the last one that counts, and the final saving is not timed.
         trainer.fit(clock.sample, WARM_UP + options.iterations + 1, folder=folder, progress=False)
     parts = clock.parts(WARM_UP, options.iterations)
     seconds = sum(parts.values())
@@ -62,7 +62,7 @@ def throughput(options: Options) -> dict[str, Any]:
 
 
 class _Clock:
-    """Notes the moments at which training passes from one part to the next."""
+    """Notes the times at which each part of training begins."""
 
     def __init__(self, sampler: EpisodeSampler) -> None:
         self._sampler = sampler
@@ -76,24 +76,24 @@ class _Clock:
         return episode
 
     def watch(self, optimizer: Optimizer) -> Optimizer:
-        """Have the optimizer say when it steps."""
+        """Note the times at which the optimizer's steps begin and end."""
         optimizer.register_step_pre_hook(lambda *_: self._note("outer step"))
         optimizer.register_step_post_hook(lambda *_: self._note("logging"))
         return optimizer
 
     def parts(self, first: int, iterations: int) -> dict[str, float]:
-        """Seconds of each part, over so many iterations."""
+        """The seconds of each part, over ``iterations`` iterations from ``first`` on."""
         chosen = range(first, first + iterations)
         begins = [[self._moments[part][i] for part in PARTS] + [self._moments[PARTS[0]][i + 1]] for i in chosen]
         return {part: sum(moments[k + 1] - moments[k] for moments in begins) for k, part in enumerate(PARTS)}
 
     def _note(self, part: str) -> None:
-        """A part begins."""
+        """Note that a part begins now."""
         self._moments[part].append(time.perf_counter())
 
 
 def _classes(options: Options) -> tuple[str, ImageClasses]:
-    """Omniglot where it is named or found, else glyphs."""
+    """Omniglot if its folder is given or found, otherwise glyphs."""
     if options.data_dir is not None or find_omniglot() is not None:
         return "omniglot", omniglot(options.data_dir, progress=False)
     return "glyphs", glyphs()

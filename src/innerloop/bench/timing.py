@@ -1,4 +1,4 @@
-"""Timing that holds up on a shared machine: contenders take turns, and are compared within a round."""
+"""Timing on a shared machine: the contenders take turns, and are compared within a round."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from typing import Literal, TypeAlias
 __all__ = ["CLOCKS", "Clock", "interleaved", "paired_ratio"]
 
 Clock: TypeAlias = Literal["wall", "processor"]
-"""Time on the wall, or that of the processor, summed over threads, which other work on the machine disturbs less."""
+"""Wall-clock time, or processor time summed over threads. Other work on the machine disturbs processor time less."""
 
 PAUSE = 0.05
-"""Seconds between two timings, in which threads that the last contender left spinning come to rest."""
+"""Seconds of pause between two timings. Threads that the last contender left spinning stop in that time."""
 
 CLOCKS: dict[Clock, Callable[[], float]] = {"wall": time.perf_counter, "processor": time.process_time}
-"""What reads them."""
+"""The function that reads each clock."""
 
 
 def interleaved(
     contenders: Mapping[str, Callable[[], object]], rounds: int, clock: Clock = "wall"
 ) -> dict[str, list[float]]:
-    """Seconds of every contender in each round, as a list by name.
+    """Time every contender in each round. Return the seconds of each, as a list by name.
 
-    In a round each contender runs once, so that a busy spell of the machine falls on all of them. Each round
-    begins with the next contender. Nothing is run to warm up: call every contender once beforehand.
+    In a round each contender runs once, so that a busy spell of the machine affects all of them. Each round begins with
+    another contender. There is no warming up: call every contender once beforehand.
 
     Raises:
         ValueError: fewer than one round.

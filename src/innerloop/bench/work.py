@@ -1,4 +1,4 @@
-"""How much arithmetic a meta-gradient takes, and how much of it the machine could do in that time."""
+"""The arithmetic of a meta-gradient, and the rate at which the machine does arithmetic."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ _QUERY: dict[What, int] = {"maml": 3, "fomaml": 3, "reptile": 0}
 
 
 def forward_flops(net: nn.Module, images: Tensor) -> int:
-    """Floating-point operations of the network's convolutions and linear layers on ``images [N, ...]``, per image.
+    """The floating-point operations per image of the network's convolutions and linear layers.
 
-    A multiplication and an addition count as two; everything else in the network is left out.
+    They are counted in a forward pass on ``images [N, ...]``. A multiplication and an addition count as two operations.
+    Everything else in the network is left out.
 
     Example:
         >>> forward_flops(nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2)), torch.zeros(4, 3))
@@ -44,10 +45,10 @@ def forward_flops(net: nn.Module, images: Tensor) -> int:
 
 
 def meta_gradient_flops(what: What, sizes: Sizes, forward: int) -> int:
-    """Operations of one meta-gradient, from those of one image's forward pass.
+    """The operations of one meta-gradient. ``forward`` are the operations of one image's forward pass.
 
     A backward pass costs two forward passes. An exact inner step is a forward pass, a backward pass, and a backward
-    pass through both: 9 forward passes in all. A first-order one costs 3, and so does the query loss.
+    pass through both. In all it costs 9 forward passes. A first-order inner step costs 3, and so does the query loss.
 
     Example:
         >>> meta_gradient_flops("maml", Sizes(tasks=2, ways=5, shots=1, queries=3, steps=4), forward=10)
@@ -58,7 +59,7 @@ def meta_gradient_flops(what: What, sizes: Sizes, forward: int) -> int:
 
 
 def matmul_rate(size: int = 1024, repeats: int = 7, clock: Clock = "wall") -> float:
-    """Operations per second of ``torch.mm`` on square float32 matrices, the best of several."""
+    """The operations per second of ``torch.mm`` on square float32 matrices. The best of ``repeats`` counts."""
     a, b, out = torch.rand(size, size), torch.rand(size, size), torch.empty(size, size)
     torch.mm(a, b, out=out)
     seconds: list[float] = []

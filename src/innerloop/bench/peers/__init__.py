@@ -1,4 +1,4 @@
-"""The same meta-gradient by other libraries, each in the words of its own documentation."""
+"""The same meta-gradient by other libraries, each written as its own documentation does it."""
 
 from innerloop.bench.peers._base import MetaGradientFn, Peer, Spec, Unavailable, What
 from innerloop.bench.peers._higher import higher
@@ -18,4 +18,4 @@ PEERS: dict[str, Peer] = {
     "learn2learn": learn2learn,
     "plain PyTorch": plain_pytorch,
 }
-"""Every peer by the name of its package, and the loop that one would write without any."""
+"""Every peer by the name of its package, and the loop that one would write without a library."""

@@ -1,4 +1,4 @@
-"""What a contender is asked to compute, and how it says that it cannot."""
+"""What a contender has to compute, and the error that it raises if it cannot."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ What: TypeAlias = Literal["maml", "fomaml", "reptile"]
 
 @dataclass(frozen=True)
 class Spec:
-    """What is computed: ``what``, with ``steps`` of gradient descent at rate ``inner_lr`` on the whole support set."""
+    """The computation: ``what``, with ``steps`` of gradient descent at rate ``inner_lr`` on the whole support set."""
 
     what: What
     inner_lr: float
@@ -27,23 +27,24 @@ class Spec:
 
 
 MetaGradientFn: TypeAlias = Callable[[Episode], dict[str, Tensor]]
-"""The work of one meta-batch: the mean over tasks of the meta-gradient, by parameter name."""
+"""Computes one meta-batch: the mean over tasks of the meta-gradient, by parameter name."""
 
 Peer: TypeAlias = Callable[[nn.Module, Spec], MetaGradientFn]
-"""What a training loop builds once. It may write to ``net.grad``, never to the parameters for good."""
+"""Builds what a training loop builds once. It may write gradients into the network, but must not change its parameters
+for good."""
 
 
 class Unavailable(Exception):  # noqa: N818 (a contender that is left out is no error)
-    """The library has no means to compute what is asked."""
+    """The library cannot compute what is asked."""
 
 
 def written_gradients(net: nn.Module) -> dict[str, Tensor]:
-    """What backward passes left in the parameters of ``net``."""
+    """The gradients that backward passes left in the parameters of ``net``."""
     return {name: parameter.grad for name, parameter in net.named_parameters() if parameter.grad is not None}
 
 
 def add_up(sums: list[Tensor], grads: Iterable[Tensor], tasks: int) -> None:
-    """Add one task's share of the mean over ``tasks``; ``sums`` is empty before the first."""
+    """Add one task's share of the mean over ``tasks``. ``sums`` is empty before the first task."""
     with torch.no_grad():
         if not sums:
             sums.extend(grad / tasks for grad in grads)

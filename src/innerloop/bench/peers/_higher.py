@@ -13,7 +13,7 @@ __all__ = ["higher"]
 
 
 def higher(net: nn.Module, spec: Spec) -> MetaGradientFn:
-    """As its ``examples/maml-omniglot.py`` does; without ``track_higher_grads`` where no second derivative is needed.
+    """The loop of its ``examples/maml-omniglot.py``. First-order methods run without ``track_higher_grads``.
 
     Raises:
         ImportError: higher is not installed.

@@ -12,9 +12,9 @@ __all__ = ["iteryne"]
 
 
 def iteryne(net: nn.Module, spec: Spec) -> MetaGradientFn:
-    """A learner for each task, and a backward pass for each: what its ``MetaTrainer`` does.
+    """A learner and a backward pass for each task, as in its ``MetaTrainer``.
 
-    It has no Reptile; the displacement is that of its first-order learner.
+    It has no Reptile. The displacement is that of its first-order learner.
 
     Raises:
         ImportError: iteryne is not installed.

@@ -12,7 +12,7 @@ __all__ = ["learn2learn"]
 
 
 def learn2learn(net: nn.Module, spec: Spec) -> MetaGradientFn:
-    """A clone of the module for each task, and a backward pass for each: its ``examples/vision/maml_omniglot.py``.
+    """A clone of the module and a backward pass for each task, as in its ``examples/vision/maml_omniglot.py``.
 
     The displacement of Reptile is that of its first-order clone.
 

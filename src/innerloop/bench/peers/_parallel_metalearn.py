@@ -15,7 +15,7 @@ __all__ = ["parallel_metalearn"]
 
 
 class _Backbone(nn.Module):
-    """The network as the library calls it: with keyword arguments, which it has no use for."""
+    """The network, which ignores the keyword arguments that the library passes."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class _Backbone(nn.Module):
 
 
 class _Head(nn.Module):
-    """Nothing; the library wants a head apart from the backbone."""
+    """A head that does nothing. The library needs a head apart from the backbone."""
 
     def forward(self, x: Tensor, **unused: Any) -> Tensor:
         return x
@@ -36,12 +36,13 @@ class _Head(nn.Module):
 def parallel_metalearn(net: nn.Module, spec: Spec) -> MetaGradientFn:
     """Its ``MAML`` or ``Reptile``, put together as in its README, with the chunk size that it has by default.
 
-    Its ``step`` takes a meta-batch and ends with an outer step, here of length zero, which leaves the parameters as
-    they are and the meta-gradient in their ``grad``. The network is the backbone and the head does nothing.
+    Its ``step`` takes a meta-batch and ends with an outer step. The outer learning rate is zero here, so the parameters
+    stay the same and the meta-gradient is left in their ``grad``. The network is the backbone, and the head does
+    nothing.
 
-    Its ``vmap`` backend, the default, has wrong second derivatives where the network has batch norm: PyTorch's own
-    rule for batching them is off, by a quarter of a percent of the largest entry for the network here and by far more
-    for others. The exact meta-gradient of such a network therefore uses its ``sequential`` backend.
+    Its default backend, ``vmap``, gives wrong second derivatives for networks with batch norm, because PyTorch's own
+    rule for batching them is wrong. The error is a quarter of a percent of the largest entry for the networks here, and
+    far more for others. So the exact meta-gradient of such a network uses its ``sequential`` backend.
 
     Raises:
         ImportError: parallel-metalearn is not installed.
@@ -56,7 +57,7 @@ def parallel_metalearn(net: nn.Module, spec: Spec) -> MetaGradientFn:
     inner = InnerSGD(
         model.get_fast_weights(), first_order=spec.what != "maml", inner_lr=spec.inner_lr, learn_lr=False
     ).to(parameter.dtype)
-    for rate in inner.parameters():  # it was rounded to float32
+    for rate in inner.parameters():  # the library rounds it to float32
         rate.data.fill_(spec.inner_lr)
     has_batch_norm = any(isinstance(module, BATCH_NORMS) for module in net.modules())
     learner = (Reptile if spec.what == "reptile" else MAML)(

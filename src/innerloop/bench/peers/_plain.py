@@ -1,4 +1,4 @@
-"""PyTorch and nothing else: the loop that one would write without a library."""
+"""Plain PyTorch: the loop that one would write without a library."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["plain_pytorch"]
 
 
 def plain_pytorch(net: nn.Module, spec: Spec) -> MetaGradientFn:
-    """One task after another; for the first-order ones, a copy of the network and ``torch.optim.SGD``."""
+    """One task after another. First-order methods use a copy of the network and ``torch.optim.SGD``."""
 
     def exact(episode: Episode) -> dict[str, Tensor]:
         net.zero_grad()

@@ -14,9 +14,10 @@ __all__ = ["torchopt"]
 
 
 def torchopt(net: nn.Module, spec: Spec) -> MetaGradientFn:
-    """The module rewound after each task, one backward pass for all: its ``examples/few-shot/maml_omniglot.py``.
+    """The module is reset after each task, and one backward pass serves all tasks.
 
-    Its ``MetaSGD`` always builds the graph of second derivatives, so the first-order ones use its functional SGD.
+    This is its ``examples/few-shot/maml_omniglot.py``. Its ``MetaSGD`` always builds the graph of second derivatives,
+    so first-order methods use its functional SGD.
 
     Raises:
         ImportError: TorchOpt is not installed.
