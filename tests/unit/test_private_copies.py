@@ -81,7 +81,7 @@ def test_the_plain_loops_agree_and_nothing_changes(kind: str, execution: str) ->
 def test_a_parameter_that_is_held_elsewhere_too_is_refused() -> None:
     net = nn.Linear(4, 3)
     net.alias = [net.weight]
-    with pytest.raises(ValueError, match="its parameters weight in another attribute or a list"):
+    with pytest.raises(ValueError, match="its parameters weight in another attribute or list"):
         StatelessModel(net)
 
 

@@ -1,4 +1,4 @@
-"""Kinds of layers, and what a module keeps where, told by public names of PyTorch alone."""
+"""Kinds of layers, and where a module keeps its parameters and hooks. Only public names of PyTorch are used."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Kinds = type[Any] | tuple[type[Any], ...]
 
 
 def _common(*kinds: type[nn.Module]) -> Kinds:
-    """The nearest class from which all of these are derived; they themselves where that is ``nn.Module``.
+    """The nearest common base class of these classes, or the classes themselves if that base is ``nn.Module``.
 
-    PyTorch derives its batch norms from a private class, and other libraries derive theirs from it too.
+    PyTorch's batch norms have a private base class. Batch norms of other libraries derive from it too.
     """
     nearest = next(base for base in kinds[0].__mro__ if all(issubclass(kind, base) for kind in kinds))
     return kinds if nearest is nn.Module else nearest
@@ -25,9 +25,9 @@ _BATCH = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _INSTANCE = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 
 BATCH_NORMS: Kinds = _common(*_BATCH)
-"""What a batch norm is an instance of."""
+"""Every batch norm is an instance of this class, or of one of these classes."""
 NORMS: Kinds = _common(*_BATCH, *_INSTANCE)
-"""What a layer that may store statistics is an instance of."""
+"""Every layer that may store statistics is an instance of this class, or of one of these classes."""
 
 
 def _example() -> nn.Module:
@@ -41,7 +41,7 @@ _HOOKS = [key for key in vars(nn.Module()) if key.endswith("_hooks") and "state_
 
 
 def registered_parameters(layer: nn.Module) -> dict[str, Tensor | None]:
-    """The dictionary in which a layer keeps its own parameters, itself and not a copy.
+    """The dictionary in which a layer keeps its own parameters. It is that dictionary itself, not a copy.
 
     Example:
         >>> list(registered_parameters(nn.Linear(2, 3)))
@@ -52,7 +52,7 @@ def registered_parameters(layer: nn.Module) -> dict[str, Tensor | None]:
 
 
 def has_hooks(layer: nn.Module) -> bool:
-    """Whether anything is called beside the forward pass of a layer.
+    """Whether a layer has hooks, which are called beside its forward pass.
 
     Example:
         >>> layer = nn.Linear(2, 3)

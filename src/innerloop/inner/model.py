@@ -1,20 +1,21 @@
-"""A module as a pure function of its parameters, and the one place that decides what batch norm normalises by.
+"""A module as a pure function of its parameters. This file alone decides which statistics batch norm uses.
 
-Normalisation modes (:data:`Norm`), to be named beside every accuracy:
+The normalisation modes (:data:`Norm`) are named beside every accuracy:
 
 ``transductive``
-    Every batch is normalised by its own statistics; the query set is one batch, so a prediction depends on the
-    other queries. The published MAML and MAML++ numbers are of this kind.
+    Every batch is normalised with its own statistics. The query set is one batch, so a prediction depends on the other
+    queries. The published numbers of MAML and MAML++ are of this kind.
 ``inductive``
-    Each query is normalised together with the support set and nothing else, as in the first row of the tables
-    of Nichol et al., 2018 (Reptile): a prediction never depends on the other queries.
+    Each query is normalised together with the support set only. So a prediction never depends on the other queries. The
+    first row of the tables of Nichol et al., 2018 (Reptile) is of this kind.
 ``running``
-    By the statistics stored in the module, at adaptation and at prediction. Also independent of other queries.
+    The statistics stored in the module are used, both to adapt and to predict. Predictions do not depend on other
+    queries either.
 ``per_step``
-    For evaluation: at inner iterate k by statistics that were gathered at iterate k on tasks of meta-training, see
-    :func:`innerloop.evaluation.norm_statistics.statistics_by_step`, as MAML++ is described (Antoniou et al., 2019,
-    section 4, BNRS).
-    Also independent of other queries. Meta-training goes on with batch statistics, as in MAML++'s published code.
+    For evaluation. Iterate k of the inner loop uses statistics that were gathered at iterate k on tasks of
+    meta-training, see :func:`innerloop.evaluation.norm_statistics.statistics_by_step`. MAML++ is described in this way
+    (Antoniou et al., 2019, section 4, BNRS). Predictions do not depend on other queries either. Meta-training uses
+    batch statistics, as in MAML++'s published code.
 """
 
 from __future__ import annotations
@@ -40,27 +41,28 @@ from innerloop.params import Params
 __all__ = ["Norm", "StatelessModel"]
 
 Norm = Literal["transductive", "inductive", "running", "per_step"]
-"""How batch statistics are taken; see the module's documentation."""
+"""The normalisation mode: which statistics batch norm uses. The module's documentation explains the modes."""
 
 
 class StatelessModel:
     """A private, stateless view of a user's module.
 
-    The view shares the user's parameters and copies everything that a forward pass may write to, so neither
-    calling it nor differentiating through it changes the module, its buffers or its training mode. Batch-norm
-    layers keep no statistics in it, so that none can pass from one task to another.
+    The view shares the user's parameters, and copies everything that a forward pass may write to. So neither calling it
+    nor differentiating through it changes the module, its buffers or its training mode. Batch-norm layers keep no
+    statistics in the view, so none can pass from one task to another.
 
     Args:
-        module: any ``nn.Module`` whose forward takes one tensor with the batch as its first axis and returns one.
+        module: any ``nn.Module`` whose forward takes one tensor, with the batch as its first axis, and returns one
+            tensor.
         norm: the normalisation mode.
-        training: whether layers such as dropout are in training mode; the module's own modes by default.
-        statistics: those of ``per_step``, by the names of the layers' buffers: ``LAYER.running_mean`` and
+        training: whether layers such as dropout are in training mode. By default each layer has the module's own mode.
+        statistics: the statistics of ``per_step``, by the names of the layers' buffers: ``LAYER.running_mean`` and
             ``LAYER.running_var``, each ``[K + 1, C]`` for iterates 0 to K.
 
     Raises:
-        ValueError: an unknown mode, ``running`` for a module that stores no statistics, ``per_step`` without those of
-            every batch-norm layer, or a module whose parameters are not created yet, or none of whose parameters is
-            trainable, or an embedding with ``max_norm``.
+        ValueError: an unknown mode; ``running`` for a module that stores no statistics; ``per_step`` without statistics
+            for every batch-norm layer; a module with lazy or complex parameters, without trainable parameters, with an
+            embedding that has a ``max_norm``, or that cannot be copied.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
@@ -87,10 +89,10 @@ class StatelessModel:
         _check_parameters(self.initial)
         self.norm: Norm = norm
         self._moment = Moment(module)
-        if twice := self._moment.held_elsewhere(module, self.initial):
+        if elsewhere := self._moment.held_elsewhere(module, self.initial):
             raise ValueError(
-                f"the module holds its parameters {', '.join(twice)} in another attribute or a list too, where the "
-                "inner loop cannot put their adapted values: reach them by the layer that registers them"
+                f"the module holds its parameters {', '.join(elsewhere)} in another attribute or list, too, where the "
+                "inner loop cannot exchange them for the adapted values: use them through the layer that registers them"
             )
         master = PrivateCopy.of(module, self._moment)
         self._module_of_thread = CopyOfThread(master)
@@ -119,46 +121,55 @@ class StatelessModel:
         self._layers = {name for name, _ in master.module.named_modules()}
 
     def __call__(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """The module's output for one batch ``x`` of ``[N, ...]``, at these parameters of a single task."""
+        """The module's output for a batch ``x`` of ``[N, ...]``, with the parameters of one task."""
         frozen = {name: self.constants[name] for name in self._frozen}
         versions = [t._version for t in frozen.values()]
-        # A forward pass may write to what it is given, and to all but its parameters: each gets its own.
+        # A forward pass may write to its input and to everything except parameters. So each call gets copies of these.
         scratch = {n: t if n in frozen else t.detach().clone() for n, t in self.constants.items()}
         output: Tensor = self._module_of_thread().call({**scratch, **params}, x.clone() if self._may_write else x)
         if versions != [t._version for t in frozen.values()]:
             written = [n for (n, t), v in zip(frozen.items(), versions, strict=True) if t._version != v]
             raise ValueError(
                 f"a forward pass writes to {', '.join(written)}, which are frozen parameters of the module; register "
-                "them as buffers, of which each call gets a copy"
+                "them as buffers: each call gets a copy of the buffers"
             )
         return output
 
     def lasts(self) -> bool:
-        """Whether the user's module is as it was when this view was made, but for the values of its tensors.
+        """Whether the user's module is as it was when this view was made, apart from the values of its tensors.
 
-        Its structure, modes, frozen parameters and plain attributes are looked at. The values of tensors are always
-        those of now, since they are shared, or read at each call.
+        The structure, the modes, the frozen parameters and the plain attributes are compared. The values of tensors
+        need no comparison: the view shares the tensors, or reads them at each call.
         """
         return self._moment.lasts()
 
     @property
     def unreadable(self) -> str | None:
-        """What of the module cannot be looked into, so that nobody can tell whether it has changed; None if nothing."""
+        """A sentence about a part of the module that cannot be looked into; None if there is none.
+
+        A change of such a part would not be seen.
+        """
         return self._moment.unreadable
 
     def with_constants(self, constants: Mapping[str, Tensor]) -> Self:
-        """The same model with other values for what it does not learn: buffers, frozen parameters, plain tensors."""
+        """The same model with other values for the tensors that it does not learn.
+
+        These are buffers, frozen parameters and plain tensors.
+        """
         view = copy.copy(self)
         view.constants = dict(constants)
         return view
 
     @property
     def module(self) -> nn.Module:
-        """The private copy of the module that this thread calls; not to be changed."""
+        """The private copy of the module that this thread calls. Do not change it."""
         return self._module_of_thread().module
 
     def at(self, step: int) -> Self:
-        """The model as it is at an inner iterate, which matters to ``per_step``; beyond the last known it stays so."""
+        """The model with the statistics of an inner iterate, for ``per_step``.
+
+        Iterates beyond the last use the last.
+        """
         if not self._statistics:
             return self
         view = copy.copy(self)
@@ -167,10 +178,10 @@ class StatelessModel:
         return view
 
     def batch_statistics(self, params: Mapping[str, Tensor], x: Tensor) -> Params:
-        """The mean and the variance ``[C]`` of what each batch-norm layer is given for a batch.
+        """The mean and the variance ``[C]`` of each batch-norm layer's inputs for a batch.
 
-        By the names of the layers' buffers. The variance is the unbiased one, as that which PyTorch stores; of a layer
-        that is called several times, the means over the calls; of one that is not called, 0 and 1.
+        They are returned under the names of the layers' buffers. The variance is unbiased, as PyTorch stores it. A
+        layer that is called several times gives the means over its calls. A layer that is not called gives 0 and 1.
         """
         found: dict[str, list[Tensor]] = {}
 
@@ -196,7 +207,7 @@ class StatelessModel:
         return layer in self._layers
 
     def inputs_of(self, layer: str, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """What a submodule is given when the module is called for a batch.
+        """The inputs of a submodule when the module is called for a batch.
 
         Raises:
             ValueError: there is no such submodule, or it is not called exactly once.
@@ -216,7 +227,7 @@ class StatelessModel:
         return given[0]
 
     def layer_of(self, error: BaseException) -> str | None:
-        """The innermost layer whose forward pass an error came from, in words; None if it came from elsewhere."""
+        """Names the innermost layer whose forward pass raised an error; None if the error is from elsewhere."""
         names = {id(module): name for name, module in self.module.named_modules()}
         found = None
         for frame, _ in traceback.walk_tb(error.__traceback__):
@@ -237,8 +248,8 @@ class StatelessModel:
     ) -> Tensor:
         """Outputs ``[Q, ...]`` for the query set of one task, normalised as :attr:`norm` says.
 
-        ``looped`` runs the queries of the inductive mode one after another, for modules that ``vmap`` cannot map.
-        With a ``layer``, what that layer is given is returned instead.
+        In the inductive mode, ``looped`` runs the queries one after another, for modules that ``vmap`` cannot map. With
+        a ``layer``, the inputs of that layer are returned in place of the outputs.
         """
         run = partial(self if layer is None else partial(self.inputs_of, layer), params)
         if self.norm != "inductive" or not self.mixes_examples:
@@ -257,7 +268,7 @@ class StatelessModel:
 
 
 def _settle_norms(module: nn.Module, norm: Norm) -> None:
-    """Let normalisation layers use what they have stored, or forget it."""
+    """Let normalisation layers use their stored statistics (``running``), or remove these (the other modes)."""
     for layer in module.modules():
         if not isinstance(layer, NORMS):
             continue
@@ -274,17 +285,18 @@ def _settle_norms(module: nn.Module, norm: Norm) -> None:
 
 
 def _buffers_of(layer: str) -> list[str]:
-    """The names of the buffers in which a batch-norm layer has a mean and a variance."""
+    """The names of the buffers that hold a batch-norm layer's mean and variance."""
     return [f"{layer}.{part}".removeprefix(".") for part in ("running_mean", "running_var")]
 
 
 def _checked(statistics: Mapping[str, Tensor], layers: Sequence[str]) -> Params:
-    """The statistics of these layers; an error that says how to have them where they are absent."""
+    """The statistics of these layers. Raise if some are missing."""
     names = [buffer for layer in layers for buffer in _buffers_of(layer)]
     if absent := [name for name in names if name not in statistics]:
         raise ValueError(
             f"norm='per_step' needs statistics of meta-training tasks, and there are none for {', '.join(absent)}: "
-            "evaluate what il.Learner.with_statistics gives. Meta-training itself is 'transductive' or 'inductive'"
+            "evaluate the learner that il.Learner.with_statistics returns. For meta-training choose 'transductive' or "
+            "'inductive'"
         )
     return {name: statistics[name] for name in names}
 
@@ -293,27 +305,27 @@ def _check_parameters(initial: Params) -> None:
     if not initial:
         raise ValueError("no parameter of the module requires a gradient; there is nothing to meta-learn")
     if taken := [name for name in initial if name.startswith(METHOD_PREFIX)]:
-        raise ValueError(f"the names {', '.join(taken)} are taken for what a method learns; rename the submodule")
+        raise ValueError(f"the names {', '.join(taken)} are reserved for what a method learns; rename the submodule")
     if numbers := [name for name, p in initial.items() if p.is_complex()]:
         raise ValueError(
-            f"the parameters {', '.join(numbers)} are complex, and meta-gradients are of real numbers: hold the "
+            f"the parameters {', '.join(numbers)} are complex, and only real parameters have meta-gradients: hold the "
             "real and the imaginary part as real parameters and join them with torch.complex in forward"
         )
 
 
 def _settle_embeddings(module: nn.Module) -> None:
-    """Have embeddings give gradients that can be differentiated again."""
+    """Make embeddings give dense gradients, which can be differentiated again."""
     for name, layer in module.named_modules():
         if isinstance(layer, nn.Embedding | nn.EmbeddingBag):
             if layer.max_norm is not None:
                 raise ValueError(
                     f"the embedding {name!r} has a max_norm, with which a forward pass changes the weights; "
-                    "make it without, or normalise what it gives"
+                    "make it without max_norm, or normalise its outputs"
                 )
             layer.sparse = False  # sparse gradients have no second derivative
 
 
 def _may_write(layer: nn.Module) -> bool:
-    """Whether a layer may change its input in place, as far as its class tells."""
+    """Whether a layer may change its input in place. A layer of an unknown class may."""
     known = type(layer).__module__.startswith(("torch.nn.modules.", "innerloop.nets."))
     return not known or bool(getattr(layer, "inplace", False)) or has_hooks(layer)

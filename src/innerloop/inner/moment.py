@@ -1,7 +1,7 @@
-"""What a module holds, so that a later change of it is seen, and so that each of its tensors can be exchanged.
+"""A record of all that a module holds. It serves to see later changes of the module, and to exchange its tensors.
 
-A module keeps its tensors in more places than ``named_parameters`` shows: one tensor may have several owners, and
-lists and plain attributes hold tensors too. :class:`Moment` finds them all, and remembers what else a module holds.
+A module keeps tensors in more places than ``named_parameters`` shows: one tensor may have several owners, and lists and
+plain attributes hold tensors too. :class:`Moment` finds them all, and remembers what else the module holds.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ ATOMS: frozenset[type] = frozenset(
 """Types of values that cannot change."""
 
 _CODE = (FunctionType, BuiltinFunctionType, ModuleType, type)
-"""What ``copy.deepcopy`` leaves as it is: a module and its copy share it."""
+"""Types that ``copy.deepcopy`` does not copy. A module and its copy share such objects."""
 
 
 class Moment:
-    """What can be reached from a module through attributes and containers, as it is now.
+    """All that can be reached from a module through attributes and containers, as it is now.
 
     Args:
         root: the module.
 
     Attributes:
-        places: of each tensor, by its identity, the dictionaries and lists that hold it.
-        names: of each tensor, by its identity, where it was found first: ``layer.attribute``.
+        places: the dictionaries and lists that hold each tensor, by the tensor's ``id``.
+        names: the name of each tensor, by its ``id``: where it was found first, as ``layer.attribute``.
         tensors: the tensors by that name.
-        fixed: names of tensors that a tuple, a set or an object of an unknown kind holds, where nothing can be put in
-            their place.
-        unreadable: what cannot be looked into, in words; None if everything can.
+        fixed: the names of tensors that cannot be exchanged, because a tuple, a set or an object of an unknown kind
+            holds them.
+        unreadable: a sentence about something that cannot be looked into; None if everything can.
     """
 
     def __init__(self, root: nn.Module) -> None:
@@ -72,9 +72,9 @@ class Moment:
         self._flags = [t.requires_grad for t in self.tensors.values()]
 
     def lasts(self) -> bool:
-        """Whether the module is as it was: the same objects in the same places, and the same numbers and words.
+        """Whether the module is unchanged: the same objects in the same places, and equal numbers and strings.
 
-        The values of tensors are not looked at.
+        The values of tensors are not compared.
         """
         if self.unreadable is not None or any(self._empty):
             return False
@@ -92,7 +92,7 @@ class Moment:
         return self._flags == [t.requires_grad for t in self.tensors.values()]
 
     def held_elsewhere(self, root: nn.Module, names: Mapping[str, Tensor]) -> list[str]:
-        """Which of the module's parameters it holds in further places than those where it has registered them."""
+        """The parameters that the module also holds in other places than the one where it registers them."""
         registered = {id(registered_parameters(layer)) for layer in root.modules()}
         fixed = {id(self.tensors[name]) for name in self.fixed}
         return [
@@ -119,7 +119,7 @@ class Moment:
             if id(thing) in seen or isinstance(thing, _CODE):
                 continue
             seen.add(id(thing))
-            self._kept.append(thing)  # so that no identity is used again
+            self._kept.append(thing)  # so that no id is used again
             parts = [part for part in self._parts(thing, name) if type(part[1]) not in ATOMS]
             waiting += [
                 (inner, f"{name}.{key}" if name and key != "" else name or str(key), at)
@@ -136,7 +136,7 @@ class Moment:
             self.places.setdefault(id(tensor), []).append(place)
 
     def _parts(self, thing: Any, name: str) -> Iterator[tuple[Any, Any, Place | None]]:
-        """What a thing holds: keys, values and their places."""
+        """The contents of a thing: keys, values and their places."""
         kind = type(thing)
         if kind in (dict, OrderedDict):
             if not thing:
@@ -171,14 +171,14 @@ class Moment:
             self.unreadable = f"{name or 'the module'} holds a {kind.__name__}, which cannot be looked into"
 
     def _attributes(self, thing: Any, held: dict[str, Any]) -> Iterator[tuple[Any, Any, Place | None]]:
-        if isinstance(thing, nn.RNNBase):  # lists that the layer makes anew where its weights are others
+        if isinstance(thing, nn.RNNBase):  # leaves out lists that the layer makes anew when its weights change
             held = {key: value for key, value in held.items() if not key.startswith("_flat_weight")}
             yield from ((key, value, (vars(thing), key)) for key, value in held.items())
             return
         self._dicts.append(held)
         for key, value in held.items():
             if key in _MODULE and isinstance(thing, nn.Module):
-                if value:  # their names are left out of the names of what they hold
+                if value:  # the names of these dictionaries are not part of the names of their contents
                     yield "", value, (held, key)
                 else:
                     self._empty.append(value)
@@ -187,7 +187,7 @@ class Moment:
 
 
 def _plain(kind: type) -> bool:
-    """Whether all that an object of this kind holds is in its ``__dict__``."""
+    """Whether objects of this kind hold everything in their ``__dict__``."""
     slots = any(name for base in kind.__mro__ for name in _slots(base) if name not in ("__dict__", "__weakref__"))
     builtin = next(base for base in kind.__mro__ if not base.__flags__ & _HEAP)
     return not slots and builtin is object
@@ -196,7 +196,7 @@ def _plain(kind: type) -> bool:
 _MODULE = {key for key, value in vars(nn.Module()).items() if isinstance(value, dict)}
 """The attributes in which a module keeps its parameters, buffers, submodules and hooks."""
 
-_HEAP = 1 << 9  # of classes that Python code made
+_HEAP = 1 << 9  # the flag of classes that Python code defines
 
 
 def _slots(kind: type) -> tuple[str, ...]:
@@ -205,7 +205,7 @@ def _slots(kind: type) -> tuple[str, ...]:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether two values are the same object, or equal numbers or words of one type."""
+    """Whether two values are the same object, or equal numbers or strings of one type."""
     if one is other:
         return True
     return type(one) is type(other) and type(one) in ATOMS and repr(one) == repr(other)

@@ -1,4 +1,4 @@
-"""Private copies of a module, which are called in its place: one for each thread."""
+"""Private copies of a module. They are called in place of the module, and each thread has its own."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = ["CopyOfThread", "PrivateCopy", "levels"]
 
 
 class _Levels(threading.local):
-    """How many levels of ``vmap`` this library has entered within that of the tasks."""
+    """Counts the levels of ``vmap`` that this library has entered inside the ``vmap`` over tasks."""
 
     inner = 0
 
     @contextlib.contextmanager
     def one_deeper(self) -> Iterator[None]:
-        """Entered by the function that such a ``vmap`` maps."""
+        """A context for the function that such an inner ``vmap`` maps."""
         self.inner += 1
         try:
             yield
@@ -32,15 +32,15 @@ class _Levels(threading.local):
 
 
 levels = _Levels()
-"""The levels of the present thread."""
+"""The count of the current thread."""
 
 
 class PrivateCopy:
-    """A copy of a module that shares its tensors, any of which can be exchanged during a call.
+    """A copy of a module. It shares the module's tensors, and each of them can be exchanged during a call.
 
     Args:
         module: the copy.
-        shared: the tensors that it shares, by their identity, as ``copy.deepcopy`` takes them.
+        shared: the shared tensors by their ``id``, in the form of ``copy.deepcopy``'s memo.
 
     Attributes:
         module: the copy.
@@ -54,10 +54,10 @@ class PrivateCopy:
 
     @classmethod
     def of(cls, module: nn.Module, moment: Moment) -> PrivateCopy:
-        """A copy of a user's module.
+        """Copy a user's module.
 
         Raises:
-            ValueError: it cannot be copied.
+            ValueError: the module cannot be copied.
         """
         shared = {id(t): t for t in moment.tensors.values() if t.is_leaf}
         try:
@@ -69,13 +69,13 @@ class PrivateCopy:
             ) from error
 
     def again(self) -> PrivateCopy:
-        """Another copy of the same."""
+        """Make another copy of the same module."""
         other = PrivateCopy(copy.deepcopy(self.module, dict(self._shared)), self._shared)
         other.find_places()
         return other
 
     def find_places(self) -> None:
-        """Find where the tensors are; to be done once the copy is as it is to be called."""
+        """Find where the copy holds its tensors. Call this when the copy is ready to be called."""
         found = Moment(self.module)
         names = found.names | {
             id(t): name for name, t in (*self.module.named_buffers(), *self.module.named_parameters())
@@ -85,11 +85,11 @@ class PrivateCopy:
         self._places = {name: found.places[id(t)] for name, t in self._tensors.items()}
 
     def tensors_besides(self, names: Iterable[str]) -> Params:
-        """The tensors that can be exchanged, but for some."""
+        """The tensors that can be exchanged, except those of these names."""
         return {name: t for name, t in self._tensors.items() if name not in names}
 
     def call(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """The module's output with these tensors in the place of its own, which are back in place afterwards."""
+        """The module's output with these tensors in place of its own. Its own are put back afterwards."""
         places = [(place, tensor) for name, tensor in tensors.items() for place in self._places[name]]
         before = [holder[key] for (holder, key), _ in places]
         for (holder, key), tensor in places:
@@ -103,18 +103,18 @@ class PrivateCopy:
 
 
 class CopyOfThread(threading.local):
-    """A private copy for each thread, since a call exchanges its tensors.
+    """Gives each thread a private copy of its own, because a call exchanges the copy's tensors.
 
     Args:
-        master: the copy that the others are copied from; it is never called itself.
+        master: the copy from which the others are copied. It is never called itself.
     """
 
-    def __init__(self, master: PrivateCopy) -> None:  # called in each thread that asks
+    def __init__(self, master: PrivateCopy) -> None:  # called once in each thread that asks
         self._master = master
         self._own: PrivateCopy | None = None
 
     def __call__(self) -> PrivateCopy:
-        """The copy of the thread that asks."""
+        """The copy of the current thread."""
         if self._own is None:
             self._own = self._master.again()
         return self._own
