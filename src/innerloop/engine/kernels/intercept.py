@@ -37,7 +37,9 @@ def taskwise(device: torch.device) -> contextlib.AbstractContextManager[object]:
     """The context; no kernels are used on a device that has none, nor while a graph is traced."""
     fits = _torch.has("vmap") and not torch.is_autocast_enabled(device.type)
     compiled = fits and device.type == "cpu" and not _torch.traced()
-    return _Mode(use_products=fits and _torch.has("passes"), use_kernels=compiled and kernels() is not None)
+    return _Mode(
+        device.type, use_products=fits and _torch.has("passes"), use_kernels=compiled and kernels() is not None
+    )
 
 
 Replacement = Callable[..., Any]
@@ -47,8 +49,9 @@ Replacement = Callable[..., Any]
 class _Mode(TorchFunctionMode):
     """Replaces calls, in one thread, while it is entered."""
 
-    def __init__(self, *, use_products: bool, use_kernels: bool) -> None:
+    def __init__(self, device: str, *, use_products: bool, use_kernels: bool) -> None:
         super().__init__()
+        self.device = device
         self.use_products = use_products
         self.use_kernels = use_kernels
         self._weights: dict[tuple[object, ...], tuple[Tensor, Weights]] = {}
@@ -58,9 +61,9 @@ class _Mode(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         replace = _REWRITTEN.get(func)
-        if replace is None and self.use_products and func in _PRODUCTS and tasks.mapped():
+        if replace is None and self.use_products and func in _PRODUCTS and self._applies():
             replace = _PRODUCTS[func]
-        if replace is None and self.use_kernels and func in _KERNELS and tasks.mapped():
+        if replace is None and self.use_kernels and func in _KERNELS and self._applies():
             replace = _KERNELS[func]
         self._deferred.disarm()
         try:
@@ -74,6 +77,10 @@ class _Mode(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         finally:
             self._deferred.arm()
+
+    def _applies(self) -> bool:
+        """Whether a call is one of the tasks' own, in their own types: a forward pass may enter autocast by itself."""
+        return tasks.mapped() and not torch.is_autocast_enabled(self.device)
 
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
@@ -103,7 +110,7 @@ class _Mode(TorchFunctionMode):
 
     def _linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """The same within another replacement, of which this mode sees nothing."""
-        found = self.linear(input, weight, bias) if self.use_products and tasks.mapped() else None
+        found = self.linear(input, weight, bias) if self.use_products and self._applies() else None
         return F.linear(input, weight, bias) if found is None else found
 
     def attention(self, *arguments: Any, **options: Any) -> tuple[Tensor, Tensor | None] | None:
