@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -38,6 +38,9 @@ def meta_gradient(
     lr: float = 0.1,
     steps: int = 1,
     copied: bool = True,
+    inner_loss: LossFn | None = None,
+    start: Callable[[str, Tensor], Tensor] | None = None,
+    weights: Sequence[float] | None = None,
 ) -> Answer:
     """The meta-gradient of MAML, FOMAML or Reptile (by SGD on the whole support set), one task after the other.
 
@@ -49,6 +52,9 @@ def meta_gradient(
         lr: the inner learning rate.
         steps: the number of inner steps.
         copied: whether a copy of the module is called, so that its forward pass cannot change the user's.
+        inner_loss: the loss of the inner loop, where it is another one.
+        start: from a parameter's name and value to where the inner loop starts.
+        weights: those of the query losses at the iterates 0..K; the last one alone by default.
     """
     module = copy.deepcopy(net) if copied else net
     theta = {name: p.detach().clone().requires_grad_() for name, p in net.named_parameters() if p.requires_grad}
@@ -56,15 +62,19 @@ def meta_gradient(
     answer = Answer({})
     with torch.enable_grad():
         for support_x, support_y, query_x, query_y in tasks:
-            fast = dict(theta)
+            fast = {name: start(name, p) if start else p for name, p in theta.items()}
+            iterates = [fast]
             for _ in range(steps):
-                loss = loss_fn(call(module, fast, support_x), support_y)
+                loss = (inner_loss or loss_fn)(call(module, fast, support_x), support_y)
                 inner = gradients(loss, fast, create_graph=kind == "maml")
                 fast = {name: p - lr * inner[name] for name, p in fast.items()}
+                iterates.append(fast)
             if kind == "reptile":
                 found = {name: p.detach() - fast[name].detach() for name, p in theta.items()}
             else:
-                loss = loss_fn(call(module, fast, query_x), query_y)
+                scored = weights or [*[0.0] * steps, 1.0]
+                pairs = [(w, at) for w, at in zip(scored, iterates, strict=True) if w]
+                loss = sum(w * loss_fn(call(module, at, query_x), query_y) for w, at in pairs)
                 answer.losses.append(loss.detach())
                 found = gradients(loss, theta)
             sums = {name: total + found[name].detach() for name, total in sums.items()}
