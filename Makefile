@@ -14,10 +14,10 @@ quickstart: $(VENV)/.ready
 	$(VENV)/bin/innerloop quickstart $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")
 
 test: $(VENV)/.ready-to-develop
-	$(VENV)/bin/python -m pytest -n logical
+	$(VENV)/bin/python -m pytest -n logical --dist loadgroup
 
 test-unit: $(VENV)/.ready-to-develop
-	$(VENV)/bin/python -m pytest -n logical src tests/unit
+	$(VENV)/bin/python -m pytest -n logical --dist loadgroup src tests/unit
 
 test-versions: $(VENV)/.ready-to-develop
 	$(VENV)/bin/python scripts/versions.py

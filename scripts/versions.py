@@ -125,7 +125,7 @@ def tested(name: str, environment: Environment) -> bool:
         NotToBeHadError: they cannot be run here.
     """
     python = made(name, environment)
-    command = [str(python), "-m", "pytest", "-q", "-n", "logical", "-p", "no:cacheprovider", *TESTS]
+    command = [str(python), "-m", "pytest", "-q", "-n", "logical", "--dist", "loadgroup", "-p", "no:cacheprovider", *TESTS]
     return subprocess.run(command, cwd=ROOT, check=False).returncode == 0
 
 

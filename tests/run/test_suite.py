@@ -27,7 +27,7 @@ def test_every_test_is_in_a_tier() -> None:
 def test_people_and_ci_run_the_same_command() -> None:
     assert "make test\n" in (ROOT / ".ci" / "run").read_text()
     assert "make test " in (ROOT / "README.md").read_text()
-    assert "-m pytest -n logical\n" in (ROOT / "Makefile").read_text()
+    assert "-m pytest -n logical --dist loadgroup\n" in (ROOT / "Makefile").read_text()
 
 
 @pytest.mark.parametrize(("required", "outcome"), [("1", "1 error"), ("", "1 skipped")])
