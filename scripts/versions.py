@@ -28,6 +28,7 @@ ROOM = 10 * 2**30
 PATIENCE = 240
 """Seconds that an installation may take."""
 TESTS = ["src", "tests/unit"]
+WORKERS = ["-n", "logical", "--dist", "loadgroup"]
 TOOLS = ["pytest", "pytest-xdist", "hypothesis"]
 
 
@@ -125,7 +126,7 @@ def tested(name: str, environment: Environment) -> bool:
         NotToBeHadError: they cannot be run here.
     """
     python = made(name, environment)
-    command = [str(python), "-m", "pytest", "-q", "-n", "logical", "--dist", "loadgroup", "-p", "no:cacheprovider", *TESTS]
+    command = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", *WORKERS, *TESTS]
     return subprocess.run(command, cwd=ROOT, check=False).returncode == 0
 
 

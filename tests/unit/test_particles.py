@@ -135,13 +135,13 @@ def test_particles_far_from_the_origin_lose_no_digits() -> None:
 def test_steps_on_a_gaussian_find_its_mean_and_spread() -> None:
     """The particles come to a sample of the posterior: here N(2, 0.25), from the loss 2 (w - 2)² at temperature 1."""
     params = {f"particles.{m}.w": torch.tensor([m / 30.0], dtype=torch.float64) for m in range(30)}
-    rule = il.rules.svgd(0.5)
+    rule = il.rules.svgd(0.2)  # with 0.5 they never come to rest, and where they are depends on rounding
     for _ in range(300):
         grads = {n: 4 * (w - 2) / len(params) for n, w in params.items()}
         params, _ = rule.step(params, grads, {})
     sample = torch.cat(list(params.values()))
-    assert float(sample.mean()) == pytest.approx(2, abs=0.05)
-    assert float(sample.std()) == pytest.approx(0.5, rel=0.1)
+    assert float(sample.mean()) == pytest.approx(2, abs=1e-3)
+    assert float(sample.std()) == pytest.approx(0.5, rel=0.05)
 
 
 @pytest.mark.parametrize("argument", ["lr", "repulsion", "weight_decay"])

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from typing import Literal
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from innerloop.engine.runtime import runtime
 
@@ -90,13 +89,23 @@ class _Shared:
 
 @contextlib.contextmanager
 def _plain_attention() -> Iterator[None]:
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
+    # torch.nn.attention.sdpa_kernel does this too, but newer releases let only the thread leave it that entered it.
+    cuda, mha = torch.backends.cuda, torch.backends.mha  # the former's switches are for the CPU too
+    switches: list[tuple[Callable[[], bool], Callable[[bool], None], bool]] = [
+        (mha.get_fastpath_enabled, mha.set_fastpath_enabled, False),
+        (cuda.flash_sdp_enabled, cuda.enable_flash_sdp, False),
+        (cuda.mem_efficient_sdp_enabled, cuda.enable_mem_efficient_sdp, False),
+        (cuda.cudnn_sdp_enabled, cuda.enable_cudnn_sdp, False),
+        (cuda.math_sdp_enabled, cuda.enable_math_sdp, True),
+    ]
+    before = [enabled() for enabled, _, _ in switches]
     try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
+        for _, enable, wanted in switches:
+            enable(wanted)
+        yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(before)
+        for (_, enable, _), was in zip(switches, before, strict=True):
+            enable(was)
 
 
 @contextlib.contextmanager
