@@ -137,7 +137,7 @@ def restore(description: Any) -> Any:
     try:
         return _restored(description)
     except RecursionError:
-        raise ValueError("the description is nested too deeply to be that of a part") from None
+        raise ValueError("the description is nested too deeply to describe a part") from None
 
 
 def _restored(value: Any) -> Any:

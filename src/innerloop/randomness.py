@@ -49,7 +49,7 @@ def generator_at(seed: int, stream: Stream, index: int = 0, device: torch.device
 
 @dataclass(frozen=True)
 class RandomState:
-    """The state of torch's global random generators: that of the CPU, and that of the CUDA device in use, if any."""
+    """The state of torch's global random generators: the CPU's, and the CUDA device's if one is in use."""
 
     cpu: Tensor
     cuda: Tensor | None

@@ -113,7 +113,7 @@ def _alone(names: Mapping[str, object], row: Row, spec: Spec, options: Options) 
 
 
 def _single_tasks(row: Row, seed: int) -> list[Episode]:
-    """Nine tasks like those of a row, each as an episode. So one or two odd ones do not move the median."""
+    """Nine tasks of a row's sizes, each as an episode. With nine, one or two odd tasks do not move the median."""
     return list(episode_of(replace(row, sizes=replace(row.sizes, tasks=9)), seed).chunks(1))
 
 

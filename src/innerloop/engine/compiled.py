@@ -1,7 +1,7 @@
 """Meta-gradients as compiled graphs.
 
-``torch.compile`` does not differentiate twice. So the whole estimate, inner loop and derivatives and all, is first
-traced into a graph of plain tensor operations, and that graph is compiled: nothing in it is left to differentiate.
+``torch.compile`` cannot differentiate twice. So the whole estimate, with the inner loop and all derivatives, is first
+traced into a graph of plain tensor operations. That graph is compiled, and nothing in it needs to be differentiated.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ __all__ = ["CompiledEstimates"]
 _log = logging.getLogger(__name__)
 
 MOST = 16
-"""Graphs that one engine compiles, lest a method that changes with every iteration do nothing but compile."""
+"""The most graphs that one engine compiles. A method that changes in every iteration would compile without end."""
 
 
 class CompiledEstimates:
     """Estimates of one model, compiled once for each method and each size of episode.
 
-    A graph that cannot be traced or compiled is reported in a warning, and run as it is from then on.
+    If an estimate cannot be traced or compiled, a warning says so, and the estimate runs uncompiled from then on.
     """
 
     def __init__(self) -> None:
@@ -39,11 +39,11 @@ class CompiledEstimates:
         self._methods: list[Method] = []  # kept alive, since their identity is part of the key
 
     def __call__(self, estimate: Estimate) -> tuple[list[Any], pytree.TreeSpec]:
-        """What the estimate computes from its tensors, and how it is read."""
+        """The outputs of the estimate, and their structure."""
         if estimate.key not in self._graphs:
             if len(self._graphs) == MOST:
                 warnings.warn(
-                    f"{MOST} graphs have been compiled; methods or sizes after these run as they are", stacklevel=2
+                    f"{MOST} graphs have been compiled; further methods or sizes run uncompiled", stacklevel=2
                 )
             self._methods.append(estimate.method)
             self._graphs[estimate.key] = _compiled(estimate) if len(self._graphs) < MOST else (None, None)
@@ -56,7 +56,7 @@ class CompiledEstimates:
 
 
 def _compiled(estimate: Estimate) -> tuple[Callable[..., Any] | None, pytree.TreeSpec | None]:
-    """The compiled graph and the structure of what it returns; (None, None) where there is no such graph."""
+    """The compiled graph and the structure of its outputs; (None, None) if the estimate cannot be compiled."""
     specs: list[pytree.TreeSpec] = []
 
     def flattened(*tensors: Tensor) -> list[Tensor]:
@@ -70,17 +70,17 @@ def _compiled(estimate: Estimate) -> tuple[Callable[..., Any] | None, pytree.Tre
         if not _torch.has("tracing"):
             raise RuntimeError("this release of PyTorch has no make_fx")
         graph = _torch.trace(flattened)(*estimate.tensors)
-        # On a GPU, replaying recorded launches (CUDA graphs) takes the host out of the loop.
+        # On a GPU, this mode replays recorded launches (CUDA graphs), so the host is not in the loop.
         compiled = torch.compile(graph, fullgraph=True, dynamic=False, mode="reduce-overhead" if on_gpu else None)
         with torch.no_grad():
             compiled(*estimate.tensors)
     except Exception as error:
-        warnings.warn(f"this meta-gradient cannot be compiled and runs as it is: {first_line(error)}", stacklevel=2)
+        warnings.warn(f"this meta-gradient cannot be compiled and runs uncompiled: {first_line(error)}", stacklevel=2)
         return None, None
     _log.info("compiled a meta-gradient in %.0f s", time.perf_counter() - start)
     return compiled, specs[-1]
 
 
 def _own(output: Any) -> Any:
-    """A result that the next replay does not overwrite."""
+    """The output itself, or a copy of it if the next replay would overwrite it."""
     return output.clone() if isinstance(output, Tensor) and output.is_cuda else output

@@ -1,4 +1,7 @@
-"""How the engine runs a function of one task for many: by the kernels, with PyTorch's fused layers set aside."""
+"""The engine's way to apply a function of one task to many tasks.
+
+It uses the kernels, and switches off PyTorch's fused layers where these lack a derivative or cannot be batched.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ __all__ = ["EngineTasks"]
 
 @dataclass(frozen=True)
 class EngineTasks:
-    """The engine's :class:`innerloop.inner.tasks.TaskMap`: the same results, faster, and for more layers.
+    """The engine's :class:`innerloop.inner.tasks.TaskMap`. It gives the same results, faster, and maps more layers.
 
     Args:
         batched: whether the tasks run together or one by one.

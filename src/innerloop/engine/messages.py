@@ -1,4 +1,4 @@
-"""What errors say."""
+"""The text and the place of an error, for messages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["first_line", "first_sentence", "own_line"]
 
 
 def first_line(error: object) -> str:
-    r"""The first line of what an error, or a tool, says; an error without words says its type.
+    r"""The first line of the message of an error or a tool. For an error without a message it is the type.
 
     Example:
         >>> first_line(ValueError("no such thing\nand more")), first_line(KeyError())
@@ -21,7 +21,7 @@ def first_line(error: object) -> str:
 
 
 def first_sentence(error: object) -> str:
-    r"""The first sentence of what an error says, without a full stop.
+    r"""The first sentence of an error's message, without its full stop.
 
     Example:
         >>> first_sentence(ValueError("vmap: no such thing. Please file an issue"))
@@ -31,7 +31,7 @@ def first_sentence(error: object) -> str:
 
 
 def own_line(error: BaseException) -> str | None:
-    """The innermost line of code, outside PyTorch and this library, that an error came from: ``file.py, line 3``."""
+    """The innermost line outside PyTorch and this library that an error passed through: ``file.py, line 3``."""
     libraries = [Path(torch.__file__).parent, Path(__file__).parent]
     lines = [
         f"{Path(frame.filename).name}, line {frame.lineno}"

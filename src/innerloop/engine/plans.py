@@ -1,4 +1,4 @@
-"""How many tasks of a meta-batch run together, and on how many threads."""
+"""Plans: how many tasks of a meta-batch run together, and on how many threads."""
 
 from __future__ import annotations
 
@@ -16,42 +16,42 @@ from innerloop.inner.selection import partition
 __all__ = ["Execution", "Plan", "candidates", "checked", "planned"]
 
 Execution = Literal["auto", "serial", "batched"] | int
-"""How the tasks of a meta-batch are run: one by one, all together, or so many at a time; ``auto`` decides by itself.
+"""How the tasks of a meta-batch are run: one by one (``serial``), all together (``batched``), a number at a time, or
+as the engine decides (``auto``).
 
-``auto`` keeps the tasks that run together few enough for the cache of a CPU and for its memory, uses one thread for
-each such chunk, and runs tasks one by one where the model cannot be batched.
-:meth:`innerloop.engine.engine.Engine.calibrate` chooses by timing.
+``auto`` runs tasks in chunks that are small enough for a CPU's cache and memory. Each chunk runs on one thread. If the
+model cannot be batched, the tasks run one by one. :meth:`innerloop.engine.engine.Engine.calibrate` chooses by timing.
 """
 
 CACHE_ELEMENTS = 250_000
-"""Input elements of a chunk on CPU.
+"""The number of input elements of a chunk on a CPU.
 
-From twice to half as many tasks take as long, within a twentieth, and need memory in proportion (docs/performance.md).
+Half or twice as many take the same time, within a twentieth. Memory is proportional (docs/performance.md).
 """
 
 IMAGE_ELEMENTS = 16_000
-"""The same where the compiled kernels convolve images, whose activations are many times as large as the images.
+"""The same number if the compiled kernels convolve images. Activations are then many times as large as the images.
 
-More tasks at once would be no faster: the kernels work on one task after another. And what a chunk leaves in the cache
-for the next layer, and needs of memory, is in proportion to its tasks.
+More tasks at once would not be faster, because the kernels work on one task after another. They would take more space
+in the cache between two layers, and more memory.
 """
 
 WEIGHT_ELEMENTS = 8_000_000
-"""Adapted weights of all iterates of a chunk on CPU: beyond, memory costs more than chunks do.
+"""The most adapted weights in all iterates of a chunk on a CPU. Beyond that number, memory costs more than chunks do.
 
-It is above what fits in a cache, since products with weights that all tasks share, as in the first step, are the faster
-the more tasks there are.
+These weights do not fit in a cache. In the first step all tasks share their weights, and products with shared weights
+are faster with more tasks.
 """
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How the tasks of a meta-batch are run.
+    """A way to run the tasks of a meta-batch.
 
     Attributes:
-        tasks: tasks that run together.
-        batched: whether ``torch.func.vmap`` runs them, or a loop.
-        threads: chunks that run side by side on CPU, each on one thread.
+        tasks: the number of tasks that run together.
+        batched: whether ``torch.func.vmap`` runs them together. Otherwise a loop runs them one by one.
+        threads: the number of chunks that run side by side on a CPU, each on one thread.
 
     Example:
         >>> str(Plan(8, threads=2))
@@ -68,15 +68,15 @@ class Plan:
 
     @property
     def execution(self) -> Execution:
-        """What to ask for to get this plan again, on as many threads."""
+        """The value of ``execution`` that gives this plan again, with the same number of threads."""
         return self.tasks if self.batched else "serial"
 
 
 def checked(execution: Execution) -> Execution:
-    """The same, if it is a way to run tasks.
+    """Return ``execution`` if it is a way to run tasks.
 
     Raises:
-        ValueError: it is not.
+        ValueError: it is none.
     """
     names = [name for choice in get_args(Execution) for name in get_args(choice)]
     good = execution >= 1 if isinstance(execution, int) else execution in names
@@ -88,7 +88,10 @@ def checked(execution: Execution) -> Execution:
 
 
 def planned(execution: Execution, model: StatelessModel, adaptation: Adaptation, episode: Episode) -> Plan:
-    """The plan for an episode; it depends on sizes and the number of threads only, so that it repeats."""
+    """The plan for an episode.
+
+    It depends only on sizes and the number of threads, so the same run has the same plan.
+    """
     threads = runtime.cores() if episode.support_x.is_cpu else 1
     if execution == "serial":
         return Plan(1, batched=False, threads=threads)
@@ -103,7 +106,7 @@ def planned(execution: Execution, model: StatelessModel, adaptation: Adaptation,
         queries *= support + 1
     examples = min(support, adaptation.batch_size or support) + queries
     elements = examples * max(1, episode.support_x[0, 0].numel())
-    if not episode.support_x.is_floating_point():  # indices, of words
+    if not episode.support_x.is_floating_point():  # indices of words
         elements *= model.embedding_width
     weights = _adapted(model, adaptation.adapt) * (adaptation.steps + 1)
     most = IMAGE_ELEMENTS if _convolves(model) and missing() is None else CACHE_ELEMENTS
@@ -112,7 +115,7 @@ def planned(execution: Execution, model: StatelessModel, adaptation: Adaptation,
 
 
 def candidates(execution: Execution, model: StatelessModel, adaptation: Adaptation, episode: Episode) -> list[Plan]:
-    """The plans worth timing, the one that :func:`planned` takes first."""
+    """The plans worth timing. The first is the one that :func:`planned` gives."""
     first = planned(execution, model, adaptation, episode)
     if execution != "auto":
         return [first]
@@ -128,7 +131,7 @@ def candidates(execution: Execution, model: StatelessModel, adaptation: Adaptati
 
 
 def _adapted(model: StatelessModel, patterns: str) -> int:
-    """How many numbers the parameters hold that the inner loop adapts."""
+    """The number of weights that the inner loop adapts."""
     known = _counts.setdefault(model, {})
     if patterns not in known:
         known[patterns] = sum(t.numel() for t in partition(model.initial, patterns)[0].values())
@@ -136,7 +139,7 @@ def _adapted(model: StatelessModel, patterns: str) -> int:
 
 
 def _convolves(model: StatelessModel) -> bool:
-    """Whether the kernels have convolutions to do."""
+    """Whether the model has convolutions that the kernels compute."""
     if model not in _convolving:
         _convolving[model] = any(True for _ in packable(model.module))
     return _convolving[model]

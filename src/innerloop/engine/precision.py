@@ -1,4 +1,4 @@
-"""Fewer digits for more speed, by name."""
+"""Named precisions: fewer digits for more speed."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import torch
 __all__ = ["Precision", "checked_precision", "computing_in"]
 
 Precision = Literal["full", "tf32", "bf16"]
-"""``full`` leaves PyTorch's settings alone; ``tf32`` has float32 products of NVIDIA GPUs round their inputs to 10 bits
-of mantissa; ``bf16`` runs the forward pass in bfloat16 by autocast. Parameters and their gradients stay as they are."""
+"""``full`` keeps PyTorch's settings. ``tf32`` lets NVIDIA GPUs round the inputs of float32 products to 10 bits of
+mantissa. ``bf16`` runs the forward pass in bfloat16 by autocast. Parameters and their gradients keep their type."""
 
 
 def checked_precision(precision: Precision) -> Precision:
-    """The same, if it is one.
+    """Return ``precision`` if it is one.
 
     Raises:
-        ValueError: it is not.
+        ValueError: it is none.
     """
     if precision not in get_args(Precision):
         raise ValueError(f"precision is {precision!r}; choose one of {', '.join(map(repr, get_args(Precision)))}")
@@ -28,7 +28,7 @@ def checked_precision(precision: Precision) -> Precision:
 
 @contextlib.contextmanager
 def computing_in(precision: Precision, device: torch.device) -> Iterator[None]:
-    """A context in which models run in this precision on a device.
+    """A context in which models on this device run in this precision.
 
     Raises:
         ValueError: an unknown precision.

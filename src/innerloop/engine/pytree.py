@@ -1,6 +1,6 @@
-"""Nested dicts, lists and tuples as a flat list of leaves, and back.
+"""Flatten nested dicts, lists and tuples into a list of leaves, and build them again.
 
-PyTorch has the same in a private module, whose structures cannot be hashed in some of its releases.
+PyTorch has the same in a private module. In some of its releases the structures cannot be hashed.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ __all__ = ["TreeSpec", "tree_flatten", "tree_leaves", "tree_unflatten"]
 
 @dataclass(frozen=True)
 class TreeSpec:
-    """How a nested value was put together. It can be compared and hashed.
+    """The structure of a nested value. It can be compared and hashed.
 
     Attributes:
-        kind: the type of the container; None of a leaf.
-        keys: the keys of a dict, in their order.
-        children: the structures of what the container holds.
+        kind: the type of the container; None for a leaf.
+        keys: the keys of a dict, in order.
+        children: the structures of the container's items.
     """
 
     kind: type | None = None
@@ -31,9 +31,9 @@ LEAF = TreeSpec()
 
 
 def tree_flatten(nested: Any) -> tuple[list[Any], TreeSpec]:
-    """The leaves of nested dicts, lists and tuples, named tuples among them, and how they were put together.
+    """The leaves of nested dicts, lists, tuples and named tuples, and their structure.
 
-    Everything else is a leaf, None too.
+    Everything else is a leaf, including None.
 
     Example:
         >>> leaves, spec = tree_flatten({"a": 1, "b": (2, [3])})
@@ -47,15 +47,15 @@ def tree_flatten(nested: Any) -> tuple[list[Any], TreeSpec]:
 
 
 def tree_leaves(nested: Any) -> list[Any]:
-    """The leaves alone."""
+    """The leaves of a nested value, without their structure."""
     return tree_flatten(nested)[0]
 
 
 def tree_unflatten(leaves: Sequence[Any], spec: TreeSpec) -> Any:
-    """The nested value with these leaves.
+    """The nested value of this structure with these leaves.
 
     Raises:
-        ValueError: there are more or fewer leaves than the structure has.
+        ValueError: the structure has another number of leaves.
     """
     rest = iter(leaves)
     try:

@@ -1,4 +1,4 @@
-"""What this library sets for the whole process: where it is seen, switched off and put back."""
+"""``Runtime``: every setting of the whole process that this library changes. They can be seen and switched off."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ class _Own(threading.local):
 
 @dataclass(eq=False)
 class Runtime:
-    """What the library sets for the whole process while it computes. There is one, :data:`innerloop.runtime`.
+    """The settings of the whole process that the library changes while it computes.
 
-    Everything but :meth:`keep_memory` is put back when the call that set it ends.
+    There is one instance, :data:`innerloop.runtime`. Each setting is restored when the call that changed it ends,
+    except :meth:`keep_memory`.
 
     Attributes:
-        share_cores: whether operations outside chunks run on one thread while an engine works, so that none of
-            OpenMP's threads spins on a core that a chunk needs (``torch.set_num_threads``). Off, results are the same
-            and several threads of chunks take longer.
+        share_cores: whether operations outside chunks run on one thread while an engine works
+            (``torch.set_num_threads``). Then none of OpenMP's threads spins on a core that a chunk needs. If off,
+            results are the same, and chunks on several threads take longer.
         set_aside_fused: whether PyTorch's fused attention and cuDNN's recurrent layers are switched off where they
-            cannot be differentiated twice or batched. Off, such models raise PyTorch's own error.
+            cannot be differentiated twice or batched. If off, such models raise PyTorch's own error.
         keeps_memory: whether :meth:`keep_memory` was called.
 
     Example:
@@ -49,7 +50,7 @@ class Runtime:
     _inside: list[int] = field(default_factory=list, init=False, repr=False)
 
     def describe(self) -> str:
-        """What is set, when, and what switches it off, a line for each."""
+        """One line for each setting: what is changed, when, and the attribute that switches it off."""
         cores = "operations outside chunks use one thread during a call" if self.share_cores else "left alone"
         fused = "set aside during a call where they lack a derivative" if self.set_aside_fused else "left alone"
         memory = (
@@ -64,15 +65,15 @@ class Runtime:
         )
 
     def keep_memory(self) -> bool:
-        """Have the C library keep the memory that tensors free, until the process ends.
+        """Make the C library keep the memory that tensors free, until the process ends.
 
-        Giving memory back and asking again costs a page fault for every 4 KiB. That is up to a fifth of the time of a
-        small convolutional network's step on a CPU. The command line does this for its own process; a library must
-        not, since it cannot be undone and all of a process shares it. Threads share one arena, since those of glibc's
-        threads give large blocks back whatever the thresholds say.
+        Returning memory and asking for it again costs a page fault for every 4 KiB. That is up to a fifth of the time
+        of a small convolutional network's step on a CPU. The command line does this for its own process. A library must
+        not do it unasked, because it affects the whole process and cannot be undone. All threads then share one arena,
+        because glibc's arenas of single threads return large blocks whatever the thresholds are.
 
         Returns:
-            Whether the C library has such a setting; glibc does.
+            Whether the C library has such a setting. glibc has.
         """
         mallopt: Callable[[int, int], int] | None = getattr(ctypes.CDLL(None), "mallopt", None)
         if mallopt is not None:
@@ -83,21 +84,25 @@ class Runtime:
         return self.keeps_memory
 
     def cores(self) -> int:
-        """How many threads there are for chunks: as many as torch's operations have outside :meth:`undisturbed`."""
+        """The number of threads for chunks.
+
+        It is the number that torch's operations have outside :meth:`undisturbed`.
+        """
         return torch.get_num_threads() if self._own.cores is None else self._own.cores
 
     @contextlib.contextmanager
     def undisturbed(self) -> Iterator[None]:
-        """Within it this thread's own operations use one thread, so that none is left spinning.
+        """A context in which this thread's own operations use one thread, so that no other thread is left spinning.
 
-        When PyTorch has shared an operation among threads, OpenMP keeps these spinning for some ten milliseconds, in
-        case that another follows. On the cores that chunks run on, this can cost as much time as the chunks take.
+        After PyTorch has shared an operation among threads, OpenMP keeps these threads spinning for about ten
+        milliseconds, in case another operation follows. On the cores where chunks run, this can cost as much time as
+        the chunks.
         """
         if self._own.cores is not None or not self.share_cores:
             yield
             return
         with self._lock:
-            # A thread that first asks while another is in here would see that one's single thread.
+            # A thread that asks for the first time while another is in this context would see one thread.
             count = max(torch.get_num_threads(), *self._inside, 1)
             self._inside.append(count)
             self._own.cores = count
@@ -112,7 +117,7 @@ class Runtime:
 
     @contextlib.contextmanager
     def on_all_cores(self) -> Iterator[None]:
-        """Within it, and within :meth:`undisturbed`, operations are shared among threads after all."""
+        """A context inside :meth:`undisturbed` in which operations are shared among threads again."""
         count, wanted = torch.get_num_threads(), self.cores()
         if count == wanted:
             yield
@@ -125,4 +130,4 @@ class Runtime:
 
 
 runtime = Runtime()
-"""The one that the library uses."""
+"""The instance that the library uses."""

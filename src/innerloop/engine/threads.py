@@ -1,4 +1,4 @@
-"""Chunks of tasks side by side on the threads of a CPU."""
+"""Worker threads that run chunks of tasks side by side on a CPU."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ J = TypeVar("J")
 
 
 class Workers:
-    """Threads, each with one intra-op thread.
+    """Worker threads. In each of them torch's operations use one thread.
 
-    Small tasks leave the threads within an operation little to share; whole chunks of tasks share well.
+    The operations of small tasks are too small to share among threads. Whole chunks of tasks share well.
     """
 
     def __init__(self) -> None:
@@ -33,18 +33,18 @@ class Workers:
 
 
 def _single_threads(count: int) -> ThreadPoolExecutor:
-    """Threads in which torch's operations use one thread; the caller's go on with as many as before."""
+    """Threads in which torch's operations use one thread. The caller's own number of threads stays the same."""
     before = torch.get_num_threads()
     all_started = threading.Barrier(count + 1)
 
     def start() -> None:
         torch.set_num_threads(1)
-        torch.get_num_threads()  # settles it: the first look in a thread would take over the caller's number
+        torch.get_num_threads()  # the first call in a thread would otherwise take over the caller's number
         all_started.wait()
 
     executor = ThreadPoolExecutor(count, "innerloop", start)
     for _ in range(count):
         executor.submit(bool)
     all_started.wait()
-    torch.set_num_threads(before)  # a thread's own, and what new threads begin with
+    torch.set_num_threads(before)  # the setting of this thread, and of threads yet to start
     return executor

@@ -69,7 +69,7 @@ class Calibration:
 
     @classmethod
     def together(cls, parts: Sequence[Calibration]) -> Calibration:
-        """Combine calibrations of several sets of predictions into that of all of them."""
+        """Combine the calibrations of several sets of predictions into one."""
         return cls(
             counts=torch.stack([part.counts for part in parts]).sum(0),
             confidence_sums=torch.stack([part.confidence_sums for part in parts]).sum(0),

@@ -58,5 +58,5 @@ class Kept:
 
 
 def _address(t: Tensor) -> int:
-    """The address of a tensor's storage. A view has that of its base."""
+    """The address of a tensor's storage. A view has the same storage as its base."""
     return t.untyped_storage().data_ptr()

@@ -30,9 +30,10 @@ class Checkpointed(MetaGradient):
     Let K be the number of inner steps. By default a segment has 4 steps, or half the square root of K from K = 65 on.
     Up to 4 steps are one segment, as in ``unrolled``.
 
-    Memory holds one iterate (the adapted parameters and the rule's state) for each segment, and one graph: that of one
-    segment, or that of the query loss with all but one of the steps of the last segment, whichever is larger. The graph
-    of those last steps is kept from the forward sweep, so that only they are computed once. With 64 steps this took 1.3
+    Memory holds one iterate (the adapted parameters and the rule's state) for each segment, and one graph. The graph is
+    either one segment's, or the query loss's together with all but one of the last segment's steps, whichever is
+    larger. The forward sweep keeps the graph of these last steps, so they alone are computed only once. With 64 steps
+    this took 1.3
     to 1.5 times as long as ``unrolled``. ``docs/performance.md`` has time and memory from 1 to 128 steps.
 
     Args:

@@ -19,7 +19,7 @@ __all__ = ["Adagrad", "adagrad"]
 
 @dataclass(frozen=True, repr=False)
 class Adagrad(Part):
-    r"""Adagrad (Duchi et al., 2011). It is differentiable, and each step equals that of ``torch.optim.Adagrad``.
+    r"""Adagrad (Duchi et al., 2011). It is differentiable, and takes the same steps as ``torch.optim.Adagrad``.
 
     .. math::
         s \leftarrow s + g^2,\quad

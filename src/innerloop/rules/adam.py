@@ -20,7 +20,7 @@ __all__ = ["Adam", "AdamW", "adam", "adamw"]
 
 @dataclass(frozen=True, repr=False)
 class Adam(Part):
-    r"""Adam (Kingma and Ba, 2015). It is differentiable, and each step equals that of ``torch.optim.Adam``.
+    r"""Adam (Kingma and Ba, 2015). It is differentiable, and takes the same steps as ``torch.optim.Adam``.
 
     .. math::
         m \leftarrow \beta_1 m + (1-\beta_1) g,\quad v \leftarrow \beta_2 v + (1-\beta_2) g^2,\quad
@@ -95,7 +95,7 @@ adam = Adam
 
 @dataclass(frozen=True, repr=False)
 class AdamW(Part):
-    r"""Adam with decoupled weight decay. It is differentiable, and each step equals that of ``torch.optim.AdamW``.
+    r"""Adam with decoupled weight decay. It is differentiable, and takes the same steps as ``torch.optim.AdamW``.
 
     .. math:: \theta \leftarrow \mathrm{Adam}((1 - \alpha\lambda)\,\theta)
 

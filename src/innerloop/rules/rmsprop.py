@@ -19,7 +19,7 @@ __all__ = ["RMSprop", "rmsprop"]
 
 @dataclass(frozen=True, repr=False)
 class RMSprop(Part):
-    r"""RMSprop (Hinton, 2012). It is differentiable, and each step equals that of ``torch.optim.RMSprop``.
+    r"""RMSprop (Hinton, 2012). It is differentiable, and takes the same steps as ``torch.optim.RMSprop``.
 
     .. math::
         v \leftarrow \rho v + (1-\rho) g^2,\quad

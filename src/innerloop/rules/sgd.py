@@ -20,7 +20,7 @@ __all__ = ["SGD", "sgd"]
 
 @dataclass(frozen=True, repr=False)
 class SGD(Part):
-    r"""Gradient descent. It is differentiable, and each step equals that of ``torch.optim.SGD``.
+    r"""Gradient descent. It is differentiable, and takes the same steps as ``torch.optim.SGD``.
 
     .. math:: g \leftarrow g + \lambda\theta,\quad b \leftarrow \mu b + g,\quad \theta \leftarrow \theta - \alpha b
 

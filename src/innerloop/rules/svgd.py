@@ -41,7 +41,7 @@ class SVGD(Part):
         weight_decay: λ. It adds λθ to each particle's gradient, which is the prior N(0, ρ/λ).
 
     Raises:
-        ValueError: a negative number; when used, particles of which different parameters are adapted.
+        ValueError: a negative number; when used, particles that do not all have the same adapted parameters.
 
     Example:
         >>> rule = svgd(0.5)
