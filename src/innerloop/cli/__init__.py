@@ -1,1 +1,1 @@
-"""The command line."""
+"""The command line: ``innerloop train``, ``evaluate``, ``recipes``, ``quickstart`` and ``bench``."""

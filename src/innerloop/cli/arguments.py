@@ -1,4 +1,4 @@
-"""Command-line arguments as dataclasses, read by tyro; a mistake is one line."""
+"""Command-line arguments as dataclasses, which tyro reads. A mistake is reported in one line."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ T = TypeVar("T")
 
 
 class UsageError(ValueError):
-    """The command line is off."""
+    """The command line has a mistake."""
 
 
 @dataclass(frozen=True)
 class DataArguments:
-    """Where the data is, and the device."""
+    """The data and the device."""
 
     data_dir: Path | None = None
-    """Folder of the Omniglot archives or images; INNERLOOP_DATA or the user's cache folder if not given."""
+    """Folder of the Omniglot archives or images. If not given: INNERLOOP_DATA, or the user's cache folder."""
     download: bool = False
     """Download Omniglot (14 MB) if it is absent."""
     device: str = "cpu"
     """cpu or cuda."""
     threads: int | None = None
-    """CPU threads; PyTorch's default if not given."""
+    """Number of CPU threads; PyTorch's default if not given."""
 
 
 @dataclass(frozen=True)
@@ -53,37 +53,40 @@ class RunArguments:
     out: Path | None = None
     """Folder of the run; runs/RECIPE if not given."""
     resume: bool = False
-    """Go on with the run that the folder holds."""
+    """Continue the run in the folder."""
     quiet: bool = False
     """Show no progress."""
     json: bool = False
-    """End standard output with one JSON object."""
+    """Print one JSON object as the last line of standard output."""
 
 
 @dataclass(frozen=True)
 class EvaluateArguments:
-    """Evaluate a run on new tasks, by its recipe's protocol."""
+    """Evaluate a run on new tasks, by the protocol of its recipe."""
 
     run: Annotated[Positional[Path], arg(metavar="RUN")]
     """Folder that 'innerloop train' wrote."""
     tasks: int | None = None
-    """Tasks; the recipe's number if not given."""
+    """Number of tasks; the recipe's if not given."""
     norm: Literal["transductive", "inductive", "per_step"] | None = None
-    """Batch-norm statistics: of the whole query set, of each query with the support set, or those of each inner step
-    that train --statistics-tasks gathered; the recipe's if not given."""
+    """Batch-norm statistics: of the whole query set (transductive), of each query with the support set (inductive), or
+    of
+    each inner step, as 'train --statistics-tasks' gathered them (per_step). The recipe's if not given."""
     split: Literal["train", "val", "test"] = "test"
-    """Which classes tasks are drawn from."""
+    """Split of the classes that tasks are drawn from."""
     seed: int | None = None
     """Seed of the tasks; the run's if not given."""
     last_step: bool = False
-    """Score after the last inner step alone, which takes less time."""
+    """Score only after the last inner step, which is faster."""
     ensemble: int | None = None
-    """Average the outputs of so many learners of the run, those with the best validations; MAML++ was published with 5.
-    The run's learner alone if not given."""
+    """Average the outputs of this many learners of the run, those with the best validations.
+
+    MAML++ was published with 5.
+    If not given, only the run's learner is used."""
     calibration: Path | None = None
-    """PNG file to draw a reliability diagram into: accuracy by confidence."""
+    """PNG file for a reliability diagram, which shows accuracy by confidence."""
     json: bool = False
-    """End standard output with one JSON object."""
+    """Print one JSON object as the last line of standard output."""
     data: OmitArgPrefixes[DataArguments] = field(default_factory=DataArguments)
 
 
@@ -91,36 +94,36 @@ class EvaluateArguments:
 class QuickstartArguments:
     """Train MAML and Reptile for about two minutes each, evaluate both, and draw a picture of their predictions.
 
-    On Omniglot if it is found or can be downloaded, otherwise on generated glyphs.
+    The data set is Omniglot if it is found or can be downloaded, otherwise generated glyphs.
     """
 
     data_dir: Path | None = None
-    """Folder of the Omniglot archives or images; INNERLOOP_DATA or the user's cache folder if not given."""
+    """Folder of the Omniglot archives or images. If not given: INNERLOOP_DATA, or the user's cache folder."""
     out: Path = Path("runs/quickstart")
-    """Folder of the two runs and the picture; what an earlier quickstart left there is replaced."""
+    """Folder of the two runs and the picture. The results of an earlier quickstart are replaced."""
 
 
 @dataclass(frozen=True)
 class BenchArguments:
-    """Time and memory of one meta-gradient beside every peer installed, once all are seen to agree.
+    """Compare the time and memory of one meta-gradient with every installed peer, after checking that all agree.
 
-    The rows are four of Omniglot's network (1 to 4), two of the same with max-pooling (5, 6), and two of
-    mini-ImageNet's (7, 8). The peers are installed with: pip install 'innerloop[peers]'.
+    Rows 1 to 4 use the network for Omniglot, rows 5 and 6 the same with max-pooling, rows 7 and 8 the network for
+    mini-ImageNet. To install the peers: pip install 'innerloop[peers]'.
     """
 
     options: OmitArgPrefixes[Options] = field(default_factory=Options)
     plot: Path | None = None
-    """PNG file to draw."""
+    """PNG file for a picture of the results."""
     json: bool = False
-    """End standard output with one JSON object."""
+    """Print one JSON object as the last line of standard output."""
 
 
 def parse(kind: type[T], command: str, argv: Sequence[str], default: T | None = None) -> T:
     """Read arguments into a dataclass.
 
     Raises:
-        UsageError: they are off; the message is one line.
-        SystemExit: help was asked for, and printed.
+        UsageError: the arguments have a mistake. The message is one line.
+        SystemExit: help was asked for and printed.
     """
     complaints = io.StringIO()
     try:
@@ -139,9 +142,9 @@ def parse(kind: type[T], command: str, argv: Sequence[str], default: T | None = 
 
 
 def _one_line(box: str, command: str) -> str:
-    """What the box that tyro draws says, above its first rule."""
+    """The text in the box that tyro draws, above its first rule, as one line."""
     rows = [re.sub(r"\x1b\[[0-9;]*m", "", row).strip().strip("│|").strip() for row in box.splitlines()]
-    # The first row is the title. The words are what follows, up to the next rule; plain boxes have one at once.
+    # The first row is the title. The message follows, up to the next rule. In plain boxes a rule comes first.
     said: list[str] = []
     for row in [row for row in rows if row][1:]:
         if re.search(r"\w", row):

@@ -13,14 +13,14 @@ __all__ = ["bench"]
 
 
 def bench(argv: Sequence[str]) -> int:
-    """Run the benchmark; 1 if gradients differ.
+    """Run the benchmark. Return 0, or 1 if gradients differ.
 
     Raises:
-        UsageError: the command line is off.
+        UsageError: the command line has a mistake.
     """
     arguments = parse(BenchArguments, "bench", argv)
     if arguments.plot is not None and arguments.options.throughput:
-        raise UsageError("--plot draws rows; --throughput has none")
+        raise UsageError("--plot draws rows, and --throughput has none; leave out one of the two")
     if arguments.plot is not None and not arguments.plot.absolute().parent.is_dir():
         raise UsageError(f"--plot is {arguments.plot}, whose folder does not exist; create it")
     try:

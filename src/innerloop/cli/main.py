@@ -41,13 +41,13 @@ USAGE = """\
 usage: innerloop COMMAND ...
 
   innerloop train RECIPE [--data-dir D] [--iterations N] [--device cpu|cuda] [--seed S] [--out RUN] [--resume] ...
-                              meta-train by a recipe; 'innerloop train RECIPE --help' lists every setting
+                              meta-train with a recipe; 'innerloop train RECIPE --help' lists every setting
   innerloop evaluate RUN [--tasks N] [--norm transductive|inductive|per_step] [--ensemble N] [--json] ...
-                              evaluate a run on new tasks, by its recipe's protocol
+                              evaluate a run on new tasks, by the protocol of its recipe
   innerloop recipes           list the recipes
   innerloop quickstart        train and evaluate MAML and Reptile within minutes
   innerloop bench [--rows N ...] [--what maml|fomaml|reptile] [--sweep steps] [--throughput] [--plot FILE] [--json] ...
-                              time and memory beside other libraries, once all are seen to agree
+                              compare time and memory with other libraries, after checking that all agree
   innerloop --version
 """
 
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments[0] not in COMMANDS:
             raise UsageError(f"there is no command {arguments[0]!r}; the commands are {', '.join(COMMANDS)}")
-        if argv is None:  # this process is the command line's own
+        if argv is None:  # the process belongs to the command line
             runtime.keep_memory()
         return COMMANDS[arguments[0]](arguments[1:])
     except (UsageError, ConfigError, DataError, CheckpointError) as error:
@@ -98,7 +98,7 @@ def train(argv: Sequence[str]) -> int:
             progress=False if arguments.run.quiet else None,
         )
     except TrainingStopped as stopped:
-        print(f"{stopped}; everything is saved in {folder}, go on with --resume", file=sys.stderr)
+        print(f"{stopped}; everything is saved in {folder}, continue with --resume", file=sys.stderr)
         return 128 + stopped.signal_number
     if not arguments.run.quiet:
         print(f"trained {run.recipe} for {run.config.iterations} iterations: {folder}")
@@ -119,7 +119,7 @@ def evaluate(argv: Sequence[str]) -> int:
         if not arguments.calibration.absolute().parent.is_dir():
             raise UsageError(f"--calibration is {arguments.calibration}, whose folder does not exist; create it")
         if read_run(arguments.run).config.regression:
-            raise UsageError("--calibration is of class probabilities, and this run is of regression")
+            raise UsageError("--calibration needs class probabilities, and this run is a regression; leave it out")
     result = evaluate_run(
         arguments.run,
         _source(arguments.data),
@@ -177,7 +177,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
 
 
 def _source(arguments: DataArguments, *, progress: bool | None = None) -> DataSource:
-    """The data source, once device and threads are seen to be usable."""
+    """Check the device, the threads and the folder, and return the data source."""
     try:
         kind = torch.device(arguments.device).type
     except RuntimeError:
@@ -185,7 +185,7 @@ def _source(arguments: DataArguments, *, progress: bool | None = None) -> DataSo
     if kind not in ("cpu", "cuda"):
         raise ConfigError(f"--device is {arguments.device!r}; choose cpu or cuda")
     if kind == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("--device is cuda and PyTorch finds no CUDA device here; use --device cpu")
+        raise ConfigError("--device is cuda, but PyTorch finds no CUDA device here; use --device cpu")
     if arguments.threads is not None:
         if arguments.threads < 1:
             raise ConfigError(f"--threads is {arguments.threads}; it must be a whole number of at least 1")
@@ -196,7 +196,7 @@ def _source(arguments: DataArguments, *, progress: bool | None = None) -> DataSo
 
 
 def _described(result: RunResult) -> list[str]:
-    """An evaluation in words."""
+    """The lines that report an evaluation."""
     run, evaluation = result.run, result.evaluation
     steps = result.steps
     task = "" if run.config.regression else f" {run.config.ways}-way"

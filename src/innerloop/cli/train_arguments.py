@@ -1,4 +1,4 @@
-"""The arguments of ``innerloop train``: those of the recipe's data set, network and method, and no others."""
+"""The arguments of ``innerloop train``. They include only the options of the recipe's data set, network and method."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from innerloop.recipes.options import ConfigError, Option, flag
 __all__ = ["TrainArguments", "train_arguments"]
 
 PARTS = ("dataset", "network", "method")
-"""What stands before an option in its long name, such as ``--method.inner-lr``."""
+"""The prefixes of the long names of options, such as ``--method.inner-lr``."""
 
 
 @dataclass(frozen=True)
 class TrainArguments:
-    """What ``innerloop train`` was asked for."""
+    """The arguments of ``innerloop train``, as read from the command line."""
 
     run: RunArguments
     data: DataArguments
@@ -45,9 +45,9 @@ def train_arguments(recipe: str, config: Config, argv: Sequence[str]) -> TrainAr
         argv: the arguments after the recipe's name.
 
     Raises:
-        UsageError: they are off; the message is one line.
-        ConfigError: a setting is unknown, of another data set or method, or out of range.
-        SystemExit: help was asked for, and printed.
+        UsageError: the arguments have a mistake. The message is one line.
+        ConfigError: a setting is unknown, belongs to another data set or method, or is out of range.
+        SystemExit: help was asked for and printed.
     """
     chosen = {name: value for name in ("dataset", "method") if (value := _given(name, argv)) is not None}
     config = config.override(**chosen)
@@ -75,7 +75,7 @@ def train_arguments(recipe: str, config: Config, argv: Sequence[str]) -> TrainAr
         ],
         frozen=True,
     )
-    command.__doc__ = "Train a recipe. Every setting of the recipe can be overridden."
+    command.__doc__ = "Train with a recipe. Every setting of the recipe can be overridden."
     found: Any = parse(command, f"train {recipe}", argv)
     given = {name: value for group in groups for name, value in vars(getattr(found, group)).items()}
     return TrainArguments(found.run, found.data, found.running, config.override(**given))
@@ -85,7 +85,7 @@ def _group(name: str, options: Mapping[str, Option], values: Mapping[str, Any], 
     """A dataclass of options, with the recipe's values as defaults."""
     fields = []
     for option in options.values():
-        # A switch that is on is turned off, by both of its names.
+        # A switch that is on by default gets names that turn it off.
         no = "no-" if option.type is bool and values[option.name] else ""
         long = f"--{prefix}.{no}{option.name.replace('_', '-')}"
         config = arg(help=option.help, aliases=[long] if prefix else None)
@@ -94,7 +94,7 @@ def _group(name: str, options: Mapping[str, Option], values: Mapping[str, Any], 
 
 
 def _shown(config: Config) -> dict[str, Option]:
-    """The settings that a configuration has for every method, those without a meaning for this one left out."""
+    """The settings that do not depend on the method, without those that this method does not use."""
     shown = {}
     for name, option in common_options().items():
         kind = {"dataset": Literal[tuple(DATASETS)], "method": Literal[tuple(METHODS)]}.get(name, option.type)
@@ -108,7 +108,7 @@ def _titles(config: Config) -> tuple[str, str, str]:
 
 
 def _field_help() -> dict[str, str]:
-    """The docstrings of the fields of a configuration."""
+    """The docstrings of the fields of :class:`Config`."""
     tree = ast.parse(Path(inspect.getfile(Config)).read_text())
     body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Config")
     found = {}
@@ -119,7 +119,7 @@ def _field_help() -> dict[str, str]:
 
 
 def _given(name: str, argv: Sequence[str]) -> str | None:
-    """The value of an option that decides which others there are; None if it is not given."""
+    """The value of an option on the command line; None if it is not given."""
     for i, word in enumerate(argv):
         if word == flag(name):
             return argv[i + 1] if i + 1 < len(argv) else None
@@ -129,7 +129,7 @@ def _given(name: str, argv: Sequence[str]) -> str | None:
 
 
 def _refuse_others(config: Config, argv: Sequence[str]) -> None:
-    """Raise ``ConfigError`` for an option of another data set or method, which says whose it is."""
+    """Raise ``ConfigError`` for an option of another data set or method. The message names its owner."""
     for word in argv:
         name = word.partition("=")[0].removeprefix("--").rpartition(".")[2].replace("-", "_")
         if word.startswith("--") and (owner := elsewhere(name, config.dataset, config.method)):

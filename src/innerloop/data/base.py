@@ -1,4 +1,4 @@
-"""The registry of data sets: what a recipe needs to know of each."""
+"""The registry of data sets that recipes can name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 __all__ = ["DATASETS", "DataSet", "Kind", "Place", "Split", "registered_data"]
 
 Kind = Literal["classification", "regression"]
-"""What the tasks of a data set are of."""
+"""The kind of a data set's tasks."""
 
 Split = Literal["train", "val", "test"]
 """The classes or functions that tasks are drawn from."""
@@ -18,13 +18,13 @@ Split = Literal["train", "val", "test"]
 
 @dataclass(frozen=True)
 class Place:
-    """Where data is, and where it is to be used.
+    """The folder of a data set, and the device to load it on.
 
     Args:
-        root: folder of the data; None for the default places.
-        device: where images are kept and tasks are drawn.
-        download: whether what is absent may be fetched.
-        progress: whether to show progress bars; None shows them on a terminal.
+        root: the folder of the data. None means the default places.
+        device: the device on which images are kept and tasks are drawn.
+        download: whether to download data that is absent.
+        progress: whether to show progress bars. None shows them only on a terminal.
     """
 
     root: Path | None = None
@@ -45,9 +45,9 @@ class DataSet:
         kind: ``classification`` or ``regression``.
         network: the network of its recipes, by its name in ``innerloop.nets.NETS``.
         open: ``(split, place, **options) -> source``. A source of classification tasks has
-            ``episodes(ways, shots, queries, tasks)``, and ``batches(size, tasks)`` if an ordinary classifier is to be
-            trained on it. A source of regression tasks has ``episodes(shots, queries, tasks)``.
-        held_out: ``(**options) -> bool``: whether there is a split ``val`` that shares nothing with the others.
+            ``episodes(ways, shots, queries, tasks)``. It also has ``batches(size, tasks)`` if an ordinary classifier
+            can be trained on it. A source of regression tasks has ``episodes(shots, queries, tasks)``.
+        held_out: ``(**options) -> bool``: whether the split ``val`` exists and shares nothing with the other splits.
     """
 
     name: str
@@ -64,19 +64,19 @@ DATASETS: dict[str, DataSet] = {}
 def registered_data(
     name: str, *, kind: Kind, network: str, held_out: Callable[..., bool] | None = None
 ) -> Callable[[Open], Open]:
-    """Enter the function that opens a data set into :data:`DATASETS`.
+    """Register the function that opens a data set in :data:`DATASETS`.
 
-    The function takes the split and a :class:`Place`. Its further arguments are keywords with defaults: they are the
-    options of the data set, which the command line has with their help from the ``Args`` section of the docstring.
+    The function takes the split and a :class:`Place`. Its further arguments are keywords with defaults, and are the
+    options of the data set. The command line shows them, with their help from the ``Args`` section of the docstring.
 
     Args:
         name: the name of the data set.
-        kind: what its tasks are of.
+        kind: ``classification`` or ``regression``.
         network: the network of its recipes, by its name in ``innerloop.nets.NETS``.
-        held_out: ``(**options) -> bool``, see :class:`DataSet`; always so by default.
+        held_out: ``(**options) -> bool``, see :class:`DataSet`. By default it is always true.
 
     Raises:
-        ValueError: there is a data set of that name.
+        ValueError: there is already a data set of that name.
 
     Example:
         >>> {name: data.kind for name, data in DATASETS.items()}

@@ -1,4 +1,4 @@
-"""Named recipes, and the runs made from them."""
+"""Recipes: named configurations of the papers' experiments, and the runs made from them."""
 
 from innerloop.recipes.build import DataSource
 from innerloop.recipes.config import Config

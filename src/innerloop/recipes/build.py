@@ -1,4 +1,4 @@
-"""From a configuration to the objects that it describes."""
+"""Make the objects that a configuration describes: tasks, network and trainer."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from innerloop.training.trainer import MetaTrainer, Validation
 __all__ = ["EVALUATION_BATCH", "DataSource", "Running", "make_trainer", "net_spec"]
 
 EVALUATION_BATCH = 20
-"""Tasks that validation and test draw at a time. The tasks that a seed gives depend on it."""
+"""The number of tasks that validation and test draw at a time. The tasks that a seed gives depend on it."""
 
 
 @dataclass(frozen=True)
 class DataSource(Place):
-    """Where the data of a run is, and the samplers that a configuration asks for; arguments as for ``Place``."""
+    """The data of a run, and the samplers for a configuration. The arguments are those of ``Place``."""
 
     def training(self, config: Config) -> EpisodeSampler:
         """The sampler of meta-training."""
         if config.card.tasks == "all_classes":
             source = self._open(config, "train")
             if not hasattr(source, "batches"):
-                raise ConfigError(f"{config.method} trains a classifier, and {config.dataset} gives no mini-batches")
+                raise ConfigError(f"{config.method} trains a classifier, and {config.dataset} has no mini-batches")
             batches = source.batches(config.joint_batch, config.tasks)
             if batches.classes != config.train_ways:
                 raise ConfigError(
                     f"--train-ways is {config.train_ways}; fine-tuning begins with a classifier of all classes of "
-                    f"{config.dataset}, turned ones included: {batches.classes}"
+                    f"{config.dataset}, including turned ones: {batches.classes}"
                 )
             sampler: EpisodeSampler = batches
             return sampler
@@ -54,13 +54,16 @@ class DataSource(Place):
         return self._sampler(config, split, (config.ways, config.shots, config.test_queries, EVALUATION_BATCH))
 
     def validation(self, config: Config) -> Validation:
-        """What to validate on. A data set without classes for validation is only watched, on those of training."""
+        """The validation of a run.
+
+        If the data set has no classes for validation, training classes are used and the best learner is not kept.
+        """
         held_out = DATASETS[config.dataset].held_out(**config.dataset_settings)
         sampler = self.evaluation(config, "val" if held_out else "train")
         return Validation(sampler, config.val_tasks, config.val_every, keep_best=held_out)
 
     def _sampler(self, config: Config, split: Split, counts: tuple[int, int, int, int]) -> EpisodeSampler:
-        """The sampler of tasks of so many ways, shots and queries, so many at a time."""
+        """The sampler of tasks. ``counts`` are the ways, the shots, the queries and the tasks drawn at a time."""
         source = self._open(config, split)
         try:
             sampler: EpisodeSampler = source.episodes(*(counts[1:] if config.regression else counts))
@@ -83,14 +86,14 @@ def net_spec(config: Config) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Running:
-    """How a run is computed, which changes its speed and its rounding, and nothing that the configuration says."""
+    """How a run is computed. This affects only its speed and its rounding."""
 
     execution: Literal["auto", "serial", "batched", "fastest"] | int = "auto"
-    """How tasks run: serial, batched, or a number of tasks at a time; auto decides by sizes, fastest by timing."""
+    """How tasks run: serial, batched, or a number of tasks at a time. auto decides by sizes, fastest by timing."""
     precision: Precision = "full"
     """full, tf32 (products of NVIDIA GPUs), or bf16 (forward pass)."""
     compile: bool = False
-    """Compile meta-gradients; it takes minutes, and is for GPUs and small networks."""
+    """Compile meta-gradients. This takes minutes, and is for GPUs and small networks."""
 
 
 def make_trainer(config: Config, net: nn.Module, running: Running = Running()) -> MetaTrainer:

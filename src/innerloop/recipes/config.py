@@ -34,13 +34,14 @@ Settings = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that decides what a run computes. Each recipe is one of these.
+    """All settings that decide what a run computes. Each recipe is a configuration.
 
-    Make one with :meth:`of` and change one with :meth:`override`. They take all settings by their names on the command
-    line, put the options of the data set, the network and the method into the three mappings, and fill in defaults.
+    Make one with :meth:`of`, and change one with :meth:`override`. Both take all settings by their names on the command
+    line. They put the options of the data set, the network and the method into the three mappings, and fill in
+    defaults.
 
     Raises:
-        ConfigError: a setting is unknown, of another type or out of range, or settings do not fit together.
+        ConfigError: a setting is unknown, has another type or is out of range, or settings do not fit together.
 
     Example:
         >>> config = Config.of(method="fomaml", inner_lr=0.1, filters=32)
@@ -54,20 +55,19 @@ class Config:
     dataset_settings: Settings = field(default_factory=dict)
     """Options of the data set."""
     ways: int = 5
-    """Classes in a task."""
+    """Number of classes in a task."""
     shots: int = 1
-    """Support examples of each class, in validation and test; of a task in regression."""
+    """Support examples of each class in validation and test. In regression: of each task."""
     train_ways: int | None = None
-    """Classes in a task of meta-training, or of joint training, which must be all there are; as many as ways if not
-    given."""
+    """Number of classes in a task of meta-training; as many as ways if not given. Joint training needs all classes."""
     train_shots: int | None = None
     """Support examples of each class in meta-training; as many as shots if not given."""
     joint_batch: int = 64
-    """Images in a mini-batch of joint training."""
+    """Number of images in a mini-batch of joint training."""
     queries: int = 1
-    """Query examples of each class in meta-training; of a task in regression."""
+    """Query examples of each class in meta-training. In regression: of each task."""
     test_queries: int = 1
-    """Query examples of each class in validation and test; of a task in regression."""
+    """Query examples of each class in validation and test. In regression: of each task."""
 
     # Network and method
     network_settings: Settings = field(default_factory=dict)
@@ -77,15 +77,16 @@ class Config:
     method_settings: Settings = field(default_factory=dict)
     """Options of the method."""
     norm: Literal["transductive", "inductive"] = "transductive"
-    """Batch-norm statistics: of the whole query set, or of each query with the support set."""
+    """Batch-norm statistics: of the whole query set (transductive), or of each query with the support set
+    (inductive)."""
 
     # The outer loop
     iterations: int = 60_000
-    """Outer updates."""
+    """Number of outer updates."""
     tasks: int = 32
-    """Tasks in a meta-batch."""
+    """Number of tasks in a meta-batch."""
     outer_optimizer: Literal["adam", "sgd"] = "adam"
-    """Outer optimizer; sgd makes the step theta + outer_lr * displacement in Reptile."""
+    """Outer optimizer. In Reptile, sgd takes the step theta + outer_lr * displacement."""
     outer_lr: float = 1e-3
     """Outer learning rate, beta."""
     outer_schedule: Literal["constant", "linear", "cosine", "halving"] = "constant"
@@ -93,14 +94,14 @@ class Config:
 
     # Protocol
     val_tasks: int = 200
-    """Tasks of each validation."""
+    """Number of tasks in each validation."""
     val_every: int = 500
-    """Iterations between validations."""
+    """Number of iterations between validations."""
     test_tasks: int = 600
-    """Tasks of an evaluation."""
+    """Number of tasks in an evaluation."""
     statistics_tasks: int = 0
-    """Tasks to gather batch-norm statistics for each inner step from, once trained, for evaluate --norm per_step; 0 for
-    none."""
+    """Number of tasks for batch-norm statistics of each inner step, gathered after training, for 'evaluate --norm
+    per_step'. 0 gathers none."""
     seed: int = 0
     """Seed of the initial weights and of all tasks."""
 
@@ -123,13 +124,13 @@ class Config:
 
     @classmethod
     def of(cls, **settings: Any) -> Config:
-        """A configuration from settings by their names on the command line; the others have their defaults.
+        """Make a configuration from settings by their names on the command line. The others have their defaults.
 
         Args:
             settings: fields of this class, and options of the data set, of the network and of the method.
 
         Raises:
-            ConfigError: a setting is unknown, of another type or out of range, or settings do not fit together.
+            ConfigError: a setting is unknown, has another type or is out of range, or settings do not fit together.
         """
         dataset, method = settings.get("dataset", "omniglot"), settings.get("method", "maml")
         _check_known(dataset, method)
@@ -148,8 +149,8 @@ class Config:
     def override(self, **changes: Any) -> Config:
         """The same configuration with other settings, by their names on the command line.
 
-        With another data set or method, their options take the place of those of the earlier one; an option that
-        both have keeps its value.
+        A change of the data set or the method replaces their options. An option that the old and the new one both have
+        keeps its value.
 
         Raises:
             ConfigError: as for :meth:`of`.
@@ -178,7 +179,7 @@ class Config:
 
     @classmethod
     def from_json(cls, settings: Mapping[str, Any]) -> Config:
-        """The configuration that :meth:`as_json` wrote, also after a way through JSON.
+        """Read the configuration that :meth:`as_json` wrote. It may have been saved as JSON.
 
         Raises:
             ConfigError: as for :meth:`of`.
@@ -189,16 +190,16 @@ class Config:
 
     @property
     def card(self) -> Card:
-        """What the file of the method says of it."""
+        """The card of the method, from the method's own file."""
         return CARDS[self.method]
 
     @property
     def regression(self) -> bool:
-        """Whether the tasks are of regression."""
+        """Whether the tasks are regression tasks."""
         return DATASETS[self.dataset].kind == "regression"
 
     def build_method(self) -> Method:
-        """The method with its settings, and with those of the task that it asks for.
+        """Make the method from its settings, and from the settings of the task that it takes as arguments.
 
         Raises:
             ConfigError: the method refuses them.
@@ -219,12 +220,12 @@ LEAST: dict[str, float] = {
     "train_shots": 1,
     "train_ways": 2,
 }
-"""What numbers must not be under."""
+"""The lowest number allowed for each setting."""
 
 
 @cache
 def common_options() -> dict[str, Option]:
-    """The settings that a configuration has for every data set and method."""
+    """The settings that do not depend on the data set or the method."""
     hints = get_type_hints(Config)
     return {
         f.name: Option(f.name, hints[f.name], f.default) for f in dataclasses.fields(Config) if f.name not in NESTED
@@ -243,7 +244,7 @@ def data_options(dataset: str) -> dict[str, Option]:
 
 
 def network_name(dataset: str, method: str) -> str:
-    """The network of a data set, as a method needs it: one of :data:`innerloop.nets.NETS`."""
+    """The name of the network for a data set and a method, in :data:`innerloop.nets.NETS`."""
     own, needed = DATASETS[dataset].network, CARDS[method].network
     return f"{own}_{needed}" if needed.startswith("with_") else needed or own
 
@@ -253,7 +254,7 @@ GIVEN_BY_THE_DATA = ("ways", "channels", "size", "inputs", "outputs")
 
 
 def network_options(dataset: str, method: str) -> dict[str, Option]:
-    """The options of a network: those of the data set's own, and those of what the method adds to it."""
+    """The options of a network: those of the data set's network, and those of the layers that the method adds."""
     card = CARDS[method]
     own = card.network if card.network and not card.network.startswith("with_") else DATASETS[dataset].network
     options = options_of(NETS[own], without=GIVEN_BY_THE_DATA)
@@ -267,18 +268,18 @@ def network_options(dataset: str, method: str) -> dict[str, Option]:
 
 
 def method_options(method: str) -> dict[str, Option]:
-    """The options of a method, without those that a configuration has for all methods."""
+    """The options of a method, without the settings that all methods share."""
     return options_of(METHODS[method], without=common_options().keys())
 
 
 def _shared(method: str) -> list[str]:
-    """The arguments of a method that a configuration has for all methods, such as the number of classes."""
+    """The arguments of a method that are settings of every configuration, such as the number of classes."""
     return [name for name in options_of(METHODS[method]) if name in common_options()]
 
 
 @cache
 def all_options(dataset: str, method: str) -> tuple[dict[str, Option], ...]:
-    """The options of the data set, of the network and of the method; each name is there once."""
+    """The options of the data set, of the network and of the method. Raise if a name occurs twice."""
     parts = data_options(dataset), network_options(dataset, method), method_options(method)
     names = [*common_options(), *(name for part in parts for name in part)]
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -287,19 +288,23 @@ def all_options(dataset: str, method: str) -> tuple[dict[str, Option], ...]:
 
 
 def _least(part: str, option: Option) -> float:
-    """What the numbers of an option must not be under, as far as that is common to all."""
+    """The lowest number allowed for an option, as far as this does not depend on the method."""
     if part == "network_settings":
         return 0 if isinstance(option.default, float) or option.type == float | None else 1
-    # A whole number counts something; what else a method needs it says itself.
+    # A whole number counts something. The method itself checks any further bounds.
     return 0 if option.type in (int, int | None) else -math.inf
 
 
 FORMS: dict[str, tuple[str, ...]] = {"train_ways": ("more_ways", "all_classes"), "joint_batch": ("all_classes",)}
-"""What meta-training must be on for a setting to have a meaning, see :data:`innerloop.methods.base.TrainingTasks`."""
+"""The kinds of training tasks for which a setting has a meaning, see
+:data:`innerloop.methods.base.TrainingTasks`."""
 
 
 def elsewhere(name: str, dataset: str, method: str) -> str:
-    """Whose option a name is, as an error, where it is none of this data set and method; empty if it is nobody's."""
+    """An error message that says whose option a name is.
+
+    It is empty if this data set and method have the option, or if nobody has it.
+    """
     if CARDS[method].tasks not in (forms := FORMS.get(name, (CARDS[method].tasks,))):
         others = _titles(card for card in CARDS.values() if card.tasks in forms)
         return f"{flag(name)} belongs to {others}; the method here is {method}"

@@ -1,4 +1,4 @@
-"""The picture of a run's training and validation curves."""
+"""A picture of a run's training and validation curves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["draw_curves"]
 
 
 def draw_curves(folder: Path) -> None:
-    """Draw ``curves.png`` from ``metrics.jsonl``; nothing is drawn before there is something to show."""
+    """Draw ``curves.png`` from ``metrics.jsonl``. Without records, nothing is drawn."""
     records = read_metrics(folder)
     panels = [
         (title, keys)

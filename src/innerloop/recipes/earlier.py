@@ -1,4 +1,4 @@
-"""Configurations as runs of earlier versions wrote them."""
+"""Reads the flat configurations of older run folders."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ __all__ = ["from_flat"]
 
 
 def from_flat(settings: Mapping[str, Any]) -> Config:
-    """The configuration of a run whose ``config.json`` has the settings of all methods side by side.
+    """The configuration of a run whose ``config.json`` holds the settings of all methods in one object.
 
-    Those of other methods, networks and data sets had no effect, and are left out.
+    Settings of other methods, networks and data sets have no effect, and are left out.
 
     Args:
         settings: the object under ``config`` in the file.
 
     Raises:
-        ConfigError: the method or the data set is not there any more, or a setting does not fit.
-        KeyError: there is no method or data set among the settings.
+        ConfigError: the method or the data set is unknown, or a setting does not fit.
+        KeyError: the settings name no method or no data set.
 
     Example:
         >>> from_flat({"dataset": "sinusoids", "method": "maml", "inner_lr": 0.01, "solver": "cg"}).method_settings
@@ -31,7 +31,7 @@ def from_flat(settings: Mapping[str, Any]) -> Config:
     """
     dataset, method = settings["dataset"], settings["method"]
     if dataset not in DATASETS or method not in METHODS:
-        raise ConfigError(f"the run is of {method} on {dataset}, which this version does not have")
+        raise ConfigError(f"the run used {method} on {dataset}, which this version does not have")
     options = {name for part in all_options(dataset, method) for name in part}
     known = options | common_options().keys()
     return Config.of(**{name: value for name, value in settings.items() if name in known})

@@ -1,4 +1,4 @@
-"""Options that a function takes: read from its signature, explained by its docstring, and checked."""
+"""Options of a function: read from its signature, explained by its docstring, and checked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["ConfigError", "Option", "flag", "options_of"]
 
 
 class ConfigError(ValueError):
-    """A setting is out of range, or settings do not fit together."""
+    """A setting is out of range, or two settings cannot be combined."""
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class Option:
     """One option.
 
     Args:
-        name: its name in Python; the command line's has dashes.
+        name: its name in Python. On the command line it has dashes.
         type: the type of its value.
-        default: its value where nothing else is said.
-        help: what it is.
+        default: its default value.
+        help: the text that explains it.
     """
 
     name: str
@@ -34,14 +34,14 @@ class Option:
     help: str = ""
 
     def checked(self, value: Any, *, least: float = -math.inf) -> Any:
-        """The value, of this option's type: whole numbers become floats and lists tuples where those are wanted.
+        """Check a value and convert it to this option's type. A whole number may become a float, and a list a tuple.
 
         Args:
             value: the value.
-            least: what numbers must not be under.
+            least: the lowest number allowed.
 
         Raises:
-            ConfigError: it is of another type, not finite, or under the least.
+            ConfigError: the value has another type, is not finite, or is below ``least``.
         """
         found = _fitted(value, self.type)
         if found is _UNFIT:
@@ -58,7 +58,7 @@ class Option:
 
 
 def flag(name: str) -> str:
-    """The command line's name of an option.
+    """The name of an option on the command line.
 
     Example:
         >>> flag("inner_lr")
@@ -68,7 +68,7 @@ def flag(name: str) -> str:
 
 
 def options_of(make: Callable[..., Any], *, without: Collection[str] = ()) -> dict[str, Option]:
-    """The arguments of a function that have a default and whose values can be written on a command line.
+    """The arguments of a function that have a default, and whose values can be written on a command line.
 
     Args:
         make: the function. Its docstring explains each argument in a section ``Args``.
@@ -92,7 +92,7 @@ _UNFIT = object()
 
 
 def _fitted(value: Any, kind: Any) -> Any:
-    """The value as one of this type, or ``_UNFIT``."""
+    """The value converted to this type, or ``_UNFIT``."""
     origin = get_origin(kind)
     if origin is Literal:
         return value if value in get_args(kind) else _UNFIT
@@ -120,7 +120,7 @@ def _plain(kind: Any) -> bool:
 
 
 def _described(kind: Any) -> str:
-    """A type in words."""
+    """A type in words, for messages."""
     if get_origin(kind) is Literal:
         return " or ".join(map(str, get_args(kind)))
     if get_origin(kind) in (Union, types.UnionType):
@@ -136,7 +136,7 @@ def _shown(value: Any) -> str:
 
 
 def _explained(docstring: str) -> dict[str, str]:
-    """What the section ``Args`` of a docstring says of each argument, without markup."""
+    """The text on each argument in the section ``Args`` of a docstring, without markup."""
     lines = docstring.splitlines()
     if "Args:" not in lines:
         return {}

@@ -1,4 +1,4 @@
-"""A picture of episodes: what was shown, what was asked, what was answered."""
+"""A picture of episodes: the support sets, some queries, and the predictions."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def draw_predictions(path: Path, episode: Episode, probabilities: Tensor, title:
 
     Args:
         path: the PNG file.
-        episode: ``T`` tasks of images ``[T, N, 1, H, W]``; the first query of each class is drawn.
-        probabilities: ``[T, Q, ways]``, what was predicted.
-        title: above the picture.
+        episode: ``T`` tasks of images ``[T, N, 1, H, W]``. The first query of each class is drawn.
+        probabilities: the predicted probabilities ``[T, Q, ways]``.
+        title: the title above the picture.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""The main job in a few minutes: MAML and Reptile, trained, evaluated, and shown."""
+"""The quickstart: train and evaluate MAML and Reptile in a few minutes, and draw a picture."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MARKER = "quickstart.txt"
 
 
 def quickstart_configs(dataset: str) -> dict[str, Config]:
-    """Short schedules of MAML and Reptile for two CPU cores, by the name of the recipe that they shorten."""
+    """MAML and Reptile with short schedules for two CPU cores, by the names of the recipes that they shorten."""
     maml: dict[str, Any] = {
         "iterations": 300,
         "tasks": 16,
@@ -48,8 +48,8 @@ def run_quickstart(folder: Path, data_dir: Path | None = None) -> None:
     """Train and evaluate both methods, print a table, and write a picture of a few episodes.
 
     Args:
-        folder: where the two runs and the picture go; an earlier quickstart there is replaced.
-        data_dir: where Omniglot is; None for the default places.
+        folder: the folder for the two runs and the picture. An earlier quickstart there is replaced.
+        data_dir: the folder of Omniglot. None means the default places.
 
     Raises:
         ConfigError: the folder holds something else.
@@ -70,7 +70,7 @@ def run_quickstart(folder: Path, data_dir: Path | None = None) -> None:
 
 
 def _choose_data(data_dir: Path | None) -> tuple[str, DataSource]:
-    """Omniglot if it is there or can be fetched, else glyphs."""
+    """Omniglot if it is found or can be downloaded, otherwise glyphs."""
     source = DataSource(data_dir)
     if found := find_omniglot(data_dir):
         _say(f"Omniglot found in {found}")
@@ -81,13 +81,13 @@ def _choose_data(data_dir: Path | None) -> tuple[str, DataSource]:
         source.evaluation(recipe("omniglot-5w1s-maml"), "test")
     except (DataError, OSError) as error:
         _say(f"Omniglot cannot be downloaded here: {error}")
-        _say("Using GLYPHS instead: generated characters. The accuracies below are not of Omniglot.")
+        _say("Using GLYPHS instead: generated characters. The accuracies below are not on Omniglot.")
         return "glyphs", DataSource()
     return "omniglot", source
 
 
 def _table(results: list[tuple[str, RunResult]]) -> str:
-    """The evaluations side by side."""
+    """A table of the evaluations."""
     head = ("method", "dataset", "norm", "before adapting", "after adapting (95 % interval)", "tasks")
     rows = [head]
     for method, result in results:
@@ -102,7 +102,7 @@ def _table(results: list[tuple[str, RunResult]]) -> str:
 
 
 def _draw(path: Path, results: list[tuple[str, RunResult]], source: DataSource) -> None:
-    """Draw three episodes of the first method, one after another."""
+    """Draw three episodes with the predictions of the first method."""
     run = results[0][1].run
     episode = source.evaluation(run.config, "test")(generator_at(1, Stream.TESTING))[:3]
     learner = Learner.load(run.folder)
@@ -116,7 +116,7 @@ def _draw(path: Path, results: list[tuple[str, RunResult]], source: DataSource) 
 
 
 def _empty(folder: Path) -> None:
-    """Make the folder, or remove what an earlier quickstart left in it, and nothing else."""
+    """Make the folder, or remove the runs of an earlier quickstart from it. Nothing else is removed."""
     if folder.exists():
         if not folder.is_dir():
             raise ConfigError(f"{folder} is a file; choose another --out")

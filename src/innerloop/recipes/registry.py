@@ -1,7 +1,8 @@
 """The named recipes: the papers' hyperparameters and protocols.
 
-Here are the experiments: a data set, its tasks and the protocol. What a method takes in each of them is in the file of
-the method, and ``docs/methods/`` and ``docs/recipes.md`` say where a recipe departs from its paper.
+An experiment is a data set with its tasks and its protocol. This file lists the experiments. A method's settings for
+each experiment are in the method's own file. ``docs/methods/`` and ``docs/recipes.md`` say where a recipe departs from
+its paper.
 
 Sources: Finn et al., 2017 (MAML), section 5 and appendix A, and its published code; Nichol et al., 2018 (Reptile),
 appendix A, and its published code; for the rest of the family, their pages.
@@ -18,7 +19,7 @@ from innerloop.recipes.options import ConfigError
 __all__ = ["EXPERIMENTS", "RECIPES", "recipe", "recipes_of"]
 
 EXPERIMENTS: dict[str, dict[str, Any]] = {
-    # K query images for each class, in meta-training and in test.
+    # As many query images as support images for each class, in meta-training and in test.
     **{
         f"omniglot-{ways}w{shots}s": {
             "dataset": "omniglot",
@@ -39,7 +40,7 @@ EXPERIMENTS: dict[str, dict[str, Any]] = {
         "iterations": 70_000,
         "val_every": 5000,
     },
-    # Glyphs are this project's own; the schedules are short enough for a laptop.
+    # Glyphs are this project's own data. The schedules are short enough for a laptop.
     **{
         f"glyphs-{ways}w1s": {
             "dataset": "glyphs",
@@ -53,14 +54,14 @@ EXPERIMENTS: dict[str, dict[str, Any]] = {
         for ways in (5, 20)
     },
 }
-"""The task and the protocol of each experiment; what is not said is as in :class:`Config`."""
+"""The task and the protocol of each experiment. All other settings are the defaults of :class:`Config`."""
 
 
 def recipes_of(method: str) -> dict[str, Config]:
-    """The recipes of a method, by their names.
+    """The recipes of a method, by name.
 
     Raises:
-        ConfigError: its file names an unknown experiment or setting, or settings that do not fit.
+        ConfigError: the method's file names an unknown experiment or setting, or settings that do not fit.
     """
     found = {}
     for experiment, settings in CARDS[method].settings().items():
@@ -72,7 +73,7 @@ def recipes_of(method: str) -> dict[str, Config]:
 
 
 def _begun_with(method: str, experiment: str) -> dict[str, Any]:
-    """The settings of the method that this one's recipes begin with, as far as this one takes them."""
+    """The settings of the method that this one's recipes are based on. Options that this one lacks are left out."""
     if not (like := CARDS[method].like):
         return {}
     dataset = EXPERIMENTS[experiment]["dataset"]

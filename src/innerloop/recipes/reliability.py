@@ -1,4 +1,4 @@
-"""The picture of a run's calibration: accuracy by confidence."""
+"""A picture of a run's calibration: accuracy by confidence."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["draw_reliability"]
 
 
 def draw_reliability(calibration: Calibration, path: Path, title: str = "") -> None:
-    """Draw a reliability diagram: the accuracy of each bin of confidence, and how many predictions are in it.
+    """Draw a reliability diagram: the accuracy in each bin of confidence, and the share of predictions in the bin.
 
     Args:
-        calibration: what :func:`innerloop.evaluate` found.
-        path: the PNG file, whose folder exists.
-        title: what stands above it.
+        calibration: the calibration from :func:`innerloop.evaluate`.
+        path: the PNG file. Its folder must exist.
+        title: the title above the picture.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -27,7 +27,7 @@ def draw_reliability(calibration: Calibration, path: Path, title: str = "") -> N
     bins = len(calibration.counts)
     edges = torch.linspace(0, 1, bins + 1)[:-1].tolist()
     accuracy = calibration.accuracy.nan_to_num().tolist()
-    # What the bar of a bin should be: from its accuracy to the mean confidence in it.
+    # In a well calibrated network the bar of a bin would end at the mean confidence.
     gap = (calibration.confidence - calibration.accuracy).nan_to_num().tolist()
     figure = Figure(figsize=(4.5, 5.5), layout="constrained")
     FigureCanvasAgg(figure)

@@ -1,4 +1,4 @@
-"""How the outer learning rate changes over training, as a factor of its first value."""
+"""Schedules of the outer learning rate: a factor of its first value for each iteration."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["SCHEDULES", "Schedule"]
 
 
 def constant(iteration: int, iterations: int) -> float:
-    """Stay the same."""
+    """Stay constant."""
     return 1.0
 
 
