@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
 from innerloop.bench.memory import peak_of
+
 from innerloop.nets import NETS
 from innerloop.randomness import Stream, generator_at
 from innerloop.recipes import RECIPES, Config, DataSource, evaluate_run, train_run

@@ -110,31 +110,41 @@ def loop(settings: Sequence[str], scratch: Path, runs: int, kills: int, chance: 
         chance: draws the moments.
     """
     whole = scratch / "whole"
-    started = time.monotonic()
-    process = start(settings, whole)
-    while not (whole / "checkpoint.safetensors").exists() and process.poll() is None:
-        time.sleep(0.01)
-    until_training = time.monotonic() - started
-    finish(process)
-    training = time.monotonic() - started - until_training
+    finish(start(settings, whole))
+    iterations = max(int(record["iteration"]) for record in read_metrics(whole))
     for number in range(runs):
         folder = scratch / f"killed-{number + 1}"
         killed = 0
-        for _ in range(kills):
-            # Mostly while it trains, now and then while it starts.
-            moment = until_training * chance.uniform(0.8, 1.0) + chance.uniform(0, 2 * training / (kills + 1))
+        for kill in range(kills):
             process = start(settings, folder)
-            try:
-                process.communicate(timeout=moment)
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-                process.communicate()
-                killed += 1
+            target = iterations * (kill + chance.random()) / kills
+            if chance.random() < 0.85:
+                reached = wait_for(folder, target, process)
+            else:
+                reached = wait(chance.uniform(0, 8), process)
+            time.sleep(chance.uniform(0, 0.1))
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            killed += reached and process.returncode == -signal.SIGKILL
             if process.returncode not in (0, -signal.SIGKILL):
                 raise SystemExit(f"{folder} could not go on: exit status {process.returncode}")
         finish(start(settings, folder))
         yield Outcome(killed, differences(folder, whole))
-        shutil.rmtree(folder, ignore_errors=not differences(folder, whole))
+
+
+def wait_for(folder: Path, iteration: float, process: subprocess.Popen[bytes]) -> bool:
+    """Wait until a run has come so far; whether it goes on."""
+    while process.poll() is None:
+        if any(record["iteration"] >= iteration for record in read_metrics(folder)):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def wait(seconds: float, process: subprocess.Popen[bytes]) -> bool:
+    """Wait so long, in which a run mostly starts; whether it goes on."""
+    time.sleep(seconds)
+    return process.poll() is None
 
 
 def start(settings: Sequence[str], folder: Path) -> subprocess.Popen[bytes]:

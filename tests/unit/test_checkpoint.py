@@ -230,7 +230,7 @@ def test_a_cut_file_is_damaged(size: int, tmp_path) -> None:
     file = tmp_path / "f"
     save_state({"w": torch.ones(100), "step": 3}, file)
     file.write_bytes(file.read_bytes()[:size])
-    with pytest.raises(CheckpointError, match=r"f is damaged .*use another checkpoint"):
+    with pytest.raises(CheckpointError, match=r"f is damaged: .*use another checkpoint"):
         load_state(file)
 
 

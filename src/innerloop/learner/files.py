@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +16,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-__all__ = ["CheckpointError", "load_state", "save_state", "write_atomically"]
+__all__ = ["CheckpointError", "load_json", "load_state", "read_bytes", "save_state", "write_atomically"]
 
 FORMAT = "innerloop-state-1"
+REMEDY = "delete it and train again, or use another checkpoint"
 
 
 class CheckpointError(ValueError):
@@ -25,7 +29,8 @@ class CheckpointError(ValueError):
 def save_state(state: Any, path: Path) -> None:
     """Write nested dicts, lists and tuples of tensors and plain values to one safetensors file, atomically.
 
-    The structure is JSON in the file's header. A process killed while writing leaves the earlier file as it was.
+    The structure is JSON in the file's header, beside a digest of all that the file holds. A process killed while
+    writing leaves the earlier file as it was.
 
     Args:
         state: what to save; keys are strings or integers, leaves are tensors or JSON values.
@@ -33,6 +38,7 @@ def save_state(state: Any, path: Path) -> None:
 
     Raises:
         TypeError: a leaf is of another kind.
+        OSError: the file cannot be written; the earlier one is as it was.
 
     Example:
         >>> import tempfile
@@ -42,9 +48,9 @@ def save_state(state: Any, path: Path) -> None:
         {'w': tensor([1., 1.]), 'step': 3}
     """
     tensors: dict[str, Tensor] = {}
-    structure = _encode(state, tensors)
-    data = save(tensors, metadata={"format": FORMAT, "structure": json.dumps(structure)})
-    write_atomically(path, data)
+    structure = json.dumps(_encode(state, tensors))
+    metadata = {"format": FORMAT, "structure": structure, "digest": _digest(structure, tensors)}
+    write_atomically(path, save(tensors, metadata=metadata))
 
 
 def load_state(path: Path, device: torch.device | str = "cpu") -> Any:
@@ -55,25 +61,83 @@ def load_state(path: Path, device: torch.device | str = "cpu") -> Any:
         device: where the tensors are to be.
 
     Raises:
-        CheckpointError: the file is missing, damaged or not such a file.
+        CheckpointError: the file is missing, cannot be read, is damaged or not such a file.
     """
-    if not path.is_file():
-        raise CheckpointError(f"there is no file {path}")
+    read_bytes(path, most=1)  # says why a file cannot be read
     try:
-        with safe_open(path, framework="pt", device=str(device)) as file:
+        with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise CheckpointError(f"{path} is not a file of the format {FORMAT}; was it saved by another program?")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-            return _decode(json.loads(metadata["structure"]), tensors)
-    except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise CheckpointError(
-            f"{path} is damaged ({error}); delete it and train again, or use another checkpoint"
-        ) from error
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged: it is no safetensors file ({error}); {REMEDY}") from None
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is not a file of the format {FORMAT}; was it saved by another program?")
+    structure = metadata.get("structure")
+    # Files of earlier versions have no digest.
+    if structure is None or metadata.keys() - {"format", "structure", "digest"}:
+        raise CheckpointError(f"{path} is damaged: its header has the fields {', '.join(sorted(metadata))}; {REMEDY}")
+    if metadata.get("digest", "") not in ("", digest := _digest(structure, tensors)):
+        raise CheckpointError(f"{path} is damaged: its content has the digest {digest} and another is noted; {REMEDY}")
+    try:
+        return _decode(json.loads(structure), {name: tensor.to(device) for name, tensor in tensors.items()})
+    except json.JSONDecodeError as error:
+        reason = f"the structure in its header is not JSON ({error})"
+    except _StructureError as error:
+        reason = f"the structure in its header {error}"
+    except RecursionError:
+        reason = "the structure in its header is nested too deeply"
+    raise CheckpointError(f"{path} is damaged: {reason}; {REMEDY}")
+
+
+def load_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        CheckpointError: it is missing, cannot be read, or is no JSON text.
+    """
+    try:
+        return json.loads(read_bytes(path).decode())
+    except UnicodeDecodeError as error:
+        reason = f"byte {error.start + 1} is not UTF-8 text"
+    except json.JSONDecodeError as error:
+        reason = f"it is not JSON ({error})"
+    except (RecursionError, ValueError):  # nested too deeply, or a number of thousands of digits
+        reason = "it is JSON of a kind that no program writes"
+    raise CheckpointError(f"{path} is damaged: {reason}; restore it or train again")
+
+
+def read_bytes(path: Path, most: int = -1) -> bytes:
+    """The bytes of a file, or so many of them.
+
+    Raises:
+        CheckpointError: it is missing or cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(most)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        what = "; it is a folder, which is to be removed" if path.is_dir() else ""
+        raise CheckpointError(f"there is no file {path}{what}") from None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}; see to its permissions") from None
+
+
+def _digest(structure: str, tensors: Mapping[str, Tensor]) -> str:
+    """A hash of the structure and of each tensor's type, shape and bytes."""
+    digest = hashlib.blake2b(structure.encode(errors="surrogatepass"), digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that at any moment its name leads to the whole old or the whole new content."""
+    """Write a file so that at any moment its name leads to the whole old or the whole new content.
+
+    Raises:
+        OSError: it cannot be written; the old content is still there. The error names the file.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
     try:
         with temporary.open("xb") as file:
@@ -81,8 +145,11 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from error  # the temporary name tells nobody anything
         raise
 
 
@@ -108,13 +175,25 @@ def _encode(value: Any, tensors: dict[str, Tensor]) -> Any:
     raise TypeError(f"cannot save a {type(value).__name__}; only tensors, plain values and containers of them can be")
 
 
+class _StructureError(Exception):
+    """What is amiss with a structure, in words that follow "the structure"."""
+
+
 def _decode(value: Any, tensors: dict[str, Tensor]) -> Any:
     match value:
         case {"$tensor": name}:
+            if not isinstance(name, str) or name not in tensors:
+                raise _StructureError(f"names a tensor {name!r} that the file does not hold")
             return tensors[name]
         case {"$dict": items}:
-            return {_decode(key, tensors): _decode(item, tensors) for key, item in items}
+            if not isinstance(items, list) or not all(isinstance(item, list) and len(item) == 2 for item in items):
+                raise _StructureError("has under $dict something else than a list of pairs")
+            if not all(isinstance(key, str | int | float | None) for key, _ in items):
+                raise _StructureError("has a key that is no plain value")
+            return {key: _decode(item, tensors) for key, item in items}
         case {"$tuple": items}:
+            if not isinstance(items, list):
+                raise _StructureError("has under $tuple something else than a list")
             return tuple(_decode(item, tensors) for item in items)
         case dict():
             return {key: _decode(item, tensors) for key, item in value.items()}

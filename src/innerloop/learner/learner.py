@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,18 +23,27 @@ from innerloop.inner.meta import METHOD_PREFIX, Meta
 from innerloop.inner.model import Norm, StatelessModel
 from innerloop.inner.problem import Problem
 from innerloop.inner.tasks import OneByOne
-from innerloop.learner.files import CheckpointError, load_state, save_state, write_atomically
+from innerloop.learner.description import (
+    DESCRIPTION,
+    FORMAT,
+    WEIGHTS,
+    described,
+    fresh_rule_state,
+    made_net,
+    restored,
+    statistics_of,
+    unfit_tensor,
+)
+from innerloop.learner.files import CheckpointError, load_json, load_state, save_state, write_atomically
 from innerloop.learner.predictor import Predictor
-from innerloop.methods.base import METHODS, Method
-from innerloop.nets import NETS
+from innerloop.learner.schema import Record, check
+from innerloop.learner.tensors import Like
+from innerloop.methods.base import Method
 from innerloop.params import Params, detached, map_nested, map_params
-from innerloop.parts import describe, restore
 from innerloop.randomness import Stream, generator_at
 from innerloop.rules.base import RuleState
 
 __all__ = ["Learner"]
-
-FORMAT = "innerloop-learner-1"
 
 
 class Learner:
@@ -222,7 +231,7 @@ class Learner:
         description = {
             "format": FORMAT,
             "net": self.net_spec,
-            "method": _described(self.method),
+            "method": described(self.method),
             "loss": losses[0],
             "norm": self.norm,
             "about": self.about,
@@ -261,48 +270,52 @@ class Learner:
             CheckpointError: there is no learner in the folder, it is damaged, or ``net`` or ``method`` is needed.
         """
         folder = Path(folder)
-        try:
-            description = json.loads((folder / "learner.json").read_text())
-            if description["format"] != FORMAT or description["norm"] not in get_args(Norm):
-                raise ValueError(f"not a description of the format {FORMAT}")
-            loss, saved_norm = LOSSES[description["loss"]], description["norm"]
-            net_spec, method_spec, about = description["net"], description["method"], description["about"]
-            if net is None and net_spec is not None:
-                net = NETS[net_spec["name"]](**net_spec["arguments"])
-            if method is None and "undescribed" not in method_spec:
-                method = _restored(method_spec)
-        except FileNotFoundError as error:
+        path, weights = folder / "learner.json", folder / "learner.safetensors"
+        if not path.exists():
             raise CheckpointError(
                 f"there is no learner in {folder} (no learner.json); give the folder of a finished training run"
-            ) from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{folder / 'learner.json'} is damaged ({error!r}); train again") from error
+            )
+        description = load_json(path)
+        check(description, DESCRIPTION, path, "train again")
+        net_spec, method_spec = description["net"], description["method"]
+        if net is None and net_spec is not None:
+            net = made_net(net_spec, path)
+        if method is None and method_spec is not None and "undescribed" not in method_spec:
+            method = restored(method_spec, path)
         if net is None or method is None:
-            absent = "network" if net is None else "method"
-            argument = "net" if net is None else "method"
-            why = "" if net is None else f" ({method_spec['undescribed']})"
+            absent, argument = ("network", "net") if net is None else ("method", "method")
+            why = f" ({method_spec['undescribed']})" if net is not None and method_spec else ""
             raise CheckpointError(f"{folder} does not say which {absent} it holds{why}; pass it as {argument}=")
-        state = load_state(folder / "learner.safetensors", device)
+        state = load_state(weights, device)
+        check(state, WEIGHTS, weights, "train again")
         net = copy.deepcopy(net).to(device)
+        if unfit := unfit_tensor(state["net"], net.state_dict()):
+            raise CheckpointError(f"the weights in {folder} do not fit the network: {unfit}; load them into their own")
+        net.load_state_dict(state["net"])
+        if state.get("statistics"):
+            kind = Record({"statistics": statistics_of(net)})
+            check({"statistics": state["statistics"]}, kind, weights, "train again")
         try:
-            net.load_state_dict(state["net"])
-            learned, rule_state = state["learned"], state["rule_state"]
-        except (RuntimeError, KeyError, TypeError) as error:
-            raise CheckpointError(f"the weights in {folder} do not fit the network: {error}") from error
-        try:
+            if state["rule_state"] is not None:
+                own = method.meta({name: p for name, p in net.named_parameters() if p.requires_grad})
+                kind = Record({"rule_state": Like(fresh_rule_state(method, own))})
+                check({"rule_state": state["rule_state"]}, kind, weights, "is it another method's? Train again")
             return cls(
                 net,
                 method,
-                meta_params=Meta({}, learned).named(),
-                rule_state=rule_state,
-                statistics=state.get("statistics"),  # absent in folders written before there were any
-                loss_fn=loss,
-                norm=norm or saved_norm,
+                meta_params=Meta({}, state["learned"]).named(),
+                rule_state=state["rule_state"],
+                statistics=state.get("statistics"),
+                loss_fn=LOSSES[description["loss"]],
+                norm=norm or description["norm"],
                 net_spec=net_spec,
-                about=about,
+                about=description["about"],
             )
+        except CheckpointError:
+            raise
         except ValueError as error:
-            raise CheckpointError(f"what {folder} holds is of another method or an earlier version: {error}") from error
+            what = f"what {folder} holds is of another method or an earlier version: {error}"
+            raise CheckpointError(f"{what}; pass its own as method=, or train again") from error
 
     def _ways(self, x: Tensor, y: Tensor) -> int:
         """How many classes it tells apart: the outputs at the start, which may have put another head in place."""
@@ -311,21 +324,3 @@ class Learner:
         start = loop.begin(Track.NOTHING)
         with torch.no_grad():
             return self._model({**start.fixed, **{n: t[0] for n, t in start.adapted.items()}}, x).shape[-1]
-
-
-def _described(method: Method) -> Any:
-    """The method written down; or why it cannot be, so that a learner is saved all the same."""
-    try:
-        return describe(method)
-    except ValueError as error:
-        return {"undescribed": str(error)}
-
-
-def _restored(description: Any) -> Method:
-    """The method that was written down, also by versions that wrote a registered name and its arguments."""
-    if description.keys() == {"name", "arguments"}:
-        return METHODS[description["name"]](**description["arguments"])
-    method = restore(description)
-    if not isinstance(method, Method):
-        raise ValueError(f"what is described as the method is of type {type(method).__name__}")
-    return method

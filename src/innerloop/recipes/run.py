@@ -15,14 +15,29 @@ from typing import Any, Literal
 
 import torch
 
+from innerloop.data import DATASETS
 from innerloop.evaluation.calibration import Calibration
 from innerloop.evaluation.evaluate import Evaluation
 from innerloop.inner.model import Norm
-from innerloop.learner.files import CheckpointError, write_atomically
+from innerloop.learner.files import CheckpointError, load_json, write_atomically
 from innerloop.learner.learner import Learner
+from innerloop.learner.schema import (
+    ANYTHING,
+    FLAG,
+    TEXT,
+    ListOf,
+    Maybe,
+    Number,
+    OneOf,
+    Record,
+    Table,
+    check,
+    of_type,
+)
+from innerloop.methods.base import METHODS
 from innerloop.nets import NETS
 from innerloop.recipes.build import DataSource, Running, make_trainer, net_spec
-from innerloop.recipes.config import Config
+from innerloop.recipes.config import NESTED, Config, all_options, common_options
 from innerloop.recipes.curves import draw_curves
 from innerloop.recipes.earlier import from_flat
 from innerloop.recipes.options import ConfigError
@@ -32,6 +47,16 @@ __all__ = ["Run", "RunResult", "evaluate_run", "read_run", "train_run"]
 
 CONFIG_FILE = "config.json"
 FORMAT, FLAT_FORMAT = "innerloop-run-2", "innerloop-run-1"
+
+DESCRIPTION = Record(
+    {
+        "format": OneOf((FORMAT, FLAT_FORMAT)),
+        "recipe": TEXT,
+        "torch": TEXT,
+        "config": Table(ANYTHING),  # its fields are those of the data set and method
+    }
+)
+"""What ``config.json`` holds."""
 
 
 @dataclass(frozen=True)
@@ -157,14 +182,33 @@ def read_run(folder: Path) -> Run:
     if not path.is_file():
         what = "there is no folder" if not folder.is_dir() else f"there is no run ({CONFIG_FILE}) in"
         raise CheckpointError(f"{what} {folder}; give the folder that 'innerloop train' wrote (its --out)")
+    description = load_json(path)
+    remedy = "restore it or train again"
+    check(description, DESCRIPTION, path, remedy)
+    settings = description["config"]
+    flat = description["format"] == FLAT_FORMAT
+    known = {"dataset": OneOf(tuple(DATASETS)), "method": OneOf(tuple(METHODS))}
+    # A setting of a flat configuration is a plain value.
+    others = Maybe(TEXT, FLAG, Number(), ListOf(ANYTHING)) if flat else ANYTHING
+    check({"config": settings}, Record({"config": Record(known, others=others)}), path, remedy)
+    if not flat:
+        kind = Record({"config": _settings(settings["dataset"], settings["method"])})
+        check({"config": settings}, kind, path, remedy)
     try:
-        description = json.loads(path.read_text())
-        if description.get("format") not in (FORMAT, FLAT_FORMAT):
-            raise CheckpointError(f"{path} is not of the format {FORMAT}")
-        read = from_flat if description["format"] == FLAT_FORMAT else Config.from_json
-        return Run(folder, description["recipe"], read(description["config"]))
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}); restore it or train again") from error
+        return Run(folder, description["recipe"], from_flat(settings) if flat else Config.from_json(settings))
+    except ConfigError as error:
+        raise CheckpointError(f"{path} is damaged: {error}; {remedy}") from error
+
+
+def _settings(dataset: str, method: str) -> Record:
+    """What the configuration of a run must hold; each setting's range is its own business."""
+    nested = zip(NESTED, all_options(dataset, method), strict=True)
+    return Record(
+        {
+            **{name: of_type(option.type) for name, option in common_options().items()},
+            **{part: Record({n: of_type(o.type) for n, o in options.items()}) for part, options in nested},
+        }
+    )
 
 
 def evaluate_run(

@@ -13,6 +13,7 @@ import torch
 from innerloop.evaluation.evaluate import Evaluation
 from innerloop.learner.files import CheckpointError
 from innerloop.learner.learner import Learner
+from innerloop.learner.schema import ANYTHING, Number, Record, Whole, check
 
 __all__ = ["BestLearners", "Validated", "best_folders", "best_learners"]
 
@@ -84,7 +85,7 @@ def best_learners(run: Path, count: int, *, device: torch.device | str = "cpu") 
     Raises:
         CheckpointError: the run has fewer, or one is damaged.
     """
-    learners = [Learner.load(folder, device=device) for folder in best_folders(run)]
+    learners = [_validated_learner(folder, device) for folder in best_folders(run)]
     if len(learners) < count:
         raise CheckpointError(
             f"{run} has the learners of {len(learners)} validations, and an ensemble of {count} is asked for: take "
@@ -93,8 +94,20 @@ def best_learners(run: Path, count: int, *, device: torch.device | str = "cpu") 
     return sorted(learners, key=_rank)[:count]
 
 
+VALIDATED = Record(
+    {"about": Record({"iteration": Whole(0)}, {"val_accuracy": Number(), "val_loss": Number()}, others=ANYTHING)}
+)
+"""What is noted beside the learner of a validation."""
+
+
+def _validated_learner(folder: Path, device: torch.device | str) -> Learner:
+    learner = Learner.load(folder, device=device)
+    check({"about": learner.about}, VALIDATED, folder / "learner.json", f"delete {folder}, or train again")
+    return learner
+
+
 def _rank(learner: Learner) -> tuple[float, int]:
     """What the best learner has least of."""
     about = learner.about
     score = -about["val_accuracy"] if "val_accuracy" in about else about.get("val_loss", math.inf)
-    return score, about.get("iteration", 0)
+    return score, about["iteration"]

@@ -7,13 +7,14 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from innerloop.learner.files import write_atomically
+from innerloop.learner.files import read_bytes, write_atomically
+from innerloop.learner.schema import Number, Record, Whole
 from innerloop.metagrad.base import Info
 
 __all__ = ["RunLog", "Window", "read_metrics"]
@@ -43,7 +44,7 @@ class RunLog:
         self._bar = tqdm(total=iterations, initial=done, disable=disable, unit="it", dynamic_ncols=True, smoothing=0.05)
         self._quiet = progress is False
         if folder is not None:
-            _drop_after(folder / METRICS_FILE, done)
+            _drop_after(folder, done, self.say)
             self._events = _event_writer(folder, done)
 
     def advance(self, tasks: int) -> None:
@@ -127,21 +128,64 @@ class Window:
         return {"iterations": self.iterations, "sums": dict(self.sums)}
 
 
+RECORD = Record({"iteration": Whole(0)}, others=Number(finite=False))
+"""A line of ``metrics.jsonl``."""
+
+
+class _Metrics(NamedTuple):
+    """What ``metrics.jsonl`` holds.
+
+    Attributes:
+        records: its lines.
+        damaged: the numbers of those that are none, from 1. A last line without an end is not among them: a kill leaves
+            such a line.
+    """
+
+    records: list[dict[str, float]]
+    damaged: list[int]
+
+
 def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """The records of ``metrics.jsonl``; a last line cut off by a kill is left out."""
-    path = folder / METRICS_FILE
+    """The records of a run, without damaged lines and without a last one that was cut off by a kill.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    return _read(folder / METRICS_FILE).records
+
+
+def _read(path: Path) -> _Metrics:
+    if not path.exists():
+        return _Metrics([], [])
     records: list[dict[str, float]] = []
-    for line in path.read_text().splitlines() if path.is_file() else []:
+    damaged = []
+    *lines, last = read_bytes(path).split(b"\n")
+    for number, line in enumerate([*lines, last], 1):
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return records
+            record = json.loads(line.decode())
+            RECORD.check(record, "")
+        except (ValueError, RecursionError):  # not UTF-8, not JSON, or not such a record
+            if number <= len(lines):
+                damaged.append(number)
+        else:
+            records.append(record)
+    return _Metrics(records, damaged)
 
 
-def _drop_after(path: Path, iteration: int) -> None:
-    """Remove what was recorded after the checkpoint that the run resumes from, for it comes again."""
-    kept = [record for record in read_metrics(path.parent) if record["iteration"] <= iteration]
+def _drop_after(folder: Path, iteration: int, say: Callable[[str], None]) -> None:
+    """Remove what was recorded after the checkpoint that the run resumes from, for it comes again; and what is damaged.
+
+    Where something is damaged, a copy of the file is kept.
+    """
+    path = folder / METRICS_FILE
+    records, damaged = _read(path)
+    if damaged:
+        copy = path.with_name(f"{METRICS_FILE}.damaged")
+        write_atomically(copy, read_bytes(path))
+        lines = ("line " if len(damaged) == 1 else "lines ") + ", ".join(map(str, damaged[:10]))
+        more = f" and {len(damaged) - 10} more" if len(damaged) > 10 else ""
+        say(f"{path} is damaged in {lines}{more}: the other lines are kept, and the whole file as {copy.name}")
+    kept = [record for record in records if record["iteration"] <= iteration]
     write_atomically(path, "".join(json.dumps(record) + "\n" for record in kept).encode())
 
 

@@ -8,7 +8,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["stop_signals"]
+__all__ = ["TrainingStopped", "stop_signals"]
+
+
+class TrainingStopped(Exception):  # noqa: N818 (not an error)
+    """Training was asked to stop by a signal, and everything is saved.
+
+    Attributes:
+        signal_number: the signal.
+        iteration: how many iterations are done.
+    """
+
+    def __init__(self, signal_number: int, iteration: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signal_number).name} after {iteration} iterations")
+        self.signal_number, self.iteration = signal_number, iteration
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import signal
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +21,11 @@ from innerloop.engine.runtime import runtime
 from innerloop.episode import Episode, EpisodeSampler
 from innerloop.evaluation.evaluate import Evaluation, evaluate
 from innerloop.inner.losses import LossFn
-from innerloop.inner.meta import METHOD_PREFIX
+from innerloop.inner.meta import METHOD_PREFIX, Meta
 from innerloop.inner.model import Norm
 from innerloop.inner.selection import partition
-from innerloop.learner.files import CheckpointError, load_state, save_state
+from innerloop.learner.description import fresh_rule_state
+from innerloop.learner.files import CheckpointError, save_state
 from innerloop.learner.learner import Learner
 from innerloop.metagrad.base import Info
 from innerloop.methods.base import Method
@@ -33,8 +33,9 @@ from innerloop.params import map_nested
 from innerloop.randomness import RandomState, Stream, generator_at
 from innerloop.rules.base import RuleState
 from innerloop.training.best import BestLearners, Validated
+from innerloop.training.checkpoint import read_checkpoint
 from innerloop.training.runlog import RunLog, Window
-from innerloop.training.signals import stop_signals
+from innerloop.training.signals import TrainingStopped, stop_signals
 
 __all__ = ["DivergedError", "MetaTrainer", "TrainingStopped", "Validation"]
 
@@ -43,19 +44,6 @@ CHECKPOINT_FILE = "checkpoint.safetensors"
 
 class DivergedError(RuntimeError):
     """The loss or the meta-gradient is not finite any more."""
-
-
-class TrainingStopped(Exception):  # noqa: N818 (not an error)
-    """Training was asked to stop by a signal, and everything is saved.
-
-    Attributes:
-        signal_number: the signal.
-        iteration: how many iterations are done.
-    """
-
-    def __init__(self, signal_number: int, iteration: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(signal_number).name} after {iteration} iterations")
-        self.signal_number, self.iteration = signal_number, iteration
 
 
 @dataclass(frozen=True)
@@ -231,7 +219,7 @@ class MetaTrainer:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             checkpoint = folder / CHECKPOINT_FILE
-            if checkpoint.is_file():
+            if checkpoint.exists():
                 if not resume:
                     raise CheckpointError(f"{folder} already holds a run; pass resume=True, or another folder")
                 self.load(checkpoint)
@@ -250,9 +238,7 @@ class MetaTrainer:
 
         log = RunLog(iterations, self.iteration, folder=folder, progress=progress)
         if self._timed and self._engine.execution == "auto" and self.iteration < iterations:
-            self._calibrate(
-                episodes, log
-            )  # once in a run: the first checkpoint, before any iteration, holds the choice
+            self._calibrate(episodes, log)  # once: the checkpoint before the first iteration holds the choice
         try:
             with stop_signals(enabled=folder is not None) as received, runtime.undisturbed():
                 while True:
@@ -314,19 +300,18 @@ class MetaTrainer:
         Raises:
             CheckpointError: the file is missing or damaged, or is of another network, method or optimizer.
         """
-        state = load_state(path)
-        saved = state["meta_params"]
-        shapes = {n: tuple(p.shape) for n, p in self.meta_params.items()}
-        if {n: tuple(p.shape) for n, p in saved.items()} != shapes:
-            raise CheckpointError(f"{path} holds the parameters of another network or method; train into a new folder")
-        try:
-            self.optimizer.load_state_dict(state["optimizer"])
-        except ValueError as error:
-            raise CheckpointError(f"{path} holds the state of another optimizer ({error})") from error
+        state = read_checkpoint(
+            path,
+            meta_params=self.meta_params,
+            optimizer=self.optimizer,
+            scheduler=self.scheduler,
+            rule_state=lambda: fresh_rule_state(self.method, Meta.of(self.meta_params)),
+        )
+        self.optimizer.load_state_dict(state["optimizer"])
         with torch.no_grad():
             for name, parameter in self.meta_params.items():
-                parameter.copy_(saved[name])
-        if self.scheduler is not None and state["scheduler"] is not None:
+                parameter.copy_(state["meta_params"][name])
+        if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
         self.rule_state = map_nested(lambda t: t.to(self.device), state["rule_state"])
         if self._engine.execution == "auto":
