@@ -5,6 +5,7 @@ HELD: tuple[str, ...] = (
     "test_values.py",
     "test_randomness.py",
     "test_moment.py",
+    "test_settings.py",
     "test_parts.py",
     "test_trainer.py",
     "a traced part of a module",

@@ -29,6 +29,18 @@ class Answer:
     losses: list[Tensor] = field(default_factory=list)
 
 
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Within it, torch's operations are not shared among threads: for small tensors that takes far longer."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@one_thread()
 def meta_gradient(
     net: nn.Module,
     tasks: list[tuple[Tensor, Tensor, Tensor, Tensor]],
@@ -82,6 +94,7 @@ def meta_gradient(
     return answer
 
 
+@one_thread()
 def adapted(
     net: nn.Module, support_x: Tensor, support_y: Tensor, loss_fn: LossFn, *, lr: float = 0.1, steps: int = 1
 ) -> Grads:

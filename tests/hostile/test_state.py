@@ -69,3 +69,9 @@ def test_a_change_is_seen_after_150_calls(sentence: str, execution: str, monkeyp
     script = in_the_loss(PLACES[sentence])(monkeypatch)
     script.at, script.calls = (150,), 152
     play(script, execution)
+
+
+def test_a_change_is_seen_after_1500_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = in_the_loss(PLACES["a closure"])(monkeypatch)
+    script.at, script.calls = (4, 1500), 1502
+    play(script, "auto")
