@@ -179,7 +179,7 @@ def test_it_is_left_as_it_was(model: Model) -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "twice", "batched", "recurrent", "expected"),
+    ("device", "second_order", "batched", "recurrent", "expected"),
     [
         ("cpu", False, False, "training", ""),
         ("cpu", False, True, "none", "attention"),
@@ -193,8 +193,8 @@ def test_it_is_left_as_it_was(model: Model) -> None:
         ("mps", True, True, "training", "attention"),
     ],
 )
-def test_which_fused_kernels_are_set_aside(device, twice, batched, recurrent, expected) -> None:
-    found = to_set_aside(torch.device(device), twice=twice, batched=batched, recurrent=recurrent)
+def test_which_fused_kernels_are_set_aside(device, second_order, batched, recurrent, expected) -> None:
+    found = to_set_aside(torch.device(device), second_order=second_order, batched=batched, recurrent=recurrent)
     assert found == set(expected.split())
 
 

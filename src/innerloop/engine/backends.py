@@ -1,8 +1,8 @@
-"""PyTorch's fused kernels, set aside where they cannot do what the inner loop asks of them.
+"""Switches PyTorch's fused kernels off where they cannot do what the inner loop needs.
 
-Fused attention has no second derivative, and not everywhere a rule for ``vmap``. cuDNN's recurrent layers have no
-second derivative, and in evaluation mode not even a first one. PyTorch has a plain form of each, which it takes where
-the fused one is switched off. The switches are the whole process's.
+Fused attention has no second derivative, and lacks a rule for ``vmap`` on some devices. cuDNN's recurrent layers have
+no second derivative, and in evaluation mode no derivative at all. PyTorch has a plain form of each, and uses it when
+the fused form is switched off. The switches affect the whole process.
 """
 
 from __future__ import annotations
@@ -19,37 +19,37 @@ from innerloop.engine.runtime import runtime
 __all__ = ["Fused", "to_set_aside", "without"]
 
 Fused = Literal["attention", "cudnn"]
-"""Fused attention (and the fast path of ``nn.TransformerEncoder``); cuDNN."""
+"""Fused attention with the fast path of ``nn.TransformerEncoder`` (``attention``), or cuDNN (``cudnn``)."""
 
 
 def to_set_aside(
-    device: torch.device, *, twice: bool, batched: bool, recurrent: Literal["none", "training", "evaluating"]
+    device: torch.device, *, second_order: bool, batched: bool, recurrent: Literal["none", "training", "evaluating"]
 ) -> frozenset[Fused]:
-    """Which fused kernels a forward pass has to do without.
+    """The fused kernels that must be off in a forward pass.
 
     Args:
-        device: where it runs.
-        twice: whether second derivatives will be taken of it.
+        device: the device of the forward pass.
+        second_order: whether it will be differentiated twice.
         batched: whether it runs under ``vmap``.
         recurrent: whether the module has recurrent layers, and their mode.
 
     Example:
-        >>> sorted(to_set_aside(torch.device("cuda"), twice=True, batched=False, recurrent="training"))
+        >>> sorted(to_set_aside(torch.device("cuda"), second_order=True, batched=False, recurrent="training"))
         ['attention', 'cudnn']
-        >>> sorted(to_set_aside(torch.device("cpu"), twice=False, batched=False, recurrent="training"))
+        >>> sorted(to_set_aside(torch.device("cpu"), second_order=False, batched=False, recurrent="training"))
         []
     """
     found: set[Fused] = set()
-    if twice or batched:
+    if second_order or batched:
         found.add("attention")
-    if device.type == "cuda" and (recurrent == "evaluating" or (recurrent == "training" and twice)):
+    if device.type == "cuda" and (recurrent == "evaluating" or (recurrent == "training" and second_order)):
         found.add("cudnn")
     return frozenset(found)
 
 
 @contextlib.contextmanager
 def without(fused: frozenset[Fused]) -> Iterator[None]:
-    """A context in which these are switched off; threads may be in it at once, and the last one out switches them on.
+    """A context in which these fused kernels are off. Several threads may be in it. The last one to leave switches on.
 
     Example:
         >>> with without(frozenset({"attention"})):
@@ -89,8 +89,8 @@ class _Shared:
 
 @contextlib.contextmanager
 def _plain_attention() -> Iterator[None]:
-    # torch.nn.attention.sdpa_kernel does this too, but newer releases let only the thread leave it that entered it.
-    cuda, mha = torch.backends.cuda, torch.backends.mha  # the former's switches are for the CPU too
+    # torch.nn.attention.sdpa_kernel does this too, but in newer releases only the thread that entered it can leave it.
+    cuda, mha = torch.backends.cuda, torch.backends.mha  # the switches of cuda are for the CPU, too
     switches: list[tuple[Callable[[], bool], Callable[[bool], None], bool]] = [
         (mha.get_fastpath_enabled, mha.set_fastpath_enabled, False),
         (cuda.flash_sdp_enabled, cuda.enable_flash_sdp, False),

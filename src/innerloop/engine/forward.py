@@ -35,7 +35,7 @@ class EngineTasks:
     def __call__(self, fn: Callable[..., Any], params: Params, *data: Tensor, second_order: bool = False) -> Any:
         """The results of all tasks, stacked."""
         device = data[0].device
-        aside = to_set_aside(device, twice=second_order, batched=self.batched, recurrent=self.recurrent)
+        aside = to_set_aside(device, second_order=second_order, batched=self.batched, recurrent=self.recurrent)
         with without(aside), taskwise(device) if self.batched else contextlib.nullcontext():
             run = Together() if self.batched else OneByOne()
             return run(fn, params, *data, second_order=second_order)

@@ -1,7 +1,7 @@
-"""Attention with several heads, its products laid out for many tasks at once.
+"""Multi-head attention, with its products arranged for many tasks at once.
 
-PyTorch's own does its projections where nothing can take their place, and under ``vmap`` with one copy of the weights
-for each sequence.
+PyTorch's own function computes its projections internally, where nothing can replace them. Under ``vmap`` it copies the
+weights for each sequence.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ def multi_head_attention(
     is_causal: bool = False,
     **others: Any,
 ) -> tuple[Tensor, Tensor | None] | None:
-    """What ``F.multi_head_attention_forward`` gives under ``vmap``; None where this cannot do what is asked.
+    """The result of ``F.multi_head_attention_forward`` under ``vmap``, or None if an option is not supported here.
 
-    All arguments but the first, ``(x, weights, bias) -> output``, are those of PyTorch's function, in its order.
+    ``linear`` is ``(x, weights, bias) -> output``. The other arguments are those of PyTorch's function, in its order.
     """
     plain = bias_k is None and bias_v is None and not add_zeros and all(other is None for other in others.values())
     single = query.ndim == 2  # one sequence
@@ -80,14 +80,14 @@ def multi_head_attention(
 def _attended(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, heads: int, dropout: float, *, need_weights: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """The values that queries ``[..., N, L, E]`` see, likewise, and by how much each, ``[..., N, H, L, S]``."""
+    """The output for queries ``[..., N, L, E]``, of the same shape, and the attention weights ``[..., N, H, L, S]``."""
     *stack, length, features = q.shape
     q, k, v = _each(lambda t: t.unflatten(-1, (heads, -1)).transpose(-3, -2), q, k, v)
     attention = None
     if mask is not None and not need_weights:
-        y = F.scaled_dot_product_attention(q, k, v, mask, dropout)  # where all is masked, this gives zeros
+        y = F.scaled_dot_product_attention(q, k, v, mask, dropout)  # gives zeros if everything is masked
     else:
-        # Each a contiguous stack of matrices, for which products have no need to copy anything.
+        # Contiguous stacks of matrices can be multiplied without copies.
         q, k, v = _each(lambda t: t.flatten(0, -3), q / sqrt(features // heads), k, v)
         scores = torch.bmm(q, k.mT).view(*stack, heads, length, -1)
         attention = F.dropout((scores if mask is None else scores + mask).softmax(-1), dropout)
@@ -96,7 +96,7 @@ def _attended(
 
 
 def _mask(attention: Tensor | None, padding: Tensor | None, heads: int, like: Tensor) -> Tensor | None:
-    """What to add to the scores ``[N, H, L, S]``, in a shape that fits; None if nothing is masked."""
+    """The mask to add to the scores ``[N, H, L, S]``, in a shape that fits; None if nothing is masked."""
     if attention is not None:
         attention = _to_add(attention, like)
         if attention.ndim == 3:
@@ -111,13 +111,13 @@ def _mask(attention: Tensor | None, padding: Tensor | None, heads: int, like: Te
 
 
 def _to_add(mask: Tensor, like: Tensor) -> Tensor:
-    """A mask of numbers; of truth values, those that are true are masked."""
+    """Convert a mask to numbers to add. In a mask of booleans, True means masked."""
     if mask.dtype != torch.bool:
         return mask.to(like.dtype)
     return torch.zeros_like(mask, dtype=like.dtype).masked_fill(mask, float("-inf"))
 
 
 def _each(fn: Callable[[Tensor], Tensor], *tensors: Tensor) -> tuple[Tensor, ...]:
-    """The same of each; of the same tensor, the same."""
+    """Apply ``fn`` to each tensor. Equal arguments give the same result object."""
     made = {key: fn(t) for key, t in {id(t): t for t in tensors}.items()}
     return tuple(made[id(t)] for t in tensors)

@@ -1,7 +1,7 @@
-"""Convolutions of many tasks, each with weights of its own, as compiled kernels.
+"""Convolutions of many tasks by compiled kernels. Each task has its own weights.
 
 A convolution is bilinear in its input and its weights. So are its two gradients, and the three are each other's
-derivatives: with F(x, w) the output, X(g, w) the input's gradient and W(x, g) the weights',
+derivatives. Let F(x, w) be the output, X(g, w) the gradient of the input, and W(x, g) the gradient of the weights. Then
 
     dF = (X(g, w), W(x, g)),   dX = (F(u, w), W(u, g)),   dW = (X(g, v), F(x, v)),
 
@@ -27,7 +27,7 @@ __all__ = ["Window", "convolve"]
 
 @dataclass(frozen=True)
 class Window:
-    """Kernel size, stride, padding and dilation, each of height and width."""
+    """The kernel size, stride, padding and dilation of a convolution or pooling, each as (height, width)."""
 
     kernel: tuple[int, int]
     stride: tuple[int, int]
@@ -35,7 +35,7 @@ class Window:
     dilation: tuple[int, int]
 
     def output(self, size: Sequence[int]) -> tuple[int, int]:
-        """Height and width of the output for an input of this height and width."""
+        """The height and width of the output for an input of this height and width."""
         height, width = (
             (n + 2 * p - d * (k - 1) - 1) // s + 1
             for n, k, s, p, d in zip(size, self.kernel, self.stride, self.padding, self.dilation, strict=True)
@@ -44,7 +44,7 @@ class Window:
 
     @functools.lru_cache(maxsize=1024)  # noqa: B019 - a window is a few numbers
     def geometry(self, tasks: int, images: int, size: Sequence[int], channels: Sequence[int], shared: bool) -> Geometry:
-        """The kernels' description of this window over a stack of images."""
+        """The description of this window over a stack of images, for the C code."""
         sizes = (*self.kernel, *self.stride, *self.padding, *self.dilation, *self.output(size))
         return Geometry(tasks, images, *size, *channels, *sizes, shared)
 
@@ -52,14 +52,14 @@ class Window:
 def convolve(x: Tensor, w: Tensor, window: Window) -> Tensor:
     """Convolve images ``[..., N, C, H, W]`` with the weights ``[..., O, C, kh, kw]`` of their task.
 
-    The leading axes are tasks; those of the weights may be 1.
+    The leading axes are tasks. In the weights they may be 1.
     """
     output: Tensor = apply(_Output, x, w, window)
     return output
 
 
 class _Output(Function):
-    """F(x, w)."""
+    """The output, F(x, w)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, window: Window) -> Tensor:
@@ -81,7 +81,7 @@ class _Output(Function):
 
 
 class _InputGradient(Function):
-    """X(g, w)."""
+    """The gradient of the input, X(g, w)."""
 
     @staticmethod
     def forward(ctx: Any, g: Tensor, w: Tensor, window: Window, size: Sequence[int]) -> Tensor:
@@ -103,7 +103,7 @@ class _InputGradient(Function):
 
 
 class _WeightGradient(Function):
-    """W(x, g), summed over the leading axes that the weights do not have."""
+    """The gradient of the weights, W(x, g), summed over the leading axes that the weights do not have."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, g: Tensor, window: Window, tasks_of_w: Sequence[int]) -> Tensor:

@@ -1,4 +1,4 @@
-"""The sizes of a convolution or pooling, as the C code takes them."""
+"""The sizes of a convolution or pooling, in the form of the C code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where numbers lie in memory: images channels-last, weights ``[tap, in, out]``, tasks in front."""
+"""Memory layouts: images are channels-last, weights are ``[tap, in, out]``, and tasks come first."""
 
 from __future__ import annotations
 
@@ -25,34 +25,36 @@ __all__ = [
 
 
 def apply(function: type[Function], *arguments: Any) -> Any:
-    """``function.apply``, or its forward pass alone where no graph is wanted, which costs less to call."""
+    """``function.apply``. Without a graph only its forward pass is called, which costs less."""
     if torch.is_grad_enabled():
         return function.apply(*arguments)
     return function.forward(_NoGraph(), *arguments)
 
 
 class _NoGraph:
-    """Stands for autograd's context."""
+    """Stands in for autograd's context."""
 
     def save_for_backward(self, *_: Tensor | None) -> None:
-        """Nothing will be asked for."""
+        """Do nothing: there is no backward pass."""
 
     def set_materialize_grads(self, _: bool) -> None:
-        """Nor will there be gradients."""
+        """Do nothing: there are no gradients."""
 
     def mark_non_differentiable(self, *_: Tensor) -> None:
-        """Nothing is differentiated."""
+        """Do nothing: nothing is differentiated."""
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """Images ``[..., C, H, W]`` as contiguous ``[..., H, W, C]``, without a copy if they lie like that."""
+    """Images ``[..., C, H, W]`` as contiguous ``[..., H, W, C]``. There is no copy if they lie so in memory."""
     return x.movedim(-3, -1).contiguous()
 
 
 def new_channels_last(like: Tensor, shape: Sequence[int], spatial: int = 2) -> Tensor:
-    """Uninitialised ``[..., C, *]`` that lies in memory as ``[..., *, C]``; ``spatial`` counts the axes after C.
+    """An uninitialised tensor ``[..., C, *]`` that lies in memory as ``[..., *, C]``.
 
-    It is no view: autograd forbids changing in place the views that a function of ours returns.
+    ``spatial`` counts the axes after C.
+
+    It is not a view, because autograd forbids to change in place a view that a custom function returns.
     """
     *stack, channels = shape[: len(shape) - spatial]
     strides = contiguous((*stack, *shape[len(shape) - spatial :], channels))
@@ -76,12 +78,12 @@ def contiguous(shape: Sequence[int]) -> list[int]:
 
 
 def own_axes(tasks_of_w: Sequence[int]) -> int:
-    """How many leading axes tell the tasks of these weights apart: all up to the last that is not 1."""
+    """The number of leading axes by which the tasks' weights differ: all up to the last axis that is not 1."""
     return max((axis + 1 for axis, size in enumerate(tasks_of_w) if size != 1), default=0)
 
 
 def by_task(t: Tensor, stack: Sequence[int]) -> Tensor:
-    """What each task has of a tensor whose leading axes are tasks, or 1: ``[T, ...]``; T is 1 where all share it."""
+    """Flatten the leading axes, which are tasks or 1, to one: ``[T, ...]``. T is 1 if all tasks share the tensor."""
     n = len(stack)
     if all(t.shape[axis] == 1 or t.stride(axis) == 0 for axis in range(n)):
         return t[(0,) * n][None]
@@ -101,12 +103,12 @@ def packed(w: Tensor, stack: Sequence[int]) -> tuple[Tensor, int, bool]:
 
 
 def pack(w: Tensor) -> Tensor:
-    """The same weights ``[O, I, kh, kw]``, lying in memory as the kernels want them."""
+    """The same weights ``[O, I, kh, kw]``, in the memory layout of the kernels."""
     return w.permute(2, 3, 1, 0).contiguous().permute(3, 2, 0, 1)
 
 
 def packable(module: nn.Module) -> Iterable[str]:
-    """The names of the parameters that :func:`pack` is for."""
+    """The names of the parameters that :func:`pack` can convert: weights of convolutions without groups."""
     for name, layer in module.named_modules():
         if isinstance(layer, nn.Conv2d) and layer.groups == 1:
             yield f"{name}.weight" if name else "weight"

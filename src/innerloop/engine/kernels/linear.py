@@ -1,18 +1,20 @@
-"""Products with the weights of linear layers, of many tasks, each with weights of its own or sharing them.
+"""Linear layers of many tasks. Each task has its own weights, or all tasks share them.
 
 A linear layer is bilinear in its input and its weights. So are its two gradients, and the three are each other's
-derivatives: with F(x, w) = x wᵀ the output, X(g, w) = g w the input's gradient and W(x, g) = gᵀ x the weights',
+derivatives. Let F(x, w) = x wᵀ be the output, X(g, w) = g w the gradient of the input, and W(x, g) = gᵀ x the gradient
+of the weights. Then
 
     dF = (X(g, w), W(x, g)),   dX = (F(u, w), W(u, g)),   dW = (X(g, v), F(x, v)),
 
-which gives derivatives of every order. Each is one product for each task, over all its rows, or one product over the
-rows of all tasks where these share the weights.
+which gives derivatives of every order. Each is one product for each task, over all its rows. If the tasks share the
+weights, it is one product over the rows of all tasks.
 
-Weights may be used several times: by the steps of a recurrent layer, and, in a second derivative, by F and by X.
-Autograd would take a product for each use and add them up, and for a few rows the adding costs more than the products.
-So the uses of one forward pass share a :class:`_Uses`: what F and X note there, ``(x, g)``, is summed in one go, once
-all of them have been differentiated. Autograd tells when: each use is given the output of one more node, which comes
-after them all. Where every task starts from one set of weights, that is also where the sum over tasks is taken.
+Weights may be used several times: by the steps of a recurrent layer, and by both F and X in a second derivative.
+Autograd would compute a product for each use and add them up. With few rows the additions cost more than the products.
+So the uses in one forward pass share a :class:`_Uses`. The backward passes of F and X note their pairs ``(x, g)``
+there. When all uses are differentiated, the pairs are summed by one product. Autograd tells when that is: each use
+takes the output of one more node as an input, and autograd differentiates that node after all uses. If all tasks start
+from one set of weights, the sum over tasks is taken there, too.
 """
 
 from __future__ import annotations
@@ -33,11 +35,12 @@ from innerloop.params import SharedByTasks
 __all__ = ["Weights", "linear"]
 
 FEW = 64
-"""Rows of a task in a product: so few are put side by side before they are multiplied, more are multiplied apart."""
+"""The number of rows of a task up to which the pairs are joined before one product. Larger ones are multiplied
+separately."""
 
 
 class Weights:
-    """The weights ``[..., O, I]`` of a linear layer in one forward pass; the leading axes are tasks, and may be 1.
+    """The weights ``[..., O, I]`` of a linear layer in one forward pass. The leading axes are tasks, and may be 1.
 
     Example:
         >>> x, w = torch.randn(4, 10, 3), torch.randn(4, 2, 3, requires_grad=True)
@@ -53,12 +56,12 @@ class Weights:
 
 
 def linear(x: Tensor, weights: Weights, bias: Tensor | None = None) -> Tensor:
-    """The layer's output ``[..., N, O]`` for ``[..., N, I]``, leading axes as those of the weights.
+    """The layer's output ``[..., N, O]`` for an input ``[..., N, I]``. The leading axes are those of the weights.
 
     Args:
         x: the input.
         weights: the weights.
-        bias: ``[..., O]``, its leading axes like those of the weights; None for none.
+        bias: the bias ``[..., O]``, with leading axes like those of the weights, or None.
     """
     end = None if weights.uses is None else weights.uses.end
     output: Tensor = apply(_Output, x, weights.value, bias, weights.uses, end)
@@ -66,29 +69,29 @@ def linear(x: Tensor, weights: Weights, bias: Tensor | None = None) -> Tensor:
 
 
 class _Uses:
-    """The uses of one tensor of weights.
+    """All uses of one tensor of weights in a forward pass.
 
     Attributes:
-        end: the output of the node that is differentiated after all uses.
+        end: the output of the node that autograd differentiates after all uses.
     """
 
     def __init__(self, w: Tensor) -> None:
         if _torch.current_pass() == _torch.NO_PASS:
-            _noted.pairs.clear()  # what is there still is of a pass that ended in an error
+            _noted.pairs.clear()  # left over from a backward pass that ended in an error
         found = _shared_source(w)
         beyond, source = (None, None) if found is None else found
-        self._key = object()  # not this object: its own node must not hold it, or neither would ever be freed
+        self._key = object()  # a separate object: if the node held self, neither would ever be freed
         self.end: Tensor = _End.apply(w, source, beyond, self._key)
         self._node = self.end.grad_fn
 
     def note(self, x: Tensor, g: Tensor) -> None:
-        """W(x, g) is part of the gradient, if this backward pass is to give one."""
+        """Note that W(x, g) is part of the gradient, if this backward pass computes that gradient."""
         if _torch.pass_reaches(self._node):
             _noted.pairs.setdefault((_torch.current_pass(), self._key), []).extend((x, g))
 
 
 class _Noted(threading.local):
-    """What the backward pass of this thread has noted of each tensor of weights."""
+    """The pairs that the backward pass of this thread has noted, for each tensor of weights."""
 
     def __init__(self) -> None:
         self.pairs: dict[tuple[int, object], list[Tensor]] = {}
@@ -98,7 +101,7 @@ _noted = _Noted()
 
 
 class _End(Function):
-    """Comes before all uses of weights, and so after them on the way back."""
+    """A node before all uses of the weights. So the backward pass reaches it after all of them."""
 
     @staticmethod
     def forward(ctx: Any, w: Tensor, source: Tensor | None, beyond: Any, key: object) -> Tensor:
@@ -111,14 +114,14 @@ class _End(Function):
         pairs = _noted.pairs.pop((_torch.current_pass(), ctx.key), None)
         if pairs is None:
             return (None,) * 4
-        # Where this pass goes on to what all tasks share, the sum over them is all that it needs.
+        # If this pass goes on to the tensor that all tasks share, it needs only the sum over tasks.
         if ctx.beyond is not None and _torch.pass_reaches(ctx.beyond):
             return None, apply(_WeightGradient, ctx.shapes[1], *pairs), None, None
         return apply(_WeightGradient, ctx.shapes[0], *pairs), None, None, None
 
 
 class _Output(Function):
-    """F(x, w) + b."""
+    """The output, F(x, w) + b."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, b: Tensor | None, uses: _Uses | None, end: Tensor | None) -> Tensor:
@@ -132,7 +135,7 @@ class _Output(Function):
         biases = by_task(b.unsqueeze(-2), stack)
         if len(biases) in (1, len(rows)):
             return torch.baddbmm(biases, rows, matrices.mT).view(shape)
-        # Weights that are shared, but not the bias, or the other way about.
+        # The tasks share the weights but not the bias, or the bias but not the weights.
         return torch.bmm(rows, matrices.mT).view(len(biases), -1, shape[-1]).add_(biases).view(shape)
 
     @staticmethod
@@ -151,7 +154,7 @@ class _Output(Function):
 
 
 class _InputGradient(Function):
-    """X(g, w)."""
+    """The gradient of the input, X(g, w)."""
 
     @staticmethod
     def forward(ctx: Any, g: Tensor, w: Tensor, uses: _Uses | None, end: Tensor | None) -> Tensor:
@@ -172,7 +175,7 @@ class _InputGradient(Function):
 
 
 class _WeightGradient(Function):
-    """The sum of W(x, g) over pairs of x and g, and over the leading axes that weights of this shape do not have."""
+    """The gradient of the weights: W(x, g) summed over all pairs, and over the leading axes that the weights lack."""
 
     @staticmethod
     def forward(ctx: Any, shape: Sequence[int], *pairs: Tensor) -> Tensor:
@@ -207,23 +210,23 @@ class _WeightGradient(Function):
 
 
 def _shared_source(t: Tensor) -> tuple[Any, Tensor] | None:
-    """Where the tasks of ``t`` share one tensor: the graph's node that shares it out, and that tensor.
+    """If the tasks in ``t`` share one tensor: the graph's node that expands it, and that tensor. Otherwise None.
 
-    ``t`` is an alias (:func:`innerloop.params.aliased`) of what :func:`innerloop.params.expand_tasks` returned. A
-    backward pass that ends at the alias does not reach the node.
+    ``t`` is a view (:func:`innerloop.params.aliased`) of a result of :func:`innerloop.params.expand_tasks`. A backward
+    pass that ends at the view does not reach the node.
     """
     if t.grad_fn is None or len(t.grad_fn.next_functions) != 1:
         return None
     node: Any = t.grad_fn.next_functions[0][0]
     if node is None or node.name() != f"{SharedByTasks.__name__}Backward":
         return None
-    source = getattr(node, "source", None)  # a node is the context that the function's forward pass was given
+    source = getattr(node, "source", None)  # a node is the ``ctx`` of the function's forward pass
     if not isinstance(source, Tensor) or t.shape[1:] != source.shape or t.stride(0):
         return None
     return node, source
 
 
 def _matched(x: Tensor, w: Tensor, stack: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Rows ``[T, R, F]`` and the matrices ``[T, O, I]`` that they meet; T is 1 where one serves all tasks."""
+    """Rows ``[T, R, F]`` and their matrices ``[T, O, I]``. T is 1 if all tasks share the matrix."""
     w = by_task(w, stack)
     return x.reshape(len(w), -1, x.shape[-1]), w

@@ -1,7 +1,7 @@
-"""Cross entropy of each task, written out.
+"""Cross entropy, written out as plain operations.
 
-Under ``vmap`` PyTorch writes it out too, but the first time it then imports its symbolic shapes, and with them SymPy:
-a second, and more memory than all tensors of a small network need.
+PyTorch also does this under ``vmap``. But the first time, it imports its symbolic shapes and SymPy. That takes a
+second, and more memory than all tensors of a small network.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def cross_entropy(
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> Tensor | None:
-    """``F.cross_entropy`` of scores ``[N, C]`` and classes ``[N]``; None where its options ask for more than that.
+    """``F.cross_entropy`` of scores ``[N, C]`` and classes ``[N]``, or None if an option is not supported here.
 
     Example:
         >>> scores, classes = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0])

@@ -1,6 +1,7 @@
-"""Batch norm of many tasks, each by the statistics of its own batch, as compiled kernels to second order.
+"""Batch norm of many tasks by compiled kernels. Each task is normalised with the statistics of its own batch.
 
-ReLU after it may be part of it. Derivatives of third order and above come from the same formulas in PyTorch.
+A ReLU after it can be included. The kernels compute derivatives up to second order. Higher ones come from the same
+formulas in PyTorch.
 """
 
 from __future__ import annotations
@@ -23,16 +24,16 @@ __all__ = ["Norm", "batch_norm", "differentiable", "gradient_formula", "groups_e
 
 @dataclass(frozen=True)
 class Norm:
-    """Batch norm of images or vectors ``[..., N, C, *]``, over N and the axes after C, tasks in front.
+    """Batch norm of images or vectors ``[..., N, C, *]``. The leading axes are tasks. Each is one group of statistics.
 
     Attributes:
         x: the input.
-        scale: ``[..., C]``, its leading axes those of the tasks or 1; None for none.
-        shift: the same.
-        epsilon: what is added to the variance.
+        scale: ``[..., C]``, with leading axes like those of the tasks or 1; None for no scale.
+        shift: the same for the shift.
+        epsilon: the number that is added to the variance.
         spatial: the number of axes after C.
-        mean: of each group, ``[..., C]``; known once an output is written.
-        inverse: the inverse standard deviation, likewise.
+        mean: the mean ``[..., C]`` of each group over N and the axes after C. It is valid once an output is written.
+        inverse: the inverse standard deviation ``[..., C]`` of each group, valid at the same time.
     """
 
     x: Tensor
@@ -45,12 +46,12 @@ class Norm:
 
     @property
     def tensors(self) -> tuple[Tensor | None, ...]:
-        """All of them."""
+        """All its tensors."""
         return self.x, self.scale, self.shift, self.mean, self.inverse
 
 
 def started(x: Tensor, scale: Tensor | None, shift: Tensor | None, epsilon: float, spatial: int) -> Norm:
-    """The same, nothing being computed yet."""
+    """A :class:`Norm` whose statistics are not computed yet."""
     stack, channels = x.shape[: -2 - spatial], x.shape[-1 - spatial]
     strides = contiguous((*stack, channels))
     mean, inverse = (x.new_empty_strided((*stack, channels), strides) for _ in range(2))
@@ -58,7 +59,7 @@ def started(x: Tensor, scale: Tensor | None, shift: Tensor | None, epsilon: floa
 
 
 def batch_norm(norm: Norm, *, relu: bool = False) -> tuple[Tensor, Callable[[], None]]:
-    """The output, scaled and shifted, perhaps with ReLU after it; and what writes it."""
+    """The output, scaled and shifted, with ReLU if wanted, and a function that writes its values."""
     writers: list[Callable[[], None]] = []
     output: Tensor = apply(_Output, *norm.tensors, norm.epsilon, relu, norm.spatial, writers)
     return output, writers[0]
@@ -81,7 +82,7 @@ class _Output(Function):
         rows, stack = _rows(x, spatial), x.shape[: -2 - spatial]
         y, sets = new_channels_last(x, x.shape, spatial), sets_of((scale, shift), stack)
         numbers = (*_sizes(rows, stack, sets), int(relu), epsilon)
-        # By address: whether anybody else holds y is to be told from outside.
+        # The writer holds only y's address, so that it can be seen whether anything else holds y.
         writers.append(partial(call, "normalise", x.dtype, *numbers, rows, *sets, mean, inverse, place(y)))
         ctx.save_for_backward(x, scale, shift, mean, inverse)
         ctx.options = epsilon, relu, spatial
@@ -101,7 +102,7 @@ def _gradients(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
 def of_inputs(
     gradients: tuple[Tensor, Tensor, Tensor], scale: Tensor | None, shift: Tensor | None
 ) -> tuple[Tensor | None, ...]:
-    """The gradients of x, scale and shift: those of each group summed over the groups that share them."""
+    """The gradients of x, scale and shift. Those of scale and shift are summed over the groups that share them."""
     gx, g_scale, g_shift = gradients
     return (
         gx,
@@ -111,7 +112,7 @@ def of_inputs(
 
 
 class _Gradient(Function):
-    """The gradients of x, and for each group of scale and shift ``[..., C]``, from the gradient g of the output."""
+    """The gradient of x, and each group's gradients of scale and shift ``[..., C]``. g is the output's gradient."""
 
     @staticmethod
     def forward(
@@ -159,8 +160,8 @@ def differentiable(
     inputs: tuple[Tensor | None, ...],
     cotangents: tuple[Tensor, ...],
 ) -> list[Tensor | None]:
-    """The gradients of g, x and scale once more, with a graph of their own; ``inputs`` are these and shift."""
-    # New names for the same values, so that what g owes to x is not counted here too.
+    """The gradients of g, x and scale, with a graph for higher derivatives. ``inputs`` are g, x, scale and shift."""
+    # Views of the same values, so that the dependence of g on x is not counted here, too.
     g, x, scale, shift = (None if t is None else t.view_as(t) for t in inputs)
     wanted = {i: t for i, t in enumerate((g, x, scale)) if needed[i] and t is not None}
     outputs = formula(g, x, scale, shift)
@@ -174,7 +175,7 @@ def differentiable(
 def gradient_formula(
     g: Tensor, x: Tensor, scale: Tensor | None, shift: Tensor | None, *, epsilon: float, relu: bool, spatial: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What :class:`_Gradient` computes, in PyTorch."""
+    """The same as :class:`_Gradient`, as operations of PyTorch."""
     channel = -1 - spatial
     dims = [channel - 1, *range(channel + 1, 0)]
 
@@ -200,7 +201,7 @@ def _rows(x: Tensor, spatial: int) -> Tensor:
 
 
 def sets_of(parameters: Sequence[Tensor | None], stack: Sequence[int]) -> tuple[Tensor | None, ...]:
-    """Scale and shift, contiguous, with the same leading axes, of which there are no more than needed."""
+    """Scale and shift, contiguous, both with the same leading axes, and as few of these as possible."""
     n = len(stack)
     own = max((own_axes(_distinct(p, n)) for p in parameters if p is not None), default=0)
     whole, first = (slice(None),) * own, (0,) * (n - own)
@@ -208,16 +209,16 @@ def sets_of(parameters: Sequence[Tensor | None], stack: Sequence[int]) -> tuple[
 
 
 def _distinct(p: Tensor, axes: int) -> list[int]:
-    """The sizes of the first axes, those being 1 along which all is the same memory."""
+    """The sizes of the first axes. An axis that repeats the same memory counts as 1."""
     return [1 if stride == 0 else size for size, stride in zip(p.shape[:axes], p.stride(), strict=False)]
 
 
 def _sizes(rows: Tensor, stack: Sequence[int], sets: Sequence[Tensor | None]) -> tuple[int, int, int, int]:
-    """Groups, groups of the same scale and shift, rows of a group, and channels."""
+    """The numbers of groups, of groups that share scale and shift, of rows in a group, and of channels."""
     groups, channels = prod(stack), rows.shape[-1]
     return groups, groups_each(groups, channels, sets), rows.numel() // (groups * channels), channels
 
 
 def groups_each(groups: int, channels: int, sets: Sequence[Tensor | None]) -> int:
-    """How many groups have the same scale and shift."""
+    """The number of groups that share one scale and shift."""
     return groups // max((p.numel() // channels for p in sets if p is not None), default=1)

@@ -1,7 +1,7 @@
-"""Batch norm, ReLU and max-pooling as one, to second order, as compiled kernels.
+"""Batch norm, ReLU and max-pooling fused into one compiled kernel.
 
-What lies between them is never written: of the images before pooling, only the convolution's output is kept.
-Derivatives of third order and above come from the same formulas in PyTorch.
+The images between these layers are never written. Only the convolution's output is kept. The kernels compute
+derivatives up to second order. Higher ones come from the same formulas in PyTorch.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ __all__ = ["joinable", "max_pooled"]
 
 
 def joinable(window: Window) -> bool:
-    """Whether the windows lie side by side, which is what the kernels can do."""
+    """Whether the windows lie side by side without gaps or overlaps. Only then can the kernels do the pooling."""
     plain = window.padding == (0, 0) and window.dilation == (1, 1) and window.kernel == window.stride
     return plain and prod(window.kernel) <= 254
 
 
 def max_pooled(norm: Norm, window: Window) -> Tensor:
-    """The largest of each window of ReLU of the normalised images ``[..., N, C, H, W]``."""
+    """Normalise images ``[..., N, C, H, W]``, apply ReLU, and take the largest value of each window."""
     output: Tensor = apply(_Output, *norm.tensors, norm.epsilon, window)
     return output
 
@@ -71,7 +71,7 @@ class _Output(Function):
 
 
 class _Gradient(Function):
-    """The gradients of x, and for each group of scale and shift ``[..., C]``, from the gradient g of the output."""
+    """The gradient of x, and each group's gradients of scale and shift ``[..., C]``. g is the output's gradient."""
 
     @staticmethod
     def forward(
@@ -116,7 +116,7 @@ class _Gradient(Function):
 def _sizes(
     x: Tensor, scale: Tensor | None, shift: Tensor | None, window: Window
 ) -> tuple[Geometry, int, Sequence[Tensor | None]]:
-    """Groups and their images, groups of the same scale and shift, and these."""
+    """The geometry, the number of groups that share scale and shift, and these two."""
     *stack, images, channels, height, width = x.shape
     groups, sets = prod(stack), sets_of((scale, shift), stack)
     geometry = window.geometry(groups, images, (height, width), (channels, channels), False)

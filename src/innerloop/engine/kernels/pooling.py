@@ -1,7 +1,7 @@
-"""Max-pooling of images that lie channels-last, as compiled kernels.
+"""Max-pooling of channels-last images by compiled kernels.
 
-Which pixel a window takes is a constant; given that, pooling and its gradient are linear and each other's
-derivatives.
+The choice of the pixel that a window takes is a constant. With that, pooling and its gradient are linear, and each
+other's derivatives.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def max_pool(x: Tensor, window: Window) -> Tensor:
 
 
 def spread(g: Tensor, chosen: Tensor, window: Window, size: Sequence[int]) -> Tensor:
-    """Each value to the pixel, of images of this size, that its window took; a tap that there is not takes none."""
+    """Put each value at the pixel that its window took, in images of this size. A tap outside the image takes none."""
     images: Tensor = apply(_Spread, g, chosen, window, size)
     return images
 
@@ -50,7 +50,7 @@ class _Output(Function):
 
 
 class _Spread(Function):
-    """The gradient of the input: each value to the pixel that its window took."""
+    """The gradient of the input: each value goes to the pixel that its window took."""
 
     @staticmethod
     def forward(ctx: Any, g: Tensor, chosen: Tensor, window: Window, size: Sequence[int]) -> Tensor:

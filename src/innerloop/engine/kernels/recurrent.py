@@ -1,6 +1,6 @@
-"""Recurrent layers as plain tensor operations, which can be mapped, and differentiated any number of times.
+"""Recurrent layers as plain tensor operations. They can be mapped, and differentiated any number of times.
 
-PyTorch's own are single operations that have no rule for ``vmap``.
+PyTorch's own recurrent layers are single operations without a rule for ``vmap``.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from torch import Tensor
 __all__ = ["Cell", "gru_cell", "lstm_cell", "plain_cell", "recurrent"]
 
 State = tuple[Tensor, ...]
-"""Each ``[N, H]``; what a layer gives is the first."""
+"""The state of a layer: tensors ``[N, H]``. The first is the layer's output."""
 
 Cell = Callable[[Tensor, Tensor, State], State]
-"""``(what the input gives [N, G], what the hidden state gives [N, G], state) -> state``."""
+"""``(input's part [N, G], hidden state's part [N, G], state) -> state``. The parts are products with weights."""
 
 Linear = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""``(x, weights, bias) -> output``: what multiplies with weights."""
+"""``(x, weights, bias) -> output``: a product with weights."""
 
 
 def lstm_cell(given: Tensor, kept: Tensor, state: State) -> State:
-    """One step of an LSTM; the state is the hidden and the cell's."""
+    """One step of an LSTM. The state is the hidden state and the cell state."""
     i, f, g, o = (given + kept).chunk(4, -1)
     cell = f.sigmoid() * state[1] + i.sigmoid() * g.tanh()
     return o.sigmoid() * cell.tanh(), cell
@@ -56,24 +56,24 @@ def recurrent(
     *,
     linear: Linear = F.linear,
 ) -> tuple[Tensor, State]:
-    """What ``torch.lstm`` and its like give for a batch of sequences of one length.
+    """The result of ``torch.lstm``, ``torch.gru`` or their kind, for a batch of sequences of one length.
 
     Args:
-        cell: the recurrence.
-        x: ``[S, N, F]``, or ``[N, S, F]`` with ``batch_first``.
+        cell: one step of the recurrence.
+        x: the inputs ``[S, N, F]``, or ``[N, S, F]`` with ``batch_first``.
         states: the first states, each ``[layers * directions, N, H]``.
-        weights: of each layer and direction: from inputs, from the hidden state, their biases if there are any, and the
-            projection of the hidden state if there is one.
-        has_biases: whether there are.
-        layers: layers on top of each other.
-        dropout: between layers.
+        weights: for each layer and direction: the weights of the input, the weights of the hidden state, their biases
+            if any, and the projection of the hidden state if any.
+        has_biases: whether there are biases.
+        layers: the number of layers on top of each other.
+        dropout: the probability of dropout between layers.
         training: whether dropout is active.
         bidirectional: whether there is a second direction, from the end.
         batch_first: see ``x``.
-        linear: what multiplies with weights, ``(x, weights, bias) -> output``.
+        linear: the product with weights, ``(x, weights, bias) -> output``.
 
     Returns:
-        The outputs, as ``x`` with the features of all directions, and the last states.
+        The outputs, of the shape of ``x`` with the features of all directions, and the last states.
 
     Example:
         >>> net, x, h = torch.nn.GRU(3, 4), torch.randn(5, 2, 3), torch.zeros(1, 2, 4)

@@ -1,7 +1,7 @@
-"""Which shape of tile the kernels take products with: the fastest on this processor, timed once and kept.
+"""Chooses the shape of the tile in which the kernels compute products: the fastest on this processor.
 
-The compiled library holds several shapes (``csrc/shapes.h``). All give the same bits, so that which one is taken shows
-in nothing but time. The name of the fastest lies beside the library in the user's cache folder.
+The compiled library holds several shapes (``csrc/shapes.h``). All give the same bits, and differ only in time. They are
+timed once. The name of the fastest is kept beside the library in the user's cache folder.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from innerloop.engine.kernels.geometry import Geometry
 __all__ = ["choose_shape", "fastest", "kept", "shape_names"]
 
 WORTHWHILE = 1.02
-"""How many times as long as the fastest the first shape may take and still serve."""
+"""The first shape is used if its time is at most this multiple of the fastest one's."""
 
 SIZES = ((5, 28, 1, 2), (5, 14, 64, 2), (5, 7, 64, 2), (5, 4, 64, 2), (1, 28, 64, 1), (4, 14, 32, 1))
-"""What is timed: images, their height and width, their channels, and the stride of a 3 by 3 convolution."""
+"""The 3x3 convolutions that are timed: number of images, height and width, channels, and stride."""
 
 ROUNDS = 12
-"""How often each is timed; the least time counts, which other programs disturb least."""
+"""How often each is timed. The least time counts, because other programs disturb it least."""
 
 
 def shape_names(library: ctypes.CDLL) -> list[str]:
@@ -40,13 +40,13 @@ def shape_names(library: ctypes.CDLL) -> list[str]:
 
 
 def choose_shape(library: ctypes.CDLL, file: Path) -> str:
-    """Have products taken with the shape that the file names, which is found out and written if it is not there.
+    """Make the library use the shape that the file names. If there is no such file, find the fastest and write it.
 
-    Where it cannot be written, the first shape serves.
+    If the file cannot be written, the first shape is used.
 
     Args:
-        library: the compiled kernels, whose functions know their arguments.
-        file: where the name is kept.
+        library: the compiled kernels, with the argument types of their functions set.
+        file: the file that keeps the name.
 
     Returns:
         The name of the shape.
@@ -58,16 +58,16 @@ def choose_shape(library: ctypes.CDLL, file: Path) -> str:
 
 
 def kept(file: Path, names: Sequence[str], find: Callable[[], str]) -> str:
-    """The name that the file holds, or what ``find`` gives, which is then kept.
+    """The name in the file. If there is none, call ``find`` and write its result.
 
-    What is written first stays, also if several processes look for it at once. A file that holds none of the names is
+    If several processes do this at once, the name that is written first stays. A file that holds none of the names is
     written again.
     """
     name = _read(file, names)
     if name is not None:
         return name
     try:
-        with tempfile.TemporaryDirectory(dir=file.parent) as folder:  # shows first that something can be written here
+        with tempfile.TemporaryDirectory(dir=file.parent) as folder:  # fails at once if nothing can be written here
             draft = Path(folder) / file.name
             draft.write_text(json.dumps({"shape": find()}))
             if _read(file, names) is None and file.exists():
@@ -90,7 +90,7 @@ def _read(file: Path, names: Sequence[str]) -> str | None:
 
 
 def fastest(library: ctypes.CDLL, count: int) -> int:
-    """The number of the shape that takes least time for the products of small convolutions."""
+    """The number of the shape that needs the least time for the products of small convolutions."""
     seconds = [[float("inf")] * count for _ in range(2 * len(SIZES))]
     for (row, call), _ in itertools.product(enumerate(_calls(library)), range(ROUNDS)):
         for shape in range(count):
@@ -98,14 +98,14 @@ def fastest(library: ctypes.CDLL, count: int) -> int:
             start = time.perf_counter()
             call()
             seconds[row][shape] = min(seconds[row][shape], time.perf_counter() - start)
-    # Each size counts alike, however long it takes.
+    # Each size has the same weight, however long it takes.
     totals = [sum(row[shape] / min(row) for row in seconds) for shape in range(count)]
     first = totals[0] <= WORTHWHILE * min(totals)
     return 0 if first else totals.index(min(totals))
 
 
 def _calls(library: ctypes.CDLL) -> list[Callable[[], None]]:
-    """A convolution and its weights' gradient of each size."""
+    """Calls of a convolution and of its gradient of the weights, for each size."""
     calls: list[Callable[[], None]] = []
     for images, side, channels, stride in SIZES:
         out = (side - 1) // stride + 1

@@ -1,9 +1,9 @@
-"""Out of ``vmap`` and back: the stacked tensors that its mapped ones stand for.
+"""Out of ``vmap`` and back: a mapped tensor stands for a stacked tensor, which this file takes out of it.
 
-``torch.func`` has no public way to give a function its own rule for batching and for second derivatives that costs
-little to call: ``autograd.Function`` with a ``vmap`` method takes a third of a millisecond each time. So this reads
-what ``vmap`` keeps in its tensors, by private names from :mod:`innerloop.engine._torch`. Without them nothing is
-replaced.
+The public way to give a function its own rule for batching and for second derivatives is ``autograd.Function`` with a
+``vmap`` method. It costs a third of a millisecond for each call. So this file reads the stacked tensor directly from
+the
+mapped one, by private names from :mod:`innerloop.engine._torch`. If PyTorch lacks them, nothing is replaced.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ __all__ = ["Stack", "mapped", "outside", "stacked"]
 
 
 def mapped() -> bool:
-    """Whether this runs under the ``vmap`` of the tasks and under no transform of the user's.
+    """Whether this runs under the ``vmap`` over tasks, and under no transform of the user's.
 
-    The model may map queries within it (:data:`innerloop.inner.private.levels`).
+    The library's own ``vmap`` over queries may be inside it (:data:`innerloop.inner.private.levels`).
     """
     stack = _torch.transforms()
     mine = bool(stack) and len(stack) == 1 + own_levels.inner
@@ -32,30 +32,30 @@ def mapped() -> bool:
 
 
 def outside() -> contextlib.AbstractContextManager[Any]:
-    """A context in which no ``vmap`` is active; it takes and gives stacked tensors."""
+    """A context in which no ``vmap`` is active. In it, work with stacked tensors."""
     manager: contextlib.AbstractContextManager[Any] = _torch.without_transforms()
     return manager
 
 
 @dataclass(frozen=True)
 class Stack:
-    """The levels of ``vmap``, the outermost first, that stacked tensors carry as their leading axes."""
+    """The levels of ``vmap``, the outermost first. Stacked tensors have an axis for each, in front."""
 
     levels: tuple[int, ...]
 
     def unstacked(self, x: Tensor) -> Tensor:
-        """The mapped tensor that stands for this one."""
+        """The mapped tensor that stands for this stacked one."""
         for level in self.levels:
             x = _torch.mapped_again(x, 0, level)
         return x
 
 
 def stacked(*tensors: Tensor | None, shared: Sequence[Tensor | None] = ()) -> tuple[Stack, list[Any]]:
-    """The stacked tensors behind mapped ones, all with the same number of leading axes; to be used ``outside``.
+    """The stacked tensors behind mapped ones, all with the same number of leading axes. Use them in ``outside()``.
 
     Args:
-        tensors: each gets the full size of every leading axis.
-        shared: these get an axis of 1 where they are not mapped.
+        tensors: each gets every leading axis in full size.
+        shared: where one of these is not mapped, it gets an axis of size 1.
     """
     unwrapped = [_unwrapped(tensor) for tensor in (*tensors, *shared)]
     levels = tuple(sorted({level for _, axes in unwrapped for level, _ in axes}))
@@ -64,7 +64,7 @@ def stacked(*tensors: Tensor | None, shared: Sequence[Tensor | None] = ()) -> tu
     for tensor, axes in unwrapped:
         if tensor is not None:
             for position, (level, axis) in enumerate(axes):
-                if axis:  # else it stays the very tensor that was mapped
+                if axis:  # otherwise it stays the tensor that was mapped
                     tensor = tensor.movedim(position + axis, position)  # noqa: PLW2901
                 sizes[level] = tensor.shape[position]
         fronts.append(tensor)
