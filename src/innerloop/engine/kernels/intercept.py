@@ -1,9 +1,12 @@
-"""Inside ``with taskwise():``, the layers of an unmodified module do under ``vmap`` what PyTorch's own do badly or not.
+"""Inside ``with taskwise():``, the layers of an unmodified module run faster under ``vmap``, or run at all.
 
-Convolution, batch norm, max-pooling and linear layers with weights or statistics for each task batch badly in PyTorch,
-attention with them; recurrent layers not at all, and the padding of embeddings wrongly. They are recognised at the
-functions that layers call. On a CPU the first three run as compiled kernels, where these can do them. Linear layers and
-attention, on any device, run as products of stacks of matrices; the others are written out in other operations.
+If each task has its own weights or statistics, PyTorch's convolutions, batch norm, max-pooling, linear layers and
+attention are slow under ``vmap``. Recurrent layers do not run. The padding of embeddings gets a wrong gradient. This
+file replaces the functions that such layers call:
+
+- Convolutions, batch norm and max-pooling run as compiled kernels on a CPU, where the kernels support them.
+- Linear layers and attention run as products of stacks of matrices, on any device.
+- The others are written out as other operations.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ __all__ = ["taskwise"]
 
 
 def taskwise(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """The context; no kernels are used on a device that has none, nor while a graph is traced."""
+    """The context for a device. Kernels are used only on a CPU, and not while a graph is traced."""
     fits = _torch.has("vmap") and not torch.is_autocast_enabled(device.type)
     compiled = fits and device.type == "cpu" and not _torch.traced()
     return _Mode(
@@ -43,11 +46,11 @@ def taskwise(device: torch.device) -> contextlib.AbstractContextManager[object]:
 
 
 Replacement = Callable[..., Any]
-"""Given the mode and a call's arguments, its result; None where the call is to go on as it is."""
+"""Takes the mode and a call's arguments. Returns the result of the call, or None to leave the call to PyTorch."""
 
 
 class _Mode(TorchFunctionMode):
-    """Replaces calls, in one thread, while it is entered."""
+    """While this mode is entered, it replaces calls in the current thread."""
 
     def __init__(self, device: str, *, use_products: bool, use_kernels: bool) -> None:
         super().__init__()
@@ -79,7 +82,7 @@ class _Mode(TorchFunctionMode):
             self._deferred.arm()
 
     def _applies(self) -> bool:
-        """Whether a call is one of the tasks' own, in their own types: a forward pass may enter autocast by itself."""
+        """Whether a call can be replaced: it is directly under the ``vmap`` over tasks, and not under autocast."""
         return tasks.mapped() and not torch.is_autocast_enabled(self.device)
 
     def __exit__(self, *error: object) -> None:
@@ -100,16 +103,16 @@ class _Mode(TorchFunctionMode):
         return stack.unstacked(y)
 
     def _weights_of(self, mapped: Tensor, stacked: Tensor, stack: tasks.Stack) -> Weights:
-        """The weights of a linear layer, the same each time that it is called within a forward pass."""
+        """The :class:`Weights` of a linear layer. All calls of the layer in a forward pass get the same object."""
         if not (stacked.requires_grad and torch.is_grad_enabled()):
             return Weights(stacked)
         key = (id(mapped), stack)
         if key not in self._weights:
-            self._weights[key] = mapped, Weights(stacked)  # whose identity is the key, kept alive
+            self._weights[key] = mapped, Weights(stacked)  # keeps ``mapped`` alive, because its id is in the key
         return self._weights[key][1]
 
     def _linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """The same within another replacement, of which this mode sees nothing."""
+        """A linear layer inside another replacement. This mode does not see calls from there."""
         found = self.linear(input, weight, bias) if self.use_products and self._applies() else None
         return F.linear(input, weight, bias) if found is None else found
 
@@ -130,7 +133,7 @@ class _Mode(TorchFunctionMode):
             return None
         window = Window(*(_pair(value) for value in (weight.shape[2:], stride, padding, dilation)))
         if input.shape[1] != weight.shape[1] or min(window.output(input.shape[2:])) < 1 or not len(input):
-            return None  # PyTorch words the error
+            return None  # PyTorch raises the error
         with tasks.outside():
             stack, (x, w, b) = tasks.stacked(input, shared=(weight, bias))
             y = convolve(x, w, window)
@@ -152,14 +155,14 @@ class _Mode(TorchFunctionMode):
         if not training or running_mean is not None or not _usable(input, weight, bias) or input.ndim < 2:
             return None
         if input.numel() <= input.shape[1]:
-            return None  # a single value for each channel: PyTorch words the error
+            return None  # a single value for each channel: PyTorch raises the error
         with tasks.outside():
             stack, (x, scale, shift) = tasks.stacked(input, shared=(weight, bias))
             norm = started(x, scale, shift, eps, input.ndim - 2)
         return self._normalised(stack, norm, relu=False)
 
     def relu(self, input: Tensor, inplace: bool = False) -> Tensor | None:
-        """Of what batch norm just gave: the two as one."""
+        """ReLU of the output of a batch norm just before: the two are fused."""
         found = self._deferred.find(input)
         if inplace or found is None:
             return None
@@ -174,7 +177,7 @@ class _Mode(TorchFunctionMode):
         return output
 
     def group_normalisation(self, input: Tensor, *rest: Any, **options: Any) -> Tensor:
-        """PyTorch's own, which under ``vmap`` takes only images that are contiguous."""
+        """PyTorch's own function on contiguous images. Under ``vmap`` it takes no others."""
         return F.group_norm(input.contiguous(), *rest, **options)
 
     def pooling(
@@ -214,7 +217,7 @@ class _Mode(TorchFunctionMode):
         *rest: Any,
         **options: Any,
     ) -> Tensor | None:
-        """PyTorch's own, but that the padding's row has no gradient, which PyTorch forgets under ``vmap``."""
+        """PyTorch's own function without a gradient for the padding's row, which PyTorch forgets under ``vmap``."""
         if padding_idx is None:
             return None
         found = F.embedding(input, weight, None, *rest, **options)
@@ -224,18 +227,18 @@ class _Mode(TorchFunctionMode):
         return cross_entropy(*arguments, **options) if _torch.has("vmap") and tasks.mapped() else None
 
     def adaptive_pooling(self, input: Tensor, output_size: Any) -> Tensor | None:
-        """The mean of each channel; PyTorch sets strides in place, which ``vmap`` does task by task."""
+        """The mean of each channel. PyTorch sets strides in place, which ``vmap`` runs task by task."""
         if output_size not in (1, (1, 1), [1, 1]) or input.ndim < 3:
             return None
         return input.mean((-2, -1), keepdim=True)
 
 
 def _written_out(cell: Cell) -> Replacement:
-    """A recurrent layer as operations that can be mapped."""
+    """A recurrent layer, written out as operations that can be mapped."""
 
     def replaced(mode: _Mode, input: Tensor, first: Any, weights: Any, *options: Any) -> tuple[Tensor, ...] | None:
         if not isinstance(options[0], bool):
-            return None  # packed sequences, of several lengths
+            return None  # packed sequences of several lengths
         states = (first,) if isinstance(first, Tensor) else tuple(first)
         outputs, ends = recurrent(cell, input, states, weights, *options, linear=mode._linear)
         return outputs, *ends
@@ -244,7 +247,7 @@ def _written_out(cell: Cell) -> Replacement:
 
 
 def _step_written_out(cell: Cell) -> Replacement:
-    """One step of a recurrent layer likewise: ``nn.LSTMCell`` and its like."""
+    """One step of a recurrent layer, such as ``nn.LSTMCell``, written out in the same way."""
 
     def replaced(
         mode: _Mode,
@@ -293,11 +296,11 @@ _KERNELS: dict[Callable[..., Any], Replacement] = {
 }
 
 _JOINING = (_Mode.relu, _Mode.pooling)
-"""What may be computed together with what came before, and so settles by itself."""
+"""Replacements that can be fused with the layer before. They settle deferred outputs themselves."""
 
 
 def _usable(*tensors: Tensor | None) -> bool:
-    """Whether the kernels can take these: on the CPU, and of one type that they know."""
+    """Whether the kernels support these tensors: all on the CPU, and all of one type that the kernels know."""
     dtypes = {tensor.dtype for tensor in tensors if tensor is not None}
     return len(dtypes) == 1 and dtypes <= SUFFIX.keys() and all(t is None or t.is_cpu for t in tensors)
 
