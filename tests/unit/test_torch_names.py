@@ -103,7 +103,7 @@ def test_this_release_has_every_part(part: str) -> None:
         ("modes", "dispatch_modes", lambda: [None]),
         ("tracing", "_tracer", lambda: "a tracer"),
         ("threads", "_function_modes", lambda: 0),
-        ("threads", "_hooks_of_saved", lambda traced: None),
+        ("threads", "_saves_by_hooks", lambda: False),
         ("recording", "storage_id", id),
         ("recording", "written_arguments", lambda overload: []),
     ],
@@ -125,7 +125,7 @@ NAMES = {
     "modes": ["dispatch_modes"],
     "uses": [],
     "tracing": ["trace", "_tracer"],
-    "threads": ["_hooks_of_saved", "_function_modes", "_operation_modes"],
+    "threads": ["_function_modes", "_operation_modes"],
     "recording": ["StorageRef", "storage_id", "operation", "tensor_arguments", "written_arguments"],
 }
 """What is not read any more without a part."""

@@ -64,11 +64,8 @@ except (ImportError, AttributeError) as error:  # pragma: no cover
     _absent["recording"] = str(error)
 
 try:
-    from torch._C import _autograd
-
-    _hooks_of_saved = _autograd._top_saved_tensors_default_hooks
     _function_modes, _operation_modes = torch._C._len_torch_function_stack, torch._C._len_torch_dispatch_stack
-except (ImportError, AttributeError) as error:  # pragma: no cover
+except AttributeError as error:  # pragma: no cover
     _absent["threads"] = str(error)
 
 __all__ = ["PARTS", "has", "missing"]
@@ -139,7 +136,16 @@ def bound_to_thread() -> str | None:
         return "a TorchDispatchMode"
     if not has("vmap") or transforms():
         return "a transform of torch.func"
-    return "hooks of saved tensors" if _hooks_of_saved(True) else None
+    return "hooks of saved tensors" if _saves_by_hooks() else None
+
+
+def _saves_by_hooks() -> bool:
+    """Whether this thread is within hooks of saved tensors, in which PyTorch lets nobody forbid them."""
+    try:
+        with torch.autograd.graph.disable_saved_tensors_hooks("there are hooks"):
+            return False
+    except RuntimeError:
+        return True
 
 
 def storage_id(tensor: Tensor) -> int:
@@ -237,9 +243,9 @@ def _try_threads() -> None:
         return x
 
     _must(not _function_modes() and not _operation_modes(), "the modes of a new thread")
-    _must(_hooks_of_saved(True) is None, "the hooks of saved tensors of a new thread")
+    _must(not _saves_by_hooks(), "the hooks of saved tensors of a new thread")
     with torch.autograd.graph.saved_tensors_hooks(none, none):
-        _must(_hooks_of_saved(True) is not None, "hooks of saved tensors")
+        _must(_saves_by_hooks(), "hooks of saved tensors")
     with torch.device("cpu"):
         _must(_function_modes() == 1, "a default device")
 
