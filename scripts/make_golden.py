@@ -1,9 +1,10 @@
 """Write the golden run: the losses of a short training run of every registered method, in float64.
 
-    python scripts/make_golden.py [OUT]
+    python scripts/make_golden.py [METHOD ...]
 
-OUT is by default tests/run/golden/sinusoid.json. A test runs the same again and compares, so that a change of any
-number is seen and has to be meant; after one that is, run this script and say why in the commit.
+It writes tests/run/golden/sinusoid.json; with names of methods only their numbers, and the others stay. A test runs
+the same again and compares, so that a change of any number is seen and has to be meant; after one that is, run this
+script and say why in the commit.
 
 Another processor or another release of PyTorch rounds otherwise, and a run may amplify that. So each run is also made
 from inputs and weights that are changed by one unit in the last place. The largest relative change of any of its
@@ -25,6 +26,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import innerloop as il
+from innerloop.inner.starts import NearestNeighbours
+from innerloop.methods.base import CARDS
 
 OUT = Path(__file__).parents[1] / "tests" / "run" / "golden" / "sinusoid.json"
 ITERATIONS = 5
@@ -40,7 +43,6 @@ UNIT = 2.0**-52
 """One unit in the last place of a float64 near 1."""
 DRAWS = 8
 """Perturbed runs for each method."""
-CLASSIFICATION = {"protomaml", "prototypical", "nearest_neighbour"}  # refuse regression, and learn the sign instead
 
 
 def run(name: str, perturbed: int = 0) -> dict[str, list[float]]:
@@ -60,11 +62,12 @@ def run(name: str, perturbed: int = 0) -> dict[str, list[float]]:
     make = il.METHODS[name]
     method = make(**{key: value for key, value in ARGUMENTS.items() if key in inspect.signature(make).parameters})
     torch.manual_seed(0)
-    signs = name in CLASSIFICATION
+    start = method.test.start
+    signs = getattr(start, "of_classes", False)  # it refuses regression, and learns the sign instead
     net = il.nets.mlp(outputs=2 if signs else 1, hidden=(16, 16))
-    if name == "nearest_neighbour":
+    if isinstance(start, NearestNeighbours):
         net[-1] = il.nets.Neighbours(16, 2)
-    if name == "bmaml":
+    if CARDS[name].network == "with_particles":
         net = il.nets.mlp_with_particles(3, hidden=(16, 16))
     net = net.double()
     with torch.no_grad():
@@ -103,19 +106,22 @@ def sensitivity(name: str, losses: dict[str, list[float]]) -> float:
     )
 
 
-def main(out: Path = OUT) -> None:
-    """Run every method and write the file."""
+def main(*names: str) -> None:
+    """Run the named methods, or every method, and write the file."""
     torch.set_num_threads(1)
-    losses = {name: run(name) for name in sorted(il.METHODS)}
+    losses = {name: run(name) for name in names or il.METHODS}
+    found = {name: float(f"{sensitivity(name, numbers):.3g}") for name, numbers in losses.items()}
+    kept = json.loads(OUT.read_text()) if names else {"sensitivity": {}, "losses": {}}
     golden = {
         "made_by": "scripts/make_golden.py",
         "torch": torch.__version__,
         "hardware": f"{platform.machine()} CPU, {_processor()}, one thread",
-        "sensitivity": {name: float(f"{sensitivity(name, numbers):.3g}") for name, numbers in losses.items()},
-        "losses": losses,
+        **{key: kept[key] for key in ("torch", "hardware") if key in kept},
+        "sensitivity": dict(sorted({**kept["sensitivity"], **found}.items())),
+        "losses": dict(sorted({**kept["losses"], **losses}.items())),
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(golden, indent=1) + "\n")
+    OUT.parent.mkdir(parents=True, exist_ok=True)
+    OUT.write_text(json.dumps(golden, indent=1) + "\n")
 
 
 def _processor() -> str:
@@ -126,4 +132,4 @@ def _processor() -> str:
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+    main(*sys.argv[1:])

@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 import innerloop as il
+from innerloop.inner.starts import NearestNeighbours
 
 
 def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-CLASSIFICATION = {"protomaml", "prototypical", "nearest_neighbour"}
+CLASSIFICATION = {name for name, make in il.METHODS.items() if getattr(make().test.start, "of_classes", False)}
 """The methods that refuse regression, as test_contract.py sees."""
 
 
@@ -51,7 +52,7 @@ LEARNING = [name for name, make in il.METHODS.items() if make().learns]
 
 def headed(net: nn.Module, name: str) -> nn.Module:
     """The network, with a last layer that keeps examples for the method that needs one."""
-    if name == "nearest_neighbour":
+    if isinstance(il.METHODS[name]().test.start, NearestNeighbours):
         path, last = [(path, layer) for path, layer in net.named_modules() if isinstance(layer, nn.Linear)][-1]
         net.set_submodule(path, il.nets.Neighbours(last.in_features, last.out_features).to(last.weight))
     return net

@@ -31,6 +31,7 @@ from innerloop.methods import (
     bmaml,
     boil,
     cavia,
+    clamped_meta_sgd,
     finetune,
     fomaml,
     foml,
@@ -45,10 +46,12 @@ from innerloop.methods import (
     prototypical,
     reptile,
     scratch,
+    sharp_maml,
     t_net,
     warpgrad,
 )
 from innerloop.methods.base import METHODS, Method
+from innerloop.training.sharpness import SharpnessAware
 from innerloop.training.trainer import DivergedError, MetaTrainer, TrainingStopped, Validation
 
 __all__ = [
@@ -69,6 +72,7 @@ __all__ = [
     "Method",
     "Predictor",
     "Runtime",
+    "SharpnessAware",
     "TrainingStopped",
     "Uncertainty",
     "Validation",
@@ -80,6 +84,7 @@ __all__ = [
     "cavia",
     "chaser",
     "checkpointed",
+    "clamped_meta_sgd",
     "data",
     "displacement",
     "evaluate",
@@ -104,6 +109,7 @@ __all__ = [
     "rules",
     "runtime",
     "scratch",
+    "sharp_maml",
     "t_net",
     "trajectory",
     "unrolled",

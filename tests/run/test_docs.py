@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import doctest
+import importlib.util
+import inspect
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -13,6 +16,7 @@ from innerloop.recipes import RECIPES
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
+PAGES = [page for page in PAGES if page.parent.name != "notes"]  # those are parts of the pages of methods
 ELSEWHERE = {"models.md"}  # its examples need further packages: tests/run/test_models.py
 WITH_EXAMPLES = [page for page in PAGES if ">>> " in page.read_text() and page.name not in ELSEWHERE]
 METHODS = ROOT / "docs" / "methods"
@@ -31,7 +35,8 @@ def test_there_are_examples() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_to_files(page: Path) -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
+    prose = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", prose):
         assert (page.parent / target).exists(), target
 
 
@@ -44,3 +49,40 @@ def test_every_method_has_a_page_and_recipes(name: str) -> None:
     assert {RECIPES[recipe].method for recipe in commands} == {name}
     for cell in ("5w1s", "20w1s"):
         assert RECIPES[f"omniglot-{cell}-{name.replace('_', '-')}"].method == name
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("make_method_pages", ROOT / "scripts" / "make_method_pages.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", il.METHODS)
+def test_the_page_of_a_method_is_up_to_date(name: str, script: ModuleType) -> None:
+    made = script.page(name)
+    assert (METHODS / f"{name}.md").read_text() == made, "run scripts/make_method_pages.py"
+    first = inspect.getdoc(il.METHODS[name]).splitlines()[0].split(":")[0].replace("`", "")
+    assert first in made.replace("`", "")
+    for argument in inspect.signature(il.METHODS[name]).parameters:
+        assert f"- `{argument}`: " in made
+    assert made.count("$$") % 2 == 0
+    for markup in (":func:", ":math:", ".. math", "``i", ">>> il"):
+        assert markup not in made.partition("## Notes")[0]
+
+
+def test_the_list_of_methods_is_up_to_date(script: ModuleType) -> None:
+    assert (METHODS / "README.md").read_text() == script.index(), "run scripts/make_method_pages.py"
+
+
+def test_a_page_is_made_of_the_docstring(script: ModuleType) -> None:
+    text = "A :func:`innerloop.maml` of :math:`x_1`.\n\n.. math:: a \\\\\n          b\n\n- one\n- two ``c``"
+    assert script.markdown(text) == "A `innerloop.maml` of $x_1$.\n\n$$\na \\\\\nb\n$$\n\n- one\n- two `c`"
+    example = "Why.\n\n>>> def f():\n...     return 1\n>>> f()\n1"
+    assert script.code(example) == "Why.\n\n```python\ndef f():\n    return 1\nf()\n# 1\n```"
+    assert script.listed("a: one\n    two\nb: three", "Args") == "Arguments:\n\n- `a`: one two\n- `b`: three"
+
+
+def test_no_notes_are_left_out() -> None:
+    assert {path.stem for path in (METHODS / "notes").glob("*.md")} <= {*il.METHODS, "README"}

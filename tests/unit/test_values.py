@@ -19,7 +19,7 @@ from core_helpers import assert_same, rng, smooth_net, vector_episode
 from torch import Tensor
 
 import innerloop as il
-from innerloop.inner import losses, objectives, starts
+from innerloop.inner import losses, objectives, starts, uphill
 from innerloop.parts import Part, describe, restore
 
 rules = il.rules
@@ -80,6 +80,7 @@ PARTS: list[Any] = [
     rules.scheduled(rules.sgd(0.1), halved),
     rules.learned_rates(rules.adam(1.0), 0.1, per="layer_and_step", steps=3),
     rules.learned_sgd(0.1, per="weight", momentum=0.5),
+    rules.learned_sgd(0.1, bounds=(0.0, 0.5)),
     rules.learned_settings(rules.adam, lr=0.1, betas=(0.5, 0.75)),
     rules.learned_settings(partial(rules.rmsprop, 0.1, centered=True), eps=1e-3),
     rules.learned_settings(partial(rules.proximal, rules.sgd(0.3)), strength=0.5),
@@ -96,6 +97,7 @@ PARTS: list[Any] = [
     objectives.multi_step(0.25),
     losses.of_outputs,
     losses.each_particle,
+    uphill.Uphill(0.5),
     il.Adaptation(
         rules.clipped(rules.learned_sgd(0.1), max_norm=1.0),
         3,
@@ -105,6 +107,7 @@ PARTS: list[Any] = [
         inner_loss=losses.each_particle,
         objective=objectives.multi_step(0.5),
         carry_state=True,
+        gradient_at=uphill.Uphill(0.5),
     ),
 ]
 EACH = pytest.mark.parametrize("part", PARTS, ids=[f"{i}-{type(part).__name__}" for i, part in enumerate(PARTS)])
@@ -164,7 +167,7 @@ def test_parts_print_what_is_not_the_default() -> None:
 
 
 def test_the_printed_form_makes_the_part_again() -> None:
-    names = vars(rules) | vars(starts) | vars(objectives) | vars(losses) | globals()
+    names = vars(rules) | vars(starts) | vars(objectives) | vars(losses) | vars(uphill) | globals()
     for part in PARTS:
         assert eval(repr(part), {**names, "Adaptation": il.Adaptation}) == part
 

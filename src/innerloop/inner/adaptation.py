@@ -10,6 +10,7 @@ from torch import Tensor
 from innerloop.inner.losses import InnerLoss, of_outputs
 from innerloop.inner.objectives import Objective, last_step
 from innerloop.inner.starts import Start, initialisation
+from innerloop.inner.uphill import GradientPoint
 from innerloop.parts import Part
 from innerloop.rules.base import Rule, check_rule
 
@@ -29,6 +30,8 @@ class Adaptation(Part):
         start: the parameters that the inner loop starts from.
         inner_loss: the loss that the inner loop minimises; by default the loss of the module's outputs.
         objective: the iterates that the meta-objective scores, and their weights.
+        gradient_at: the point at which each step takes its gradient, as :class:`innerloop.inner.uphill.Uphill`; None
+            for the iterate itself. The step is taken from the iterate in any case.
         carry_state: whether the rule's state is carried from one meta-batch to the next, as Reptile's Adam does.
 
     Raises:
@@ -43,6 +46,7 @@ class Adaptation(Part):
     inner_loss: InnerLoss = of_outputs
     objective: Objective = last_step
     carry_state: bool = False
+    gradient_at: GradientPoint | None = None
 
     def __post_init__(self) -> None:
         check_rule(self.rule)

@@ -112,20 +112,28 @@ class InnerLoop:
 
     def step(self, iterate: Iterate, track: Track) -> Iterate:
         """Take one step: from the iterate θ_k to θ_{k+1}."""
+        losses, grads = self._gradients(iterate, iterate.adapted, track)
+        if (point := self.adaptation.gradient_at) is not None:
+            with torch.set_grad_enabled(track is Track.EVERYTHING):
+                there = vmap(point)(iterate.adapted, grads)
+            grads = self._gradients(iterate, there, track)[1]
+        with torch.set_grad_enabled(track is not Track.NOTHING):
+            adapted, state = vmap(self.adaptation.rule.step)(iterate.adapted, grads, iterate.state)
+        return Iterate(adapted, iterate.fixed, state, iterate.steps + 1, losses.detach())
+
+    def _gradients(self, iterate: Iterate, at: Params, track: Track) -> tuple[Tensor, Params]:
+        """The support losses ``[T]`` of the step from an iterate, and their gradients, at these adapted parameters."""
         second_order = track is Track.EVERYTHING
-        problem, k = self.problem.at(iterate.steps), iterate.steps
-        x, y = self.support.at_step(k)
+        problem = self.problem.at(iterate.steps)
+        x, y = self.support.at_step(iterate.steps)
         with torch.enable_grad():
             # The parameters that are not adapted are constants in the inner loop, unless the second order is tracked.
             fixed = iterate.fixed if second_order else detached(iterate.fixed)
-            adapted = aliased(iterate.adapted)
-            at = {name: t if second_order and t.requires_grad else leaf(t) for name, t in adapted.items()}
+            at = {n: t if second_order and t.requires_grad else leaf(t) for n, t in aliased(at).items()}
             inner_loss = self.adaptation.inner_loss
             losses = problem.support_losses(inner_loss, at, fixed, x, y, second_order=second_order)
             grads = gradients(losses.sum(), at, create_graph=second_order, unused=problem.unused, what="support loss")
-        with torch.set_grad_enabled(track is not Track.NOTHING):
-            adapted, state = vmap(self.adaptation.rule.step)(iterate.adapted, grads, iterate.state)
-        return Iterate(adapted, iterate.fixed, state, k + 1, losses.detach())
+        return losses, grads
 
     def unroll(self, track: Track) -> Iterator[Iterate]:
         """Yield the iterates θ_0, θ_1, ..., θ_K."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -104,6 +105,8 @@ class Prototypes(Part):
         al.: Meta-Dataset. ICLR 2020, section 3.
     """
 
+    of_classes: ClassVar[bool] = True
+    """The targets must be class indices."""
     head: str = "@last"
     ways: int | None = None
 
@@ -135,6 +138,8 @@ class NearestNeighbours(Part):
         ValueError: when used, targets that are not class indices, or a layer that cannot store examples.
     """
 
+    of_classes: ClassVar[bool] = True
+    """The targets must be class indices."""
     head: str = "@last"
 
     def __call__(self, adapted: Mapping[str, Tensor], tasks: Tasks) -> Params:

@@ -5,6 +5,7 @@ from innerloop.methods.anil import anil
 from innerloop.methods.bmaml import bmaml
 from innerloop.methods.boil import boil
 from innerloop.methods.cavia import cavia
+from innerloop.methods.clamped_meta_sgd import clamped_meta_sgd
 from innerloop.methods.finetune import finetune
 from innerloop.methods.foml import foml
 from innerloop.methods.gap import gap
@@ -18,6 +19,7 @@ from innerloop.methods.protomaml import protomaml
 from innerloop.methods.prototypical import prototypical
 from innerloop.methods.reptile import reptile
 from innerloop.methods.scratch import scratch
+from innerloop.methods.sharp_maml import sharp_maml
 from innerloop.methods.t_net import t_net
 from innerloop.methods.warpgrad import warpgrad
 
@@ -27,6 +29,7 @@ __all__ = [
     "bmaml",
     "boil",
     "cavia",
+    "clamped_meta_sgd",
     "finetune",
     "fomaml",
     "foml",
@@ -41,6 +44,7 @@ __all__ = [
     "prototypical",
     "reptile",
     "scratch",
+    "sharp_maml",
     "t_net",
     "warpgrad",
 ]

@@ -20,6 +20,7 @@ from innerloop.inner.losses import LOSSES
 from innerloop.recipes.config import Config, network_name
 from innerloop.recipes.options import ConfigError
 from innerloop.recipes.schedules import SCHEDULES
+from innerloop.training.sharpness import SharpnessAware
 from innerloop.training.trainer import MetaTrainer, Validation
 
 __all__ = ["EVALUATION_BATCH", "DataSource", "Running", "make_trainer", "net_spec"]
@@ -107,6 +108,10 @@ def make_trainer(config: Config, net: nn.Module, running: Running = Running()) -
         "sgd": partial(torch.optim.SGD, lr=config.outer_lr),
     }
 
+    make = optimizers[config.outer_optimizer]
+    if config.outer_radius:
+        make = partial(SharpnessAware, base=make, radius=config.outer_radius)
+
     def scheduler(optimizer: Optimizer) -> LRScheduler:
         return LambdaLR(optimizer, partial(SCHEDULES[config.outer_schedule], iterations=config.iterations))
 
@@ -119,7 +124,7 @@ def make_trainer(config: Config, net: nn.Module, running: Running = Running()) -
         return MetaTrainer(
             net,
             method,
-            optimizers[config.outer_optimizer],
+            make,
             scheduler=scheduler,
             loss_fn=LOSSES["mse" if config.regression else "cross_entropy"],
             norm=config.norm,

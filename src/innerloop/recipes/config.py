@@ -89,6 +89,8 @@ class Config:
     """Outer optimizer. In Reptile, sgd takes the step theta + outer_lr * displacement."""
     outer_lr: float = 1e-3
     """Outer learning rate, beta."""
+    outer_radius: float = 0.0
+    """Sharpness-aware outer step: how far uphill the meta-gradient is taken; 0 for an ordinary step."""
     outer_schedule: Literal["constant", "linear", "cosine", "halving"] = "constant"
     """How the outer learning rate goes down over training, if it does: to zero, or by half every 2000 iterations."""
 
@@ -216,7 +218,7 @@ class Config:
 
 LEAST: dict[str, float] = {
     **dict.fromkeys(("shots", "test_queries", "tasks", "val_tasks", "val_every", "test_tasks", "joint_batch"), 1),
-    **dict.fromkeys(("queries", "iterations", "statistics_tasks", "seed"), 0),
+    **dict.fromkeys(("queries", "iterations", "statistics_tasks", "seed", "outer_radius"), 0),
     "train_shots": 1,
     "train_ways": 2,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Literal, get_args
@@ -39,10 +40,13 @@ class LearnedRates(Part):
             one each. ``layer_and_step``: one for each named tensor and inner step. ``weight``: one for each single
             weight.
         steps: with ``layer_and_step``, the number of steps that have a rate of their own. Further steps reuse the last.
+        bounds: the lowest and the highest rate that is used. A learned rate beyond a bound counts as the bound, and has
+            a gradient of zero. None for no bounds.
 
     Raises:
-        ValueError: a negative initial rate, an unknown ``per``, or ``steps`` missing with ``layer_and_step`` or given
-            without it; once the network is known, a rule that learns these rates already.
+        ValueError: a negative initial rate or one that is not within the bounds, an unknown ``per``, or ``steps``
+            missing with ``layer_and_step`` or given without it; once the network is known, a rule that learns these
+            rates already.
 
     Example:
         >>> rule, params = learned_rates(sgd(1.0, momentum=0.9), 0.5, per="scalar"), {"w": torch.tensor(1.0)}
@@ -61,10 +65,13 @@ class LearnedRates(Part):
     _: KW_ONLY
     per: Per = "layer"
     steps: int | None = None
+    bounds: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         check_rule(self.rule)
         check_at_least(0.0, lr=self.lr)
+        if self.bounds is not None and not -math.inf < self.bounds[0] <= self.lr <= self.bounds[1] < math.inf:
+            raise ValueError(f"lr is {self.lr} and the bounds are {self.bounds}; it must lie between two finite bounds")
         if self.per not in get_args(Per):
             raise ValueError(f"per is {self.per!r}; choose one of {', '.join(map(repr, get_args(Per)))}")
         if (self.steps is None) is (self.per == "layer_and_step") or (self.steps is not None and self.steps < 0):
@@ -106,6 +113,9 @@ class LearnedRates(Part):
             now = map_params(lambda r: r[0], rates)
             # The state keeps the rates of the steps to come.
             rates = map_params(later, rates)
+        if self.bounds is not None:
+            low, high = self.bounds
+            now = map_params(lambda r: r.clamp(low, high), now)
         moved = map_params(lambda p, t, r: p + r * (t - p), params, target, now)
         return moved, {"inner": inner, "lr": rates}
 
@@ -119,6 +129,7 @@ def learned_sgd(
     *,
     per: Per = "layer",
     steps: int | None = None,
+    bounds: tuple[float, float] | None = None,
     momentum: float = 0.0,
     nesterov: bool = False,
     weight_decay: float = 0.0,
@@ -131,6 +142,7 @@ def learned_sgd(
         lr: the initial value of every rate α.
         per: how many rates are learned, as for :func:`learned_rates`.
         steps: as for :func:`learned_rates`.
+        bounds: as for :func:`learned_rates`.
         momentum: as for :func:`innerloop.rules.sgd`.
         nesterov: as for :func:`innerloop.rules.sgd`.
         weight_decay: as for :func:`innerloop.rules.sgd`.
@@ -144,4 +156,4 @@ def learned_sgd(
         tensor([0.1000, 0.1000, 0.1000])
     """
     plain = sgd(1.0, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay)
-    return learned_rates(plain, lr, per=per, steps=steps)
+    return learned_rates(plain, lr, per=per, steps=steps, bounds=bounds)

@@ -72,7 +72,8 @@ class MetaTrainer:
         net: the module to train; its parameters are updated in place.
         method: for example :func:`innerloop.maml`.
         optimizer: makes a ``torch.optim`` optimizer from parameters: the module's own and what the method learns.
-            For Reptile this is ``lambda params: torch.optim.SGD(params, lr=beta)``.
+            For Reptile this is ``lambda params: torch.optim.SGD(params, lr=beta)``. Optimizers that evaluate the
+            gradient several times in a step work with any method, see :meth:`step`.
         scheduler: makes a learning-rate scheduler from the optimizer; it is stepped once an iteration.
         loss_fn: ``(outputs, targets) -> scalar``, the mean over the examples of one task.
         norm: the normalisation mode, see :mod:`innerloop.inner.model`.
@@ -139,6 +140,11 @@ class MetaTrainer:
     def step(self, episode: Episode, generator: torch.Generator | None = None) -> Info:
         """One outer update on a meta-batch.
 
+        The optimizer is given a closure, which evaluates the meta-gradient of this meta-batch at the parameters as they
+        are then, and returns the mean loss (NaN where the method has none). Most optimizers call it once. Those that
+        call it several times, such as ``torch.optim.LBFGS`` and :class:`innerloop.SharpnessAware`, have the same tasks,
+        the same inner mini-batches and the same random numbers in each call.
+
         Args:
             episode: the tasks.
             generator: the source of randomness of inner mini-batches; torch's global one by default.
@@ -147,17 +153,33 @@ class MetaTrainer:
 
         Raises:
             DivergedError: the meta-gradient is not finite (on CPU, where looking at it costs nothing); the
-                parameters are as they were.
+                parameters are as they were, unless the optimizer moved them before it asked for another gradient.
+            RuntimeError: the optimizer does not call the closure.
             ValueError: the module has other parameters than those that the optimizer was made for.
         """
-        grads, info = self._engine.meta_gradient(
-            self.method.at(self.iteration), episode, self._learning(), rule_state=self.rule_state, generator=generator
-        )
-        if self.device.type == "cpu" and not _all_finite(grads.values()):
-            raise DivergedError(f"the meta-gradient of iteration {self.iteration + 1} is not finite")
-        for name, parameter in self.meta_params.items():
-            parameter.grad = grads.get(name)
-        self.optimizer.step()
+        method, learning, again = self.method.at(self.iteration), self._learning(), _drawn_again(self.device, generator)
+        observed: list[Info] = []
+
+        def closure() -> Any:
+            if observed:
+                again()
+            grads, info = self._engine.meta_gradient(
+                method, episode, learning, rule_state=self.rule_state, generator=generator
+            )
+            if self.device.type == "cpu" and not _all_finite(grads.values()):
+                raise DivergedError(f"the meta-gradient of iteration {self.iteration + 1} is not finite")
+            for name, parameter in self.meta_params.items():
+                parameter.grad = grads.get(name)
+            observed.append(info)
+            return torch.tensor(math.nan) if info.loss is None else info.loss.mean()
+
+        self.optimizer.step(closure)
+        if not observed:
+            raise RuntimeError(
+                f"{type(self.optimizer).__name__}.step did not call the closure that it was given, so that there is no "
+                "meta-gradient; take an optimizer whose step(closure) evaluates it, as those of torch.optim do"
+            )
+        info = observed[0]
         if self.scheduler is not None:
             self.scheduler.step()
         self.rule_state = info.rule_state
@@ -167,7 +189,7 @@ class MetaTrainer:
     def _learning(self) -> dict[str, nn.Parameter]:
         """The meta-parameters but for those frozen since, and what was learned about these."""
         own = {name: p for name, p in self.net.named_parameters() if p.requires_grad}
-        names = self.method.at(self.iteration).meta(own).named()
+        names = self.method.meta(own).named()
         odd = [n for n in names if n not in self.meta_params or (n in own and own[n] is not self.meta_params[n])]
         of_module = {n for n in self.meta_params if not n.startswith(METHOD_PREFIX)}
         odd += sorted(of_module - dict(self.net.named_parameters()).keys())
@@ -384,6 +406,18 @@ class MetaTrainer:
     def _check_finite(self) -> None:
         if not _all_finite(self.meta_params.values()):
             raise DivergedError(f"a parameter became infinite or NaN by iteration {self.iteration}")
+
+
+def _drawn_again(device: torch.device, generator: torch.Generator | None) -> Callable[[], None]:
+    """A function that has the generators go on from where they are now."""
+    random, own = RandomState.now(device), None if generator is None else generator.get_state()
+
+    def again() -> None:
+        random.restore()
+        if generator is not None and own is not None:
+            generator.set_state(own)
+
+    return again
 
 
 def _all_finite(tensors: Iterable[Tensor]) -> bool:
