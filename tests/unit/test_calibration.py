@@ -155,7 +155,7 @@ def test_in_regression_the_doubt_is_how_far_particles_differ() -> None:
     assert doubt.mutual_information is None
     assert doubt.std.flatten().tolist() == pytest.approx([math.sqrt(8 / 3)] * 2)
     plain = il.Learner(il.nets.mlp(2), il.maml(0.01), loss_fn=F.mse_loss).adapt(X.float(), torch.zeros(2, 1))
-    with pytest.raises(ValueError, match=r"no spread.*mlp_with_particles"):
+    with pytest.raises(ValueError, match=r"without a spread.*mlp_with_particles"):
         plain.uncertainty(X)
 
 

@@ -1,4 +1,4 @@
-"""A learner's two files: what each must hold, and how the network and the method are made from it."""
+"""A learner's two files: what each must hold, and how to make the network and the method from them."""
 
 from __future__ import annotations
 
@@ -35,35 +35,38 @@ __all__ = [
 ]
 
 FORMAT = "innerloop-learner-1"
-"""What ``learner.json`` says of its form."""
+"""The name of the format of ``learner.json``."""
 
 DESCRIPTION = Record(
     {
         "format": OneOf((FORMAT,)),
         "net": Maybe(Record({"name": TEXT, "arguments": Table(ANYTHING)})),
-        "method": Maybe(Table(ANYTHING)),  # see innerloop.parts
+        "method": Maybe(Table(ANYTHING)),  # innerloop.parts describes its form
         "loss": OneOf(tuple(LOSSES)),
         "norm": OneOf(get_args(Norm)),
         "about": Table(ANYTHING),
     }
 )
-"""What ``learner.json`` holds."""
+"""The contents of ``learner.json``."""
 
 WEIGHTS = Record(
     {"net": TENSORS, "learned": TENSORS, "rule_state": ANYTHING},
-    optional={"statistics": Maybe(TENSORS)},  # absent in folders written before there were any
+    optional={"statistics": Maybe(TENSORS)},  # older folders have none
 )
-"""What ``learner.safetensors`` holds. What the rule's state must be, the rule says."""
+"""The contents of ``learner.safetensors``. The form of the rule's state depends on the rule."""
 
 
 def fresh_rule_state(method: Method, meta: Meta) -> RuleState:
-    """The inner rule's state before the first step, of one task."""
+    """The inner rule's state before the first step, for one task."""
     adapted, _ = partition(meta.model, method.adaptation.adapt)
     return method.adaptation.rule.init(detached(adapted), detached(meta.learned))
 
 
 def described(method: Method) -> Any:
-    """The method written down; or why it cannot be, so that a learner is saved all the same."""
+    """The description of a method.
+
+    If a method cannot be described, the reason, so that its learner can still be saved.
+    """
     try:
         return describe(method)
     except ValueError as error:
@@ -71,7 +74,7 @@ def described(method: Method) -> Any:
 
 
 def restored(description: dict[str, Any], path: Path) -> Method:
-    """The method that was written down, also by versions that wrote a registered name and its arguments."""
+    """Make the method from its description. Older descriptions are a registered name and its arguments."""
     try:
         if description.keys() == {"name", "arguments"}:
             check(
@@ -90,7 +93,7 @@ def restored(description: dict[str, Any], path: Path) -> Method:
 
 
 def made_net(spec: dict[str, Any], path: Path) -> nn.Module:
-    """The network that a description names."""
+    """Make the network that a description names."""
     _check_name("net", spec, NETS, path)
     kind = Record({"net": Record({"name": TEXT, "arguments": arguments_of(NETS[spec["name"]])})})
     check({"net": spec}, kind, path, "train again")
@@ -107,7 +110,7 @@ def _check_name(field: str, described: dict[str, Any], known: Mapping[str, Any],
 
 
 def unfit_tensor(saved: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> str | None:
-    """The first of a network's tensors that is absent, has another shape or is not of its kind; None if all fit."""
+    """A message on the first tensor of a network that is absent or has another shape or type; None if all fit."""
     for name, tensor in now.items():
         if name not in saved:
             return f"{name} is not among them"
@@ -119,7 +122,7 @@ def unfit_tensor(saved: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> str 
 
 
 def statistics_of(net: nn.Module) -> Record:
-    """What batch-norm statistics for each step must be: ``[steps, channels]`` for layers that the network has."""
+    """The form of batch-norm statistics for each step: ``[steps, channels]`` for layers of the network."""
     kinds = {}
     for name, layer in net.named_modules():
         if channels := getattr(layer, "num_features", None):

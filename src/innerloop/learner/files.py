@@ -1,4 +1,4 @@
-"""Files that hold nested state: safetensors for the tensors, JSON for the rest, never a pickle."""
+"""Files for nested state. Tensors are stored as safetensors, everything else as JSON. There is never a pickle."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ REMEDY = "delete it and train again, or use another checkpoint"
 
 
 class CheckpointError(ValueError):
-    """A saved file is missing, damaged, or of another kind than expected."""
+    """A saved file is missing, damaged, or not of the expected kind."""
 
 
 def save_state(state: Any, path: Path) -> None:
     """Write nested dicts, lists and tuples of tensors and plain values to one safetensors file, atomically.
 
-    The structure is JSON in the file's header, beside a digest of all that the file holds. A process killed while
-    writing leaves the earlier file as it was.
+    The structure is JSON in the file's header, beside a digest of the whole content. If the process is killed while
+    writing, the earlier file is unchanged.
 
     Args:
-        state: what to save; keys are strings or integers, leaves are tensors or JSON values.
-        path: the file, whose folder exists.
+        state: the state to save. Keys are strings or integers, leaves are tensors or JSON values.
+        path: the file. Its folder must exist.
 
     Raises:
-        TypeError: a leaf is of another kind.
-        OSError: the file cannot be written; the earlier one is as it was.
+        TypeError: a leaf is neither a tensor nor a JSON value.
+        OSError: the file cannot be written. The earlier file is unchanged.
 
     Example:
         >>> import tempfile
@@ -54,16 +54,16 @@ def save_state(state: Any, path: Path) -> None:
 
 
 def load_state(path: Path, device: torch.device | str = "cpu") -> Any:
-    """Read back what :func:`save_state` wrote.
+    """Read the state that :func:`save_state` wrote.
 
     Args:
         path: the file.
-        device: where the tensors are to be.
+        device: the device of the tensors.
 
     Raises:
-        CheckpointError: the file is missing, cannot be read, is damaged or not such a file.
+        CheckpointError: the file is missing, cannot be read, is damaged, or is another kind of file.
     """
-    read_bytes(path, most=1)  # says why a file cannot be read
+    read_bytes(path, most=1)  # raises with the reason if the file cannot be read
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -73,7 +73,7 @@ def load_state(path: Path, device: torch.device | str = "cpu") -> Any:
     if metadata.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a file of the format {FORMAT}; was it saved by another program?")
     structure = metadata.get("structure")
-    # Files of earlier versions have no digest.
+    # Older files have no digest.
     if structure is None or metadata.keys() - {"format", "structure", "digest"}:
         raise CheckpointError(f"{path} is damaged: its header has the fields {', '.join(sorted(metadata))}; {REMEDY}")
     if metadata.get("digest", "") not in ("", digest := _digest(structure, tensors)):
@@ -93,7 +93,7 @@ def load_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        CheckpointError: it is missing, cannot be read, or is no JSON text.
+        CheckpointError: the file is missing, cannot be read, or is not JSON text.
     """
     try:
         return json.loads(read_bytes(path).decode())
@@ -107,10 +107,10 @@ def load_json(path: Path) -> Any:
 
 
 def read_bytes(path: Path, most: int = -1) -> bytes:
-    """The bytes of a file, or so many of them.
+    """The bytes of a file, or its first ``most`` bytes.
 
     Raises:
-        CheckpointError: it is missing or cannot be read.
+        CheckpointError: the file is missing or cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -133,10 +133,10 @@ def _digest(structure: str, tensors: Mapping[str, Tensor]) -> str:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that at any moment its name leads to the whole old or the whole new content.
+    """Write a file atomically: at any moment it has the whole old content or the whole new content.
 
     Raises:
-        OSError: it cannot be written; the old content is still there. The error names the file.
+        OSError: the file cannot be written. The old content is still there. The error names the file.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
     try:
@@ -149,17 +149,17 @@ def write_atomically(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno is not None:
-            raise OSError(error.errno, error.strerror, str(path)) from error  # the temporary name tells nobody anything
+            raise OSError(error.errno, error.strerror, str(path)) from error  # names the file, not the temporary one
         raise
 
 
-# In the JSON, containers that JSON lacks, and tensors, are objects with a single key that begins with "$".
+# In the JSON, tensors and containers that JSON lacks are objects with one key, which begins with "$".
 
 
 def _encode(value: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Tensor):
         name = f"{len(tensors):06d}"
-        # A copy, since safetensors refuses tensors that share memory or are not contiguous.
+        # This is a copy, because safetensors refuses tensors that share memory or are not contiguous.
         tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
         return {"$tensor": name}
     if isinstance(value, dict):
@@ -176,7 +176,7 @@ def _encode(value: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 class _StructureError(Exception):
-    """What is amiss with a structure, in words that follow "the structure"."""
+    """An error in a structure. Its message continues "the structure in its header"."""
 
 
 def _decode(value: Any, tensors: dict[str, Tensor]) -> Any:

@@ -1,4 +1,4 @@
-"""What is deployed: a meta-learned start that adapts to new tasks."""
+"""``Learner``: a meta-learned start that adapts to new tasks."""
 
 from __future__ import annotations
 
@@ -47,24 +47,24 @@ __all__ = ["Learner"]
 
 
 class Learner:
-    """An immutable meta-learned start together with the way it adapts.
+    """A meta-learned start, together with the method that adapts it. A learner never changes.
 
     Args:
-        net: the module, holding the meta-learned initialisation; it is copied.
+        net: the module, which holds the meta-learned initialisation. It is copied.
         method: its ``test`` adaptation is used.
-        meta_params: values to use instead of the module's own, and what the method learned.
+        meta_params: values to use instead of the module's own, and the values of what the method learned.
         rule_state: the inner rule's state carried over from training.
-        statistics: what the ``per_step`` mode normalises by; :meth:`with_statistics` gathers them.
-        loss_fn: ``(outputs, targets) -> scalar``; one of :data:`innerloop.inner.losses.LOSSES` if it is to be
-            saved.
-        norm: the normalisation mode of predictions, see :mod:`innerloop.inner.model`. With ``inductive``, the
-            default, a prediction does not depend on the other queries.
-        net_spec: ``{"name": ..., "arguments": {...}}`` of one of :data:`innerloop.nets.NETS`, so that
-            :meth:`load` can make the network itself.
-        about: anything else to be kept with it, as JSON values.
+        statistics: the batch-norm statistics of the ``per_step`` mode. :meth:`with_statistics` gathers them.
+        loss_fn: ``(outputs, targets) -> scalar``. To save the learner, use one of
+            :data:`innerloop.inner.losses.LOSSES`.
+        norm: the normalisation mode of predictions, see :mod:`innerloop.inner.model`. With ``inductive``, the default,
+            a prediction does not depend on the other queries.
+        net_spec: ``{"name": ..., "arguments": {...}}`` of one of :data:`innerloop.nets.NETS`. With it, :meth:`load` can
+            make the network itself.
+        about: anything else to keep with the learner, as JSON values.
 
     Raises:
-        ValueError: ``meta_params`` holds what the method does not learn.
+        ValueError: ``meta_params`` holds something that the method does not learn.
 
     Example:
         >>> import innerloop as il
@@ -99,8 +99,8 @@ class Learner:
         learned = {**initial.learned, **given.learned}
         if unfit := [n for n, t in learned.items() if n not in initial.learned or t.shape != initial.learned[n].shape]:
             names = ", ".join(METHOD_PREFIX + n for n in unfit)
-            raise ValueError(f"the method learns nothing by these names and of these shapes: {names}")
-        # Copies, so that nothing that runs later can write a gradient to the start or extend a graph from it.
+            raise ValueError(f"the method learns nothing with these names and shapes: {names}")
+        # These are copies, so that nothing can later write a gradient to the start or extend its graph.
         copied = Meta(initial.model, learned).map(lambda t: t.detach().clone())
         state = map_nested(lambda t: t.detach().clone(), rule_state)
         self._meta = replace(copied, state=state, statistics=statistics)
@@ -109,15 +109,15 @@ class Learner:
 
     @property
     def statistics(self) -> Params | None:
-        """What the mode ``per_step`` normalises by; None if nothing was gathered."""
+        """The batch-norm statistics of the mode ``per_step``; None if they were not gathered."""
         return self._meta.statistics
 
     def adapt(self, x_support: Tensor, y_support: Tensor) -> Predictor:
-        """Adapt to one task; the learner itself stays as it is. Deterministic.
+        """Adapt to one task. The learner itself does not change, and the result is deterministic.
 
         Args:
-            x_support: ``[S, ...]``.
-            y_support: ``[S]`` class indices from 0 to ways - 1, or regression targets ``[S, ...]``.
+            x_support: the support inputs ``[S, ...]``.
+            y_support: class indices ``[S]`` from 0 to ways - 1, or regression targets ``[S, ...]``.
 
         Raises:
             ValueError: inputs and targets differ in number, there are none, or a class index is out of range.
@@ -147,18 +147,18 @@ class Learner:
             rule_state=self._meta.state,
             generator=generator_at(0, Stream.ADAPTING, device=device),
         )
-        # Copies, since what is not adapted would otherwise be the start itself.
+        # These are copies, because parameters that are not adapted would otherwise be the start's own tensors.
         return Predictor(map_params(Tensor.clone, params), classes, self._model.at(self.method.test.steps), x)
 
     def with_statistics(
         self, episodes: EpisodeSampler, *, tasks: int = 100, norm: Norm | None = None, seed: int = 0
     ) -> Learner:
-        """The same learner with batch-norm statistics for each inner step, so that it knows the mode ``per_step``.
+        """The same learner with batch-norm statistics for each inner step, which the mode ``per_step`` needs.
 
         Args:
             episodes: draws tasks of meta-training, with queries.
-            tasks: how many tasks to average over.
-            norm: the mode of the new learner; this one's if None.
+            tasks: the number of tasks to average over.
+            norm: the mode of the new learner. None means this learner's mode.
             seed: the seed of the tasks.
 
         Raises:
@@ -205,8 +205,9 @@ class Learner:
     ) -> Evaluation:
         """Adapt to new tasks and score the predictions, see :func:`innerloop.evaluate`.
 
-        ``norm`` is the learner's own mode if None. With ``others``, this learner and they are an ensemble: each adapts
-        by itself, and their outputs are averaged, see :func:`innerloop.evaluation.evaluate.evaluate_together`.
+        If ``norm`` is None, it is the learner's own mode. With ``others``, this learner and the others form an
+        ensemble. Each adapts by itself, and their outputs are averaged, see
+        :func:`innerloop.evaluation.evaluate.evaluate_together`.
         """
         members = [Member(each._net, each.method, each._meta) for each in (self, *others)]
         return evaluate_together(
@@ -220,7 +221,7 @@ class Learner:
         )
 
     def save(self, folder: str | Path) -> None:
-        """Write ``learner.json`` and ``learner.safetensors`` into a folder, which is made if need be.
+        """Write ``learner.json`` and ``learner.safetensors`` into a folder. The folder is made if it does not exist.
 
         Raises:
             ValueError: the loss is not one of :data:`innerloop.inner.losses.LOSSES`.
@@ -261,10 +262,10 @@ class Learner:
 
         Args:
             folder: the folder.
-            net: the network, where the folder does not say which; its values are replaced.
-            method: the method, where the folder does not say which.
-            norm: another normalisation mode than the saved one.
-            device: where the learner is to work.
+            net: the network, if the folder does not name it. Its values are replaced.
+            method: the method, if the folder does not describe it.
+            norm: a normalisation mode to use instead of the saved one.
+            device: the device of the learner.
 
         Raises:
             CheckpointError: there is no learner in the folder, it is damaged, or ``net`` or ``method`` is needed.
@@ -318,7 +319,7 @@ class Learner:
             raise CheckpointError(f"{what}; pass its own as method=, or train again") from error
 
     def _ways(self, x: Tensor, y: Tensor) -> int:
-        """How many classes it tells apart: the outputs at the start, which may have put another head in place."""
+        """The number of classes: the outputs of the network at the start, which may have replaced the head."""
         problem = Problem(self._model, self.loss_fn, OneByOne(), unused="ignore")
         loop = InnerLoop(problem, self.method.test, self._meta, Support(x[None], torch.zeros_like(y)[None]))
         start = loop.begin(Track.NOTHING)

@@ -1,4 +1,4 @@
-"""A learner adapted to one task: its predictions, and how sure they are."""
+"""``Predictor``: a learner adapted to one task. It gives predictions and their uncertainty."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ __all__ = ["Predictor", "Uncertainty"]
 
 @dataclass(frozen=True)
 class Uncertainty:
-    """How sure predictions are; made by :meth:`Predictor.uncertainty`.
+    """The uncertainty of predictions. :meth:`Predictor.uncertainty` makes it.
 
     Attributes:
-        entropy: of the class probabilities, in nats, ``[N]``: 0 where one class is certain, log(ways) where all are as
-            probable. None for regression.
-        mutual_information: the part of the entropy that is there because the particles disagree, in nats, ``[N]``. It
-            is high where the support set says too little and more examples would help; the rest is there because each
-            particle by itself is undecided, as where an image could be of two classes. None without particles, and
-            for regression.
-        std: the standard deviation of the particles' outputs, shaped as the outputs; None for classification.
+        entropy: the entropy of the class probabilities, in nats, ``[N]``. It is 0 if one class is certain, and
+            log(ways) if all classes are equally probable. None for regression.
+        mutual_information: the part of the entropy that comes from disagreement between the particles, in nats,
+            ``[N]``. It is high if the support set says too little, so that more examples would help. The rest of the
+            entropy is there because each particle is undecided, for example about an image that could be of two
+            classes. None without particles, and for regression.
+        std: the standard deviation of the particles' outputs, of the same shape as the outputs; None for
+            classification.
     """
 
     entropy: Tensor | None = None
@@ -35,11 +36,11 @@ class Uncertainty:
 
 @dataclass(frozen=True)
 class Predictor:
-    """A learner adapted to one task; made by :meth:`innerloop.Learner.adapt`.
+    """A learner adapted to one task. :meth:`innerloop.Learner.adapt` makes it.
 
     Attributes:
         params: the adapted parameters by name.
-        classes: the class indices ``[C]`` that the support set showed; None for regression.
+        classes: the class indices ``[C]`` that occur in the support set; None for regression.
     """
 
     params: Params
@@ -48,38 +49,38 @@ class Predictor:
     _support_x: Tensor = field(repr=False)
 
     def outputs(self, x: Tensor) -> Tensor:
-        """The network's outputs ``[N, ...]`` for queries ``x`` of ``[N, ...]``, with no graph.
+        """The network's outputs ``[N, ...]`` for queries ``x`` of ``[N, ...]``, without a graph.
 
         Raises:
-            ValueError: the queries are not shaped as the support inputs are.
+            ValueError: the queries do not have the shape of the support inputs.
         """
         return self._run(x, None)
 
     def predict_proba(self, x: Tensor) -> Tensor:
-        """Class probabilities ``[N, ways]``; a class that the support set did not show has probability 0.
+        """Class probabilities ``[N, ways]``. A class that does not occur in the support set has probability 0.
 
-        With particles, the mean of theirs.
+        With particles, these are the means of the particles' probabilities.
 
         Raises:
-            ValueError: this is a regression task, or the queries are not shaped as the support inputs are.
+            ValueError: this is a regression task, or the queries do not have the shape of the support inputs.
         """
         if self.classes is None:
             raise ValueError("this learner was trained for regression, which has no class probabilities; use predict")
         return self._each_proba(x).mean(1)
 
     def predict(self, x: Tensor) -> Tensor:
-        """The most probable class ``[N]`` of each query; in regression, the network's outputs."""
+        """The most probable class ``[N]`` of each query. For regression, the network's outputs."""
         return self.outputs(x) if self.classes is None else self.predict_proba(x).argmax(-1)
 
     def uncertainty(self, x: Tensor) -> Uncertainty:
-        """How sure the predictions for queries ``x`` of ``[N, ...]`` are, as far as this learner can say.
+        """The uncertainty of the predictions for queries ``x`` of ``[N, ...]``, as far as this learner can tell.
 
-        Every classifier has an entropy. What comes from too little data of the task can be told apart with particles
-        (:func:`innerloop.bmaml`); in regression, only they say anything.
+        Every classifier has an entropy. Particles (:func:`innerloop.bmaml`) also show how much of it comes from too
+        little data of the task. For regression, only a network with particles has an uncertainty.
 
         Raises:
-            ValueError: this is a regression task and the network has no particles, or the queries are not shaped as
-                the support inputs are.
+            ValueError: this is a regression task and the network has no particles, or the queries do not have the shape
+                of the support inputs.
 
         Example:
             >>> import innerloop as il
@@ -92,8 +93,8 @@ class Predictor:
         if self.classes is None:
             if not self._has_particles:
                 raise ValueError(
-                    "this network gives one value and no spread; to know how sure it is, train one with particles: "
-                    "il.nets.mlp_with_particles and il.bmaml"
+                    "this network predicts one value without a spread; for an uncertainty, train a network with "
+                    "particles: il.nets.mlp_with_particles and il.bmaml"
                 )
             return Uncertainty(std=self._run(x, MIXTURE).std(1, correction=0))
         each = self._each_proba(x)
@@ -107,7 +108,7 @@ class Predictor:
         return self._model.has_layer(MIXTURE)
 
     def _each_proba(self, x: Tensor) -> Tensor:
-        """The class probabilities of each particle, or of the network as the only one, ``[N, M, ways]``."""
+        """The class probabilities of each particle, ``[N, M, ways]``. A network without particles is a single one."""
         outputs = self._run(x, MIXTURE) if self._has_particles else self.outputs(x)[:, None]
         unseen = torch.ones(outputs.shape[-1], dtype=torch.bool, device=outputs.device)
         unseen[self.classes] = False
@@ -116,14 +117,14 @@ class Predictor:
     def _run(self, x: Tensor, layer: str | None) -> Tensor:
         if x.shape[1:] != self._support_x.shape[1:]:
             raise ValueError(
-                f"a query is {list(x.shape[1:])} and a support input was {list(self._support_x.shape[1:])}: they must "
-                "be alike; for a single query add an axis with x[None]"
+                f"a query has the shape {list(x.shape[1:])} and a support input had {list(self._support_x.shape[1:])}: "
+                "they must be equal; for a single query add an axis with x[None]"
             )
         with torch.no_grad():
             return self._model.predict(self.params, x.to(self._support_x), self._support_x, looped=True, layer=layer)
 
 
 def _entropy(p: Tensor) -> Tensor:
-    """In nats, over the last axis."""
+    """The entropy over the last axis, in nats."""
     entropy: Tensor = torch.special.entr(p).sum(-1)
     return entropy

@@ -1,7 +1,7 @@
-"""What a saved file must hold: kinds of values, and a check that names the field that is otherwise.
+"""Schemas of saved files, and a check that names the first field that does not fit.
 
-A kind says what it expects and looks at a value. Kinds are put together as the values are: a :class:`Record` has a kind
-for each field, a :class:`ListOf` one for all items.
+A schema is made of kinds. A kind checks a value and says in words what it expects. Kinds nest like the values: a
+:class:`Record` has a kind for each field, a :class:`ListOf` one kind for all items.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ __all__ = [
 
 
 class UnfitError(ValueError):
-    """A value is not of the kind that its field is of.
+    """A value is not of the kind that its field must have.
 
     Args:
-        place: the field, such as ``optimizer.param_groups[0].lr``; empty for the whole.
-        value: what it holds.
-        expected: what it must hold, in words.
+        place: the field, such as ``optimizer.param_groups[0].lr``. It is empty for the whole content.
+        value: the value of the field.
+        expected: the expected value, in words.
     """
 
     def __init__(self, place: str, value: object, expected: str) -> None:
@@ -54,29 +54,29 @@ class UnfitError(ValueError):
 
 
 class Kind(Protocol):
-    """What a value must be."""
+    """A kind of values."""
 
     @property
     def expected(self) -> str:
-        """In words that follow "must be"."""
+        """The expected value, in words that follow "must be"."""
         ...
 
     def check(self, value: Any, place: str) -> None:
-        """Raise :class:`UnfitError` if the value, which is at this place, is otherwise."""
+        """Raise :class:`UnfitError` if the value at this place is not of this kind."""
         ...
 
 
 def check(value: Any, kind: Kind, path: Path, remedy: str) -> None:
-    """See whether what a file holds is of a kind.
+    """Check the content of a file.
 
     Args:
         value: the content.
-        kind: what it must be.
-        path: the file, which the message names.
-        remedy: what to do if it is not.
+        kind: the kind that it must have.
+        path: the file, for the message.
+        remedy: what to do if the check fails, for the message.
 
     Raises:
-        CheckpointError: it is not; the message names the first such field.
+        CheckpointError: the content is not of this kind. The message names the first field that does not fit.
 
     Example:
         >>> check({"k": -1}, Record({"k": Whole(0)}), Path("f"), "again")
@@ -91,7 +91,7 @@ def check(value: Any, kind: Kind, path: Path, remedy: str) -> None:
 
 
 def shown(value: object) -> str:
-    """A value in a few words."""
+    """A value in a few words, for messages."""
     if isinstance(value, Tensor):
         return f"a tensor of {str(value.dtype).removeprefix('torch.')} and shape {list(value.shape)}"
     if isinstance(value, dict):
@@ -121,7 +121,7 @@ TEXT = _Simple("a text", (str,))
 FLAG = _Simple("true or false", (bool,))
 """True or false."""
 PLAIN = _Simple("a plain value or null", (bool, int, float, str, type(None)))
-"""A value without parts, or none."""
+"""A value without parts, or None."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ ANYTHING = _Anything()
 
 @dataclass(frozen=True)
 class Whole:
-    """A whole number of at least so much."""
+    """A whole number, not below ``least`` if given."""
 
     least: int | None = None
 
@@ -155,7 +155,7 @@ class Whole:
 
 @dataclass(frozen=True)
 class Number:
-    """A number; only a finite one, if so asked."""
+    """A number, or only a finite number if ``finite``."""
 
     finite: bool = True
 
@@ -189,7 +189,7 @@ class OneOf:
 
 @dataclass(frozen=True)
 class Maybe:
-    """A value of one of these kinds; or none, unless ``empty`` is false."""
+    """A value of one of these kinds, or None unless ``empty`` is false."""
 
     kinds: tuple[Kind, ...]
     empty: bool = True
@@ -211,7 +211,7 @@ class Maybe:
             try:
                 kind.check(value, place)
             except UnfitError as error:
-                # One kind alone says more exactly what is amiss, perhaps deep within.
+                # With a single kind, its own error is more exact: it may name a field deep inside.
                 if len(self.kinds) == 1 and value is not None:
                     raise error from None
             else:
@@ -221,7 +221,7 @@ class Maybe:
 
 @dataclass(frozen=True)
 class ListOf:
-    """A list, or with ``of`` a tuple, of items of one kind."""
+    """A list of items of one kind. With ``of=tuple`` it is a tuple."""
 
     item: Kind
     of: type = list
@@ -260,7 +260,7 @@ class TupleOf:
 
 @dataclass(frozen=True)
 class Table:
-    """An object whose fields have any names, and values of one kind."""
+    """An object with fields of any names, whose values are of one kind."""
 
     value: Kind
     key: Kind = TEXT
@@ -284,9 +284,9 @@ class Record:
     """An object with these fields.
 
     Args:
-        fields: what must be there.
-        optional: what may be there.
-        others: what further fields must be; None where there must be none.
+        fields: the fields that must be there.
+        optional: the fields that may be there.
+        others: the kind of any further fields. None allows no further fields.
     """
 
     fields: Mapping[str, Kind]
@@ -313,7 +313,7 @@ class Record:
 
 
 def arguments_of(function: Callable[..., Any]) -> Record:
-    """What the arguments of a function must be to come out of JSON; those of other types may be anything.
+    """The kinds of a function's arguments, as they come out of JSON. Arguments of unknown types may be anything.
 
     Example:
         >>> def area(width: int, height: int = 1) -> int: ...
@@ -336,7 +336,7 @@ def arguments_of(function: Callable[..., Any]) -> Record:
 
 
 def of_type(hint: Any) -> Kind:
-    """The kind of a value that has this type in Python and comes out of JSON, where tuples are lists.
+    """The kind of a value of this Python type, as it comes out of JSON. There, tuples are lists.
 
     Example:
         >>> of_type(int | None).expected, of_type(tuple[float, ...]).expected

@@ -1,4 +1,4 @@
-"""What a saved file must hold, for tensors and what is built of them; see :mod:`innerloop.learner.schema`."""
+"""Kinds of values that contain tensors, for the schemas of saved files (:mod:`innerloop.learner.schema`)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["TENSORS", "Like", "Rows", "TensorOf"]
 
 @dataclass(frozen=True)
 class TensorOf:
-    """A tensor, of a type and shape where these are given."""
+    """A tensor, of this type and shape if they are given."""
 
     dtype: torch.dtype | None = None
     shape: tuple[int, ...] | None = None
@@ -39,7 +39,7 @@ class TensorOf:
 
 @dataclass(frozen=True)
 class Rows:
-    """A matrix of numbers with so many columns, and at least one row."""
+    """A matrix of numbers with this many columns, and at least one row."""
 
     columns: int
 
@@ -61,9 +61,9 @@ TENSORS = Table(TensorOf())
 
 @dataclass(frozen=True)
 class Like:
-    """A value built as another one: the same fields, lengths and types, and tensors of the same type and shape.
+    """A value of the same structure as another: the same fields, lengths and types, and tensors of the same shapes.
 
-    Whole numbers and others count as one type. Where the other has nothing, anything plain may be.
+    Integers and floats count as one type. Where the other value is None, any plain value may stand.
     """
 
     other: Any

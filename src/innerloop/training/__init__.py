@@ -1,1 +1,1 @@
-"""THE outer loop, and the record that it keeps."""
+"""The outer loop, and what it writes: checkpoints, metrics and the best learners."""

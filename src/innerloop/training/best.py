@@ -1,4 +1,4 @@
-"""The best learners of a run by validation, for an ensemble."""
+"""The learners with the best validations of a run. They can form an ensemble."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FOLDER = "best"
 
 
 class Validated(NamedTuple):
-    """A validation: after how many iterations, and the mean score that it gave."""
+    """A validation: its iteration, its metric, and the mean score."""
 
     iteration: int
     metric: str
@@ -29,18 +29,18 @@ class Validated(NamedTuple):
 
 
 class BestLearners:
-    """Which validations were the best so far. Their learners are in ``best/ITERATION`` of the run's folder.
+    """The list of the best validations so far. Their learners are in ``best/ITERATION`` of the run's folder.
 
     Args:
-        most: how many are kept.
-        entries: those of an earlier part of the run, the best first.
+        most: the number of validations to keep.
+        entries: the validations of an earlier part of the run, the best first.
     """
 
     def __init__(self, most: int = 0, entries: Iterable[Validated] = ()) -> None:
         self.most, self.entries = most, list(entries)
 
     def note(self, iteration: int, result: Evaluation) -> bool:
-        """Enter a validation if it is among the best, and say whether it is. Of equal ones the earlier counts."""
+        """Add a validation if it is among the best. Return whether it is. Of two equal ones, the earlier is better."""
         better = [i for i, entry in enumerate(self.entries) if result.better_than(entry.score)]
         place = better[0] if better else len(self.entries)
         if place >= self.most or math.isnan(result.mean):
@@ -54,13 +54,13 @@ class BestLearners:
         return next((entry for entry in self.entries if entry.iteration == iteration), None)
 
     def folder(self, run: Path, iteration: int) -> Path:
-        """Where the learner of an iteration is."""
+        """The folder of the learner of an iteration."""
         return run / FOLDER / str(iteration)
 
     def drop_others(self, run: Path) -> None:
         """Delete the learners that have no entry.
 
-        To be called when what resuming starts from has been saved, so that all it speaks of is there whenever the run
+        Call this after the checkpoint is saved. Then every learner that a checkpoint mentions exists, whenever the run
         is killed.
         """
         named = {str(entry.iteration) for entry in self.entries}
@@ -70,20 +70,20 @@ class BestLearners:
 
 
 def best_folders(run: Path) -> list[Path]:
-    """The folders of the learners of a run that had the best validations, in no particular order."""
+    """The folders of a run's learners with the best validations, in no particular order."""
     return [path.parent for path in sorted((run / FOLDER).glob("*/learner.json"))]
 
 
 def best_learners(run: Path, count: int, *, device: torch.device | str = "cpu") -> list[Learner]:
-    """The learners of a run that had the best validations, the best first.
+    """The learners of a run with the best validations, the best first.
 
     Args:
         run: the folder of a training run.
-        count: how many.
-        device: where they are to work.
+        count: the number of learners.
+        device: the device of the learners.
 
     Raises:
-        CheckpointError: the run has fewer, or one is damaged.
+        CheckpointError: the run has fewer learners, or one is damaged.
     """
     learners = [_validated_learner(folder, device) for folder in best_folders(run)]
     if len(learners) < count:
@@ -97,7 +97,7 @@ def best_learners(run: Path, count: int, *, device: torch.device | str = "cpu") 
 VALIDATED = Record(
     {"about": Record({"iteration": Whole(0)}, {"val_accuracy": Number(), "val_loss": Number()}, others=ANYTHING)}
 )
-"""What is noted beside the learner of a validation."""
+"""The fields that are saved with the learner of a validation."""
 
 
 def _validated_learner(folder: Path, device: torch.device | str) -> Learner:
@@ -107,7 +107,7 @@ def _validated_learner(folder: Path, device: torch.device | str) -> Learner:
 
 
 def _rank(learner: Learner) -> tuple[float, int]:
-    """What the best learner has least of."""
+    """A key to sort learners by. The best learner has the lowest."""
     about = learner.about
     score = -about["val_accuracy"] if "val_accuracy" in about else about.get("val_loss", math.inf)
     return score, about["iteration"]

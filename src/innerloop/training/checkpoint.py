@@ -1,4 +1,4 @@
-"""The checkpoint of a training run: what it must hold for a run to go on from it."""
+"""The checkpoint of a training run: what it must hold so that the run can be resumed."""
 
 from __future__ import annotations
 
@@ -52,18 +52,18 @@ CHECKPOINT = Record(
             }
         ),
         "scheduler": Maybe(Table(ANYTHING)),
-        "rule_state": ANYTHING,  # another one for each rule
+        "rule_state": ANYTHING,  # depends on the rule
         "window": Record({"iterations": Whole(0), "sums": Table(TensorOf(torch.float64, ()))}),
         "random": Record({"cpu": TensorOf(torch.uint8), "cuda": Maybe(TensorOf(torch.uint8))}),
     },
-    # What files of earlier versions do not have.
+    # Older files do not have these.
     optional={
         "execution": EXECUTION,
         "threads": Whole(1),
         "best_learners": ListOf(TupleOf((Whole(0), TEXT, Number()))),
     },
 )
-"""What the file of a run holds, whatever is trained."""
+"""The contents of a checkpoint that do not depend on what is trained."""
 
 
 def read_checkpoint(
@@ -74,17 +74,17 @@ def read_checkpoint(
     scheduler: LRScheduler | None,
     rule_state: Callable[[], RuleState],
 ) -> dict[str, Any]:
-    """The content of a checkpoint, once all of it is seen to fit what is to go on from it.
+    """Read a checkpoint and check that all of it fits the run that resumes from it.
 
     Args:
         path: the file.
-        meta_params: the meta-parameters of the run that goes on.
-        optimizer: its optimizer.
-        scheduler: its scheduler.
-        rule_state: makes a state as its rule has it, for one task.
+        meta_params: the meta-parameters of the run.
+        optimizer: the optimizer of the run.
+        scheduler: the scheduler of the run.
+        rule_state: makes a new state of the run's rule, for one task.
 
     Raises:
-        CheckpointError: the file is missing or damaged, or is of another network, method, optimizer or scheduler.
+        CheckpointError: the file is missing or damaged, or belongs to another network, method, optimizer or scheduler.
     """
     state = load_state(path)
     check(state, CHECKPOINT, path, REMEDY)
@@ -96,7 +96,7 @@ def read_checkpoint(
     state["optimizer"] = _optimizer_state(state["optimizer"], optimizer, path)
     if (state["scheduler"] is None) != (scheduler is None):
         has, have = ("no", "one") if state["scheduler"] is None else ("a", "none")
-        raise CheckpointError(f"{path} is of a run with {has} scheduler, and now there is {have}; {REMEDY}")
+        raise CheckpointError(f"{path} is from a run with {has} scheduler, and now there is {have}; {REMEDY}")
     if scheduler is not None:
         now = {name: value for name, value in scheduler.state_dict().items() if not _is_private(name)}
         public = {name: value for name, value in state["scheduler"].items() if not _is_private(name)}
@@ -114,14 +114,14 @@ def read_checkpoint(
 
 
 def _optimizer_state(state: dict[str, Any], optimizer: Optimizer, path: Path) -> dict[str, Any]:
-    """The state, once it is seen to be this kind of optimizer's and for parameters of these shapes."""
+    """Return the state of an optimizer, after checking that it fits this optimizer and its parameters."""
     remedy = f"is it another optimizer's, or of another version of PyTorch? {REMEDY}"
     another = f"{path} holds the state of another optimizer"
     now = optimizer.state_dict()["param_groups"]
     check({"optimizer": {"param_groups": state["param_groups"]}}, _groups(now), path, remedy)
     for saved, own in zip(state["param_groups"], now, strict=True):
         if saved["params"] != own["params"]:
-            raise CheckpointError(f"{another}: its groups are of other parameters; {REMEDY}")
+            raise CheckpointError(f"{another}: its groups have other parameters; {REMEDY}")
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     names = _state_names(optimizer)
     for index, entries in state["state"].items():
@@ -143,7 +143,7 @@ def _groups(now: list[dict[str, Any]]) -> Record:
 
 
 def _state_names(optimizer: Optimizer) -> set[str] | None:
-    """What an optimizer of PyTorch keeps for each parameter; None where that cannot be seen by trying."""
+    """The names of what an optimizer of PyTorch keeps for each parameter; None if a trial cannot show them."""
     kind = type(optimizer)
     if not kind.__module__.startswith("torch.optim"):
         return None
@@ -160,7 +160,7 @@ def _state_names(optimizer: Optimizer) -> set[str] | None:
 
 
 class _Placed:
-    """A kind at a fixed place of the file, for parts that are looked at by themselves."""
+    """A kind at a fixed place of the file, for parts that are checked separately."""
 
     def __init__(self, kind: Maybe, place: str) -> None:
         self.kind, self.place, self.expected = kind, place, kind.expected
@@ -171,7 +171,7 @@ class _Placed:
 
 
 def _is_private(name: str) -> bool:
-    """Whether a field of a scheduler is PyTorch's own business, which differs between its versions."""
+    """Whether a field of a scheduler is private to PyTorch. Such fields differ between its releases."""
     return name.startswith("_")
 
 
@@ -180,7 +180,7 @@ def _type(tensor: Tensor) -> tuple[torch.dtype, tuple[int, ...]]:
 
 
 def _difference(saved: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> str:
-    """The first parameter that differs, in words."""
+    """A message on the first parameter that differs."""
     for name, parameter in now.items():
         if name not in saved:
             return f"{name} is not in it"

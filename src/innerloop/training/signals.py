@@ -1,4 +1,4 @@
-"""Being asked to stop."""
+"""Signals that ask training to stop."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ __all__ = ["TrainingStopped", "stop_signals"]
 
 
 class TrainingStopped(Exception):  # noqa: N818 (not an error)
-    """Training was asked to stop by a signal, and everything is saved.
+    """A signal asked training to stop, and everything is saved.
 
     Attributes:
         signal_number: the signal.
-        iteration: how many iterations are done.
+        iteration: the number of iterations done.
     """
 
     def __init__(self, signal_number: int, iteration: int) -> None:
@@ -26,7 +26,7 @@ class TrainingStopped(Exception):  # noqa: N818 (not an error)
 
 @contextmanager
 def stop_signals(*, enabled: bool) -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying of them; a second one acts as usual."""
+    """A context that collects SIGINT and SIGTERM. A second signal acts as usual."""
     received: list[int] = []
     if not enabled or threading.current_thread() is not threading.main_thread():
         yield received
