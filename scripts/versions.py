@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "build" / "versions"
 ROOM = 10 * 2**30
 """Bytes that must be free: from the usual index PyTorch comes with CUDA."""
-PATIENCE = 240
+PATIENCE = 420
 """Seconds that an installation may take."""
 TESTS = ["src", "tests/unit"]
 WORKERS = ["-n", "logical", "--dist", "loadgroup"]

@@ -9,6 +9,7 @@ from core_helpers import CLASSIFICATION, assert_same, build, headed, rng, vector
 
 import innerloop as il
 from innerloop.data.glyphs import draw_glyphs
+from innerloop.engine.engine import Engine
 
 
 def run_of(name: str) -> str:
@@ -35,9 +36,9 @@ def test_it_learns_to_adapt_to_sinusoids(name: str) -> None:
         return il.evaluate(net, method, tasks, tasks=96, loss_fn=F.mse_loss).per_step
 
     untrained = score()
-    optimizer, state = torch.optim.Adam(net.parameters(), 1e-2), None
+    optimizer, state, engine = torch.optim.Adam(net.parameters(), 1e-2), None, Engine(net, F.mse_loss)
     for i in range(130):
-        grads, info = il.meta_gradient(net, method, tasks(rng(i)), F.mse_loss, rule_state=state)
+        grads, info = engine.meta_gradient(method, tasks(rng(i)), rule_state=state)
         state = info.rule_state
         for n, p in net.named_parameters():
             p.grad = grads[n]
