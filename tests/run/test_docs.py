@@ -6,13 +6,15 @@ import doctest
 import importlib.util
 import inspect
 import re
+import shlex
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 import innerloop as il
-from innerloop.recipes import RECIPES
+from innerloop.cli.train_arguments import train_arguments
+from innerloop.recipes import RECIPES, ConfigError
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
@@ -49,6 +51,35 @@ def test_every_method_has_a_page_and_recipes(name: str) -> None:
     assert {RECIPES[recipe].method for recipe in commands} == {name}
     for cell in ("5w1s", "20w1s"):
         assert RECIPES[f"omniglot-{cell}-{name.replace('_', '-')}"].method == name
+
+
+def commands_of(page: Path) -> list[list[str]]:
+    """The arguments of every ``innerloop train`` of a page, as a shell would pass them."""
+    text = page.read_text().replace("\\\n", " ")
+    values = dict(re.findall(r'^(\w+)="(.*)"$', text, re.MULTILINE))
+    values |= {name: words.split()[0] for name, words in re.findall(r"^for (\w+) in (.*); do$", text, re.MULTILINE)}
+    found = []
+    for line in re.findall(r"^ *innerloop train (.*)$", text, re.MULTILINE):
+        whole = re.sub(r"\$(\w+)", lambda match: values[match.group(1)], line)
+        found.append(shlex.split(whole, comments=True))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_are_understood(page: Path) -> None:
+    for name, *arguments in commands_of(page):
+        assert name in RECIPES
+        if arguments:
+            train_arguments(name, RECIPES[name], arguments)
+
+
+def test_there_are_commands() -> None:
+    found = {str(page.relative_to(ROOT)): commands_of(page) for page in PAGES}
+    assert ["omniglot-5w1s-finetune", "--adapt", "*"] in found["docs/methods/finetune.md"]
+    assert any("--inner-lr" in command for command in found["docs/recipes.md"])
+    assert found["README.md"]
+    with pytest.raises(ConfigError):
+        train_arguments("sinusoid-maml", RECIPES["sinusoid-maml"], ["--scheme", "maml"])
 
 
 @pytest.fixture(scope="module")
