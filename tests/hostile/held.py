@@ -9,7 +9,6 @@ HELD: tuple[str, ...] = (
     "test_parts.py",
     "test_trainer.py",
     "a traced part of a module",
-    "hooks on tensors within the forward pass",
     "a module with a weight in a tuple",
     "a module with a layer in a closure",
     "test_losses_that_take_each_others_address",

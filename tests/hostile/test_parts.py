@@ -161,8 +161,7 @@ def with_estimator(read: Callable[[], Any]) -> il.Method:
 
     def estimator(*arguments):
         grads, info = base(*arguments)
-        scaled = {name: grad * (1 + read()) for name, grad in grads.items()}
-        return (scaled if isinstance(grads, dict) else grads.map(lambda g: g * (1 + read()))), info
+        return grads.map(lambda grad: grad * (1 + read())), info
 
     return il.Method(method_of("maml").adaptation, estimator)
 

@@ -84,7 +84,7 @@ def in_the_loss(coin: Callable[[], Any]) -> Callable[[Tensor, Tensor], Tensor]:
     return lambda outputs, y: F.cross_entropy(outputs * (1.0 + coin()), y)
 
 
-@pytest.mark.parametrize(("execution", "threads", "where"), [("serial", 1, "module"), ("auto", 2, "loss")])
+@pytest.mark.parametrize(("execution", "threads", "where"), [("serial", 1, "module"), ("auto", 1, "loss")])
 @pytest.mark.parametrize("coin", COINS.values(), ids=COINS.keys())
 def test_a_coin_is_tossed_at_every_call(coin: Callable[[], Any], execution: Any, threads: int, where: str) -> None:
     """Every result is that of some sequence of tosses, and no single one comes again and again."""
@@ -145,7 +145,8 @@ def the_same_noise_by_a_seed_within_the_forward_pass() -> Script:
         torch.manual_seed(3)
         return torch.rand(2, dtype=torch.float64)
 
-    return Script(Tosses(noise), refusal=True)
+    # With a seed of the caller's at each call: that a forward pass sets the very seed that holds already is not seen.
+    return Script(Tosses(noise), refusal=True, before=lambda call: torch.manual_seed(100 + call))
 
 
 @cases.only(("serial", 1), ("auto", 1), (1, 2))
@@ -153,7 +154,7 @@ def the_same_noise_by_a_generator_made_within_the_forward_pass() -> Script:
     def noise() -> Tensor:
         return torch.rand(2, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
 
-    return Script(Tosses(noise))
+    return Script(Tosses(noise), refusal=True)
 
 
 @cases.only(("serial", 1), ("auto", 1))

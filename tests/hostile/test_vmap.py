@@ -284,6 +284,23 @@ def hooks_on_tensors_within_the_forward_pass() -> Script:
 
 
 @cases.only(("serial", 1), ("auto", 1), ("batched", 1))
+def a_forward_pass_that_asks_what_requires_gradients() -> Script:
+    class Asks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.head = linear(3, 4), linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            hidden = self.net(x)
+            with torch.no_grad():
+                constant = hidden * 2
+            scale = 1.0 + hidden.requires_grad + 2 * x.requires_grad + 4 * constant.requires_grad
+            return self.head(hidden.tanh()) * (scale + 8 * self.net.weight.requires_grad)
+
+    return Script(Asks(), calls=12, steps=2)
+
+
+@cases.only(("serial", 1), ("auto", 1), ("batched", 1))
 def detached_and_no_grad_parts_of_the_forward_pass() -> Script:
     class Stops(nn.Module):
         def __init__(self) -> None:

@@ -32,6 +32,7 @@ from innerloop.engine.kernels.normalisation import Norm, batch_norm, started
 from innerloop.engine.kernels.pooled import joinable, max_pooled
 from innerloop.engine.kernels.pooling import max_pool
 from innerloop.engine.kernels.recurrent import Cell, gru_cell, lstm_cell, plain_cell, recurrent
+from innerloop.engine.kernels.unlike_loops import check_call, check_seed
 
 __all__ = ["taskwise"]
 
@@ -59,10 +60,12 @@ class _Mode(TorchFunctionMode):
         self.use_kernels = use_kernels
         self._weights: dict[tuple[object, ...], tuple[Tensor, Weights]] = {}
         self._deferred = Deferred()
+        self._seed = torch.initial_seed()
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        check_call(func, kwargs)
         replace = _REWRITTEN.get(func)
         if replace is None and self.use_products and func in _PRODUCTS and self._applies():
             replace = _PRODUCTS[func]
@@ -81,6 +84,10 @@ class _Mode(TorchFunctionMode):
         finally:
             self._deferred.arm()
 
+    def requires_grad(self, tensor: Tensor) -> bool | None:
+        """As in a loop: under ``vmap``, PyTorch says that nothing requires a gradient."""
+        return tasks.innermost(tensor).requires_grad if _torch.has("vmap") else None
+
     def _applies(self) -> bool:
         """Whether a call can be replaced: it is directly under the ``vmap`` over tasks, and not under autocast."""
         return tasks.mapped() and not torch.is_autocast_enabled(self.device)
@@ -89,6 +96,8 @@ class _Mode(TorchFunctionMode):
         super().__exit__(*error)
         self._deferred.disarm()
         self._deferred.settle()
+        if error[0] is None:
+            check_seed(self._seed)
 
     def linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:
         given = (input, weight) if bias is None else (input, weight, bias)
@@ -266,6 +275,7 @@ def _step_written_out(cell: Cell) -> Replacement:
 
 
 _REWRITTEN: dict[Callable[..., Any], Replacement] = {
+    Tensor.requires_grad.__get__: _Mode.requires_grad,  # type: ignore[attr-defined] # a property, to Python
     F.embedding: _Mode.embedding,
     torch.lstm: _written_out(lstm_cell),
     torch.gru: _written_out(gru_cell),

@@ -18,7 +18,7 @@ from torch import Tensor
 from innerloop.engine import _torch
 from innerloop.inner.private import levels as own_levels
 
-__all__ = ["Stack", "mapped", "outside", "stacked"]
+__all__ = ["Stack", "innermost", "mapped", "outside", "stacked"]
 
 
 def mapped() -> bool:
@@ -79,6 +79,12 @@ def stacked(*tensors: Tensor | None, shared: Sequence[Tensor | None] = ()) -> tu
                 tensor = tensor.expand(*(sizes[level] for level in levels), *tensor.shape[len(levels) :])  # noqa: PLW2901
         results.append(tensor)
     return Stack(levels), results
+
+
+def innermost(x: Tensor) -> Tensor:
+    """The tensor behind a mapped one; any other tensor itself."""
+    found, _ = _unwrapped(x)
+    return x if found is None else found
 
 
 def _unwrapped(x: Tensor | None) -> tuple[Tensor | None, list[tuple[int, int]]]:

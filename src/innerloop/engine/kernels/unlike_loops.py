@@ -1,0 +1,40 @@
+"""Where ``torch.func.vmap`` silently gives something else than a loop over tasks.
+
+Each is an error while tasks run together, so that ``execution="auto"`` runs them one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["check_call", "check_seed"]
+
+_HOOKS = (Tensor.register_hook, Tensor.register_post_accumulate_grad_hook)
+
+
+def check_call(func: Callable[..., Any], kwargs: Mapping[str, Any] | None) -> None:
+    """Raise ``RuntimeError`` for a call that means something else under ``vmap``.
+
+    A hook on a tensor is never called there. A draw from a generator gives each task numbers of its own, also where
+    the generator starts anew in each forward pass and a loop would give all tasks the same numbers.
+    """
+    if func in _HOOKS:
+        raise RuntimeError("a hook on a tensor is not called under vmap; run tasks one by one, with execution='serial'")
+    if kwargs and kwargs.get("generator") is not None:
+        raise RuntimeError(
+            "a generator that a forward pass draws from gives other numbers under vmap than in a loop over tasks; draw "
+            "from PyTorch's global one, or run tasks one by one, with execution='serial'"
+        )
+
+
+def check_seed(before: int) -> None:
+    """Raise ``RuntimeError`` if a forward pass has set the seed of the global generator, which was ``before``."""
+    if torch.initial_seed() != before:
+        raise RuntimeError(
+            "a forward pass that sets the seed gives each task other numbers under vmap, where a loop over tasks gives "
+            "all of them the same; run tasks one by one, with execution='serial'"
+        )
