@@ -1,16 +1,16 @@
-"""Every method on Omniglot, trained by one short schedule: accuracy in both norm modes, time and memory.
+"""Every method on Omniglot, trained with one short schedule: accuracy in both norm modes, time and memory.
 
-    python benchmarks/family.py --data-dir D                     # everything; hours. Again: goes on where it was
+    python benchmarks/family.py --data-dir D                     # everything; takes hours, and can be continued
     python benchmarks/family.py --methods maml boil --cells 5w1s
     python benchmarks/family.py --stages table                   # only print what has been measured
 
-Each method is its recipe ``omniglot-CELL-METHOD`` with the schedule below in place of the recipe's own: the same
-number of iterations and tasks (but for methods that are given one large episode at a time), the same split, the outer
-rate going down to zero. Inner loops, networks and outer optimizers stay the recipes'. Accuracies are those after the
-last inner step.
+Each method runs its recipe ``omniglot-CELL-METHOD`` with the schedule below. The number of iterations, the number of
+tasks and the split are the same for all, and the outer rate falls to zero. Only methods that take one large episode at
+a time have another number of tasks. Inner loops, networks and outer optimizers are those of the recipes. Accuracies are
+taken after the last inner step.
 
-Time and memory are measured apart from training, in a process for each method: the processor seconds of one iteration
-(the least of several, one thread), and the memory at its peak beyond what the process had before it.
+Time and memory are measured apart from training, in one process for each method. Time is the processor seconds of one
+iteration on one thread, the least of several. Memory is the peak beyond what the process had before.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from innerloop.bench.memory import peak_of
 
+from innerloop.bench.alone import peak_of
 from innerloop.nets import NETS
 from innerloop.randomness import Stream, generator_at
 from innerloop.recipes import RECIPES, Config, DataSource, evaluate_run, train_run
@@ -38,7 +38,7 @@ SCHEDULES: dict[str, dict[str, Any]] = {
     "20w1s": {"iterations": 300, "tasks": 4, "queries": 2, "test_tasks": 300},
 }
 ADAM = {"outer_lr": 3e-3, "outer_schedule": "cosine", "head_std": None}
-"""For the methods whose outer optimizer is Adam; Reptile's outer rate goes from 1 to 0 as it does in its recipe."""
+"""Settings of the methods whose outer optimizer is Adam. Reptile's outer rate falls from 1 to 0, as in its recipe."""
 
 
 def methods(cell: str) -> list[str]:
@@ -48,15 +48,15 @@ def methods(cell: str) -> list[str]:
 
 
 def scheduled(cell: str, method: str) -> Config:
-    """A recipe with the common schedule."""
+    """The recipe of a method with the common schedule."""
     config = RECIPES[f"omniglot-{cell}-{method}"]
     changes: dict[str, Any] = {**SCHEDULES[cell], "scheme": "maml", "val_tasks": 20}
-    # Methods without queries, without training, or that are given one large episode at a time stay so.
+    # Methods without queries or without training, and those that take one large episode at a time, stay so.
     changes |= {name: getattr(config, name) for name in ("queries", "iterations") if getattr(config, name) == 0}
     if config.tasks == 1:
         changes["tasks"] = 1
     images = SCHEDULES[cell]["tasks"] * config.ways * (config.shots + SCHEDULES[cell]["queries"])
-    changes["joint_batch"] = images  # a classifier sees as many images an iteration as MAML does
+    changes["joint_batch"] = images  # a classifier sees as many images in an iteration as MAML
     if config.outer_optimizer == "adam":
         changes |= ADAM
     changes |= {"val_every": max(1, changes["iterations"]), "multi_step_iterations": changes["iterations"] // 10}
@@ -100,7 +100,7 @@ def cost(cell: str, method: str, source: DataSource, rounds: int = 5) -> dict[st
 
 
 def table(out: Path, cells: Sequence[str]) -> str:
-    """What has been measured, as a table in Markdown."""
+    """The measurements as a table in Markdown."""
     lines: list[str] = []
     for cell in cells:
         iterations, tasks, queries, test_tasks = SCHEDULES[cell].values()
@@ -133,7 +133,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--data-dir", type=Path, help="folder of Omniglot (INNERLOOP_DATA or the cache folder)")
     parser.add_argument("--out", type=Path, default=Path("runs/family"), help="where runs and figures go (runs/family)")

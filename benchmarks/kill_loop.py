@@ -1,13 +1,13 @@
-"""Kills training runs at random moments, resumes them, and compares the end with a run that was left alone.
+"""Kill training runs at random moments, resume them, and compare the end with a run that was not killed.
 
     python benchmarks/kill_loop.py --data-dir D                  # four small schedules, 100 kills in all
     python benchmarks/kill_loop.py --schedules sinusoids-maml --runs 3 --kills 5 --seed 1
     python benchmarks/kill_loop.py --schedules glyphs-fomaml -- --execution serial   # settings of 'innerloop train'
 
-Each run is a process of its own, as a user would start it, on two threads. It is killed with SIGKILL, which no program
-can catch, and started again with ``--resume``. At the end, these must be those of the unbroken run, to the last bit:
-every tensor and number of the checkpoint, of the learner and of the best learners, and every line of the metrics but
-for the tasks per second. The exit status is 1 if anything differs; then both folders are kept.
+Each run is a process of its own on two threads, as a user would start it. It is killed with SIGKILL, which no program
+can catch, and started again with ``--resume``. At the end it must equal the unbroken run to the last bit: every tensor
+and number of the checkpoint, the learner and the best learners, and every line of the metrics except the tasks per
+second. If anything differs, the exit status is 1 and both folders are kept.
 """
 
 from __future__ import annotations
@@ -49,16 +49,16 @@ SCHEDULES: dict[str, list[str]] = {
         *["--iterations", "1500", "--val-every", "50", "--val-tasks", "20"],
     ],
 }
-"""Recipes with a schedule of seconds: second and first order, images and numbers, with a carried inner state or not."""
+"""Recipes with schedules of a few seconds. They cover second and first order, images and numbers, and carried state."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one run that was killed again and again.
+    """The result of one run that was killed several times.
 
     Attributes:
-        kills: how often it was killed before it was done.
-        differences: what is unlike the unbroken run; empty if nothing is.
+        kills: the number of kills before the run was done.
+        differences: the differences from the unbroken run; empty if there are none.
     """
 
     kills: int
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=int, default=5, help="killed runs of each schedule")
     parser.add_argument("--kills", type=int, default=5, help="kills of each run")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments of the kills")
     parser.add_argument("--data-dir", type=Path, help="folder of Omniglot")
     parser.add_argument("settings", nargs="*", help="further settings of 'innerloop train', after --")
     arguments = parser.parse_args(argv)
@@ -100,13 +100,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def loop(settings: Sequence[str], scratch: Path, runs: int, kills: int, chance: random.Random) -> Iterator[Outcome]:
-    """Train once unbroken, then so many runs with kills; what came of each.
+    """Train one unbroken run, then several runs with kills. Yield the outcome of each.
 
     Args:
         settings: the recipe and its settings, as for ``innerloop train``.
         scratch: an empty folder for the runs.
-        runs: how many runs to kill.
-        kills: how often each.
+        runs: the number of runs to kill.
+        kills: the number of kills of each run.
         chance: draws the moments.
     """
     whole = scratch / "whole"
@@ -148,7 +148,7 @@ def wait(seconds: float, process: subprocess.Popen[bytes]) -> bool:
 
 
 def start(settings: Sequence[str], folder: Path) -> subprocess.Popen[bytes]:
-    """Start a run in a process of its own, or go on with it. Python's hashes are other ones each time."""
+    """Start or resume a run in a process of its own. Python's hash seed differs each time."""
     command = [sys.executable, "-m", "innerloop", "train", *settings, "--out", str(folder), "--resume", "--quiet"]
     return subprocess.Popen(command, env={**os.environ, "PYTHONHASHSEED": "random"})
 
@@ -160,7 +160,7 @@ def finish(process: subprocess.Popen[bytes]) -> None:
 
 
 def differences(folder: Path, whole: Path) -> list[str]:
-    """What is unlike in two folders of runs, in words."""
+    """The differences between the folders of two runs, in words."""
     found = []
     files = [{str(path.relative_to(each)) for path in each.rglob("*.safetensors")} for each in (folder, whole)]
     found += [f"{name} is in one folder only" for name in sorted(files[0] ^ files[1])]
@@ -179,7 +179,7 @@ def differences(folder: Path, whole: Path) -> list[str]:
 
 
 def leaves(state: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """The tensors and plain values of nested state, by their place."""
+    """The tensors and plain values of nested state, each with its place."""
     if isinstance(state, dict):
         for key, item in state.items():
             yield from leaves(item, f"{name}/{key}")
@@ -192,7 +192,7 @@ def leaves(state: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def unlike(one: Any, other: Any) -> bool:
-    """Whether two leaves differ; tensors are compared as bytes, so that NaN is like NaN and 0 unlike -0."""
+    """Whether two leaves differ. Tensors are compared as bytes, so NaN equals NaN, and 0 differs from -0."""
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         same = one.dtype == other.dtype and one.shape == other.shape
         return not same or one.numpy().tobytes() != other.numpy().tobytes()

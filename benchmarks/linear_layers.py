@@ -1,12 +1,13 @@
-"""Linear, attention and recurrent layers: tasks run together, one by one, and by a plain loop in PyTorch.
+"""Linear, attention and recurrent layers: tasks run together, one by one, and in a plain loop in PyTorch.
 
     python benchmarks/linear_layers.py [--rounds 5]
 
-One thread, processor time, the median of interleaved rounds. One exact MAML meta-gradient of one inner step (or
-``--steps``), all ways seen to agree. The last columns compare ``execution="auto"`` with the loop, with one by one, and
-with the rate of ``torch.mm`` on 1024x1024 matrices. The operations counted are those of the products with weights and
-of attention: forward 1, the inner gradient 2, and the derivative of both, which makes 9 of the support set and step;
-forward and gradient, 3, of the query set.
+It computes one exact MAML meta-gradient with one inner step (or ``--steps``), after checking that all ways agree. It
+uses one thread. Times are processor times, the medians of interleaved rounds. The last columns compare
+``execution="auto"`` with the loop, with one by one, and with the rate of ``torch.mm`` on 1024x1024 matrices. The rate
+counts the products with weights and those of attention. A support example takes 9 forward passes for each step: the
+forward pass (1), the inner gradient (2), and the derivative of both (6). A query example takes 3: the forward pass (1)
+and the gradient (2).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from innerloop.engine.engine import FIRST_CALLS, Engine
 
 
 class Encoder(nn.Module):
-    """One Transformer layer over sequences of vectors."""
+    """A Transformer of two layers over sequences of vectors."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -53,7 +54,7 @@ class Recurrent(nn.Module):
 
 
 def products(net: nn.Module, shape: tuple[int, ...]) -> float:
-    """Multiply-adds of one example's forward pass, in products with weights and in attention."""
+    """The multiply-adds of one example's forward pass, in products with weights and in attention."""
     length = shape[0] if len(shape) > 1 else 1
     weights = sum(p.numel() for p in net.parameters() if p.ndim == 2)
     attention = sum(2 * length * length * m.embed_dim for m in net.modules() if isinstance(m, nn.MultiheadAttention))
@@ -72,7 +73,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 
 
 def plain(net: nn.Module, episode: il.Episode, lr: float, steps: int) -> tuple[dict[str, Tensor], None]:
-    """The same meta-gradient as one writes it without a library: a loop over tasks, each differentiated in turn."""
+    """The same meta-gradient without a library: a loop that differentiates one task after another."""
     theta = dict(net.named_parameters())
     sums = {name: torch.zeros_like(p) for name, p in theta.items()}
     with sdpa_kernel(SDPBackend.MATH):
@@ -89,7 +90,7 @@ def plain(net: nn.Module, episode: il.Episode, lr: float, steps: int) -> tuple[d
 
 
 def cpu_seconds(run: Callable[[], object], repeats: int = 1) -> float:
-    """Processor time of one call, the mean of so many."""
+    """The processor time of one call: the mean over ``repeats`` calls."""
     start = time.process_time()
     for _ in range(repeats):
         run()
@@ -97,7 +98,7 @@ def cpu_seconds(run: Callable[[], object], repeats: int = 1) -> float:
 
 
 def measured(name: str, tasks: int, examples: int, steps: int, rounds: int) -> list[str]:
-    """One row of the table: the ways to run tasks, which are first seen to agree, and a matrix product, in turns."""
+    """One row of the table. Check that all ways to run tasks agree, then time them and a matrix product in turns."""
     make, shape = CASES[name]
     torch.manual_seed(0)
     net, a, lr = make(), torch.randn(1024, 1024), 0.01
@@ -108,7 +109,7 @@ def measured(name: str, tasks: int, examples: int, steps: int, rounds: int) -> l
     for execution in ways:
         runs[str(execution)] = partial(Engine(net, execution=execution).meta_gradient, method, episode)
     for run in runs.values():
-        for _ in range(FIRST_CALLS):  # what is recorded and replayed is, from then on
+        for _ in range(FIRST_CALLS):  # from then on, recordings are in use
             run()
     first, *others = (run()[0] for run in runs.values())
     for other in others:
@@ -131,7 +132,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tasks", type=int, default=16)
-    parser.add_argument("--examples", type=int, default=10, help="of the support set, and of the query set")
+    parser.add_argument("--examples", type=int, default=10, help="examples of the support set, and of the query set")
     parser.add_argument("--steps", type=int, default=1, help="inner steps")
     parser.add_argument("--only", default="", help="the cases whose names contain this")
     options = parser.parse_args()

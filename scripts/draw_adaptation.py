@@ -1,4 +1,4 @@
-"""Draw the picture at the top of the README: what a meta-learned start does that an untrained one does not.
+"""Draw the picture at the top of the README: a meta-learned start beside random weights.
 
     python scripts/draw_adaptation.py [OUT]
 

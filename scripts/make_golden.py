@@ -2,15 +2,15 @@
 
     python scripts/make_golden.py [METHOD ...]
 
-It writes tests/run/golden/sinusoid.json; with names of methods only their numbers, and the others stay. A test runs
-the same again and compares, so that a change of any number is seen and has to be meant; after one that is, run this
-script and say why in the commit.
+It writes tests/run/golden/sinusoid.json. With names of methods it replaces only their numbers. A test makes the same
+runs and compares, so that no number changes unnoticed. After an intended change, run this script and give the reason in
+the commit.
 
-Another processor or another release of PyTorch rounds otherwise, and a run may amplify that. So each run is also made
-from inputs and weights that are changed by one unit in the last place. The largest relative change of any of its
-numbers, in units in the last place, is the run's sensitivity. The test allows a fixed multiple of it. A run for which
-that would allow too much is refused: it is to be made better conditioned. The outer step is plain gradient descent for
-that reason. Adam turns a rounding error into a full step where the gradient is zero but for rounding.
+Another processor or another release of PyTorch rounds differently, and a run may amplify the difference. So each run is
+also made from inputs and weights that are changed by one unit in the last place. The run's sensitivity is the largest
+relative change of any of its numbers, in units in the last place. The test allows a fixed multiple of it. If that would
+allow too much, the run is refused and must be made better conditioned. This is why the outer step is plain gradient
+descent: where a gradient is zero except for rounding, Adam turns the rounding error into a full step.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ def run(name: str, perturbed: int = 0) -> dict[str, list[float]]:
     """The losses of each iteration of one method, then those after each step on new tasks.
 
     Args:
-        name: the method's.
-        perturbed: 0 for the run itself; another number for one with its inputs and weights changed by one unit in the
-            last place up, down or not at all, as drawn with this seed.
+        name: the name of the method.
+        perturbed: 0 for the run itself. Another number is a seed: each input and weight is changed by one unit in the
+            last place, up, down or not at all.
     """
     noise = torch.Generator().manual_seed(perturbed)
 

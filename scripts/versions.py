@@ -5,8 +5,8 @@
 - ``lowest``: Python 3.11 with the lower bound of every dependency.
 - ``newest``: Python 3.13 with the versions of constraints.txt.
 
-Each has an environment of its own under build/versions, which is made if it is not there. A version that is not to be
-had here (no such Python, no room, a download that fails or takes too long) is named in the last lines, with the
+Each has an environment of its own under build/versions, which is made if it does not exist. If a version is not
+available here (no such Python, no room, a download that fails or takes too long), the last lines name it with the
 reason. The exit status is 1 if tests failed.
 """
 
@@ -24,21 +24,21 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "build" / "versions"
 ROOM = 10 * 2**30
-"""Bytes that must be free: from the usual index PyTorch comes with CUDA."""
+"""The bytes that must be free. From the usual index, PyTorch comes with CUDA."""
 PATIENCE = 420
-"""Seconds that an installation may take."""
+"""The seconds that an installation may take."""
 TESTS = ["src", "tests/unit"]
 WORKERS = ["-n", "logical", "--dist", "loadgroup"]
 TOOLS = ["pytest", "pytest-xdist", "hypothesis"]
 
 
 class NotToBeHadError(Exception):
-    """Why a version cannot be run here."""
+    """A version cannot be run here. The message is the reason."""
 
 
 @dataclass(frozen=True)
 class Environment:
-    """What to run on.
+    """A Python and the versions of its packages.
 
     Attributes:
         python: the version of Python, ``3.11``.
@@ -89,7 +89,7 @@ def interpreter(version: str) -> str:
 
 
 def made(name: str, environment: Environment) -> Path:
-    """The Python of the environment, which is made if need be.
+    """The Python of an environment. The environment is made if it does not exist.
 
     Raises:
         NotToBeHadError: it cannot be made here.
@@ -111,7 +111,7 @@ def made(name: str, environment: Environment) -> Path:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     except subprocess.TimeoutExpired:
-        raise NotToBeHadError(f"its packages are not here after {PATIENCE} s") from None
+        raise NotToBeHadError(f"its packages did not arrive within {PATIENCE} s") from None
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["pip failed"]
         raise NotToBeHadError(f"its packages cannot be installed: {said[0]}")
@@ -131,7 +131,7 @@ def tested(name: str, environment: Environment) -> bool:
 
 
 def main(names: list[str]) -> int:
-    """Run the named environments, or all, and say how each went."""
+    """Run the tests in the named environments, or in all, and print the results."""
     known = environments()
     if unknown := set(names) - known.keys():
         raise SystemExit(f"no environment {', '.join(sorted(unknown))}; there are {', '.join(known)}")
