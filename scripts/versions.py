@@ -53,7 +53,7 @@ def environments() -> dict[str, Environment]:
     """The environments by name."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     pinned = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
-    lowest = [requirement.replace(">=", "==") for requirement in project["dependencies"]]
+    lowest = [requirement.partition(",")[0].replace(">=", "==") for requirement in project["dependencies"]]
     tools = [pin for pin in pinned if pin.partition("==")[0] in TOOLS]
     return {
         "lowest": Environment(project["requires-python"].removeprefix(">="), [*lowest, *tools]),
