@@ -30,8 +30,8 @@ class Adaptation(Part):
         start: the parameters that the inner loop starts from.
         inner_loss: the loss that the inner loop minimises; by default the loss of the module's outputs.
         objective: the iterates that the meta-objective scores, and their weights.
-        gradient_at: the point at which each step takes its gradient, as :class:`innerloop.inner.uphill.Uphill`; None
-            for the iterate itself. The step is taken from the iterate in any case.
+        gradient_at: the point at which each step takes its gradient, such as :class:`innerloop.inner.uphill.Uphill`.
+            None means the iterate itself. The step always starts from the iterate.
         carry_state: whether the rule's state is carried from one meta-batch to the next, as Reptile's Adam does.
 
     Raises:

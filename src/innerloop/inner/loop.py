@@ -122,7 +122,7 @@ class InnerLoop:
         return Iterate(adapted, iterate.fixed, state, iterate.steps + 1, losses.detach())
 
     def _gradients(self, iterate: Iterate, at: Params, track: Track) -> tuple[Tensor, Params]:
-        """The support losses ``[T]`` of the step from an iterate, and their gradients, at these adapted parameters."""
+        """The support losses ``[T]`` of an iterate's next step and their gradients, at adapted parameters ``at``."""
         second_order = track is Track.EVERYTHING
         problem = self.problem.at(iterate.steps)
         x, y = self.support.at_step(iterate.steps)

@@ -16,18 +16,19 @@ from innerloop.rules._numeric import safe_sqrt
 __all__ = ["GradientPoint", "Uphill"]
 
 GradientPoint = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Params]
-"""``(params, gradients there) -> params``: where one task takes the gradient of an inner step, in place of its iterate.
+"""``(params, gradients there) -> params``: the point at which one task takes the gradient of an inner step.
 
-A plain function of the adapted parameters of one task, or a class such as :class:`Uphill`."""
+It is a plain function of the adapted parameters of one task, or an instance of a class such as :class:`Uphill`."""
 
 
 @dataclass(frozen=True, repr=False)
 class Uphill(Part):
-    r"""The point at a distance from the iterate in the direction of its gradient, where the loss is about the highest.
+    r"""A point uphill: at a given distance from the iterate, in the direction of the gradient.
 
     .. math:: \theta + \alpha \frac{\nabla L(\theta)}{\lVert \nabla L(\theta) \rVert}
 
-    The norm is that of all adapted parameters of the task together. Where the gradient is zero, the point is θ itself.
+    To first order, the loss there is the highest at this distance. The norm is taken over all adapted parameters of the
+    task together. If the gradient is zero, the point is θ itself.
 
     Args:
         radius: the distance α.
@@ -50,11 +51,11 @@ class Uphill(Part):
         check_at_least(0.0, radius=self.radius)
 
     def __call__(self, params: Mapping[str, Tensor], grads: Mapping[str, Tensor]) -> Params:
-        """The point, of one task."""
+        """The point for one task."""
         norm = safe_sqrt(torch.stack([(g * g).sum() for g in grads.values()]).sum())
         scale = self.radius / (norm + TINY)
         return map_params(lambda p, g: p + g * scale.to(g.dtype), params, grads)
 
 
 TINY = 1e-12
-"""What keeps a gradient of zero from being divided by zero, as in the published code."""
+"""Added to the norm, so that a zero gradient is not divided by zero, as in the published code."""

@@ -40,11 +40,11 @@ class LearnedRates(Part):
             one each. ``layer_and_step``: one for each named tensor and inner step. ``weight``: one for each single
             weight.
         steps: with ``layer_and_step``, the number of steps that have a rate of their own. Further steps reuse the last.
-        bounds: the lowest and the highest rate that is used. A learned rate beyond a bound counts as the bound, and has
-            a gradient of zero. None for no bounds.
+        bounds: the lowest and the highest rate that is used. A learned rate beyond a bound is used as the bound, and
+            gets a gradient of zero. None means no bounds.
 
     Raises:
-        ValueError: a negative initial rate or one that is not within the bounds, an unknown ``per``, or ``steps``
+        ValueError: a negative initial rate, or one outside the bounds, an unknown ``per``, or ``steps``
             missing with ``layer_and_step`` or given without it; once the network is known, a rule that learns these
             rates already.
 

@@ -14,18 +14,18 @@ __all__ = ["SharpnessAware"]
 
 
 class SharpnessAware(Optimizer):
-    r"""Any optimizer, with the gradient taken where the loss is the highest nearby, so that it finds flat regions.
+    r"""Any optimizer, with the gradient taken at the point nearby where the loss is highest. So it finds flat regions.
 
     .. math:: \epsilon = \rho \frac{\nabla F(\theta)}{\lVert \nabla F(\theta) \rVert}, \qquad
               \text{then a step of the optimizer from } \theta \text{ by } \nabla F(\theta + \epsilon)
 
-    The norm is that of all parameters together. A step evaluates the gradient twice. The radius is in the parameter
-    groups, where a checkpoint keeps it beside the settings and the state of the optimizer.
+    The norm is taken over all parameters together. A step evaluates the gradient twice. The radius is a setting of the
+    parameter groups, so a checkpoint keeps it.
 
     Args:
-        params: what to optimise, as for any optimizer.
+        params: the parameters to optimise, as for any optimizer.
         base: makes the optimizer that takes the step. It must not need a closure itself.
-        radius: ρ; with 0 the step is that of the optimizer alone.
+        radius: ρ. With 0 the step is that of the optimizer alone.
 
     Raises:
         ValueError: a negative radius.
@@ -58,10 +58,10 @@ class SharpnessAware(Optimizer):
         """Take a step.
 
         Args:
-            closure: evaluates the loss, and leaves its gradient in the parameters. It is called twice.
+            closure: evaluates the loss and leaves its gradient in the parameters. It is called twice.
 
         Returns:
-            The loss where the step begins.
+            The loss at the start of the step.
 
         Raises:
             ValueError: there is no closure.
@@ -84,7 +84,7 @@ class SharpnessAware(Optimizer):
         return loss
 
     def _climb(self, moved: list[tuple[Tensor, Tensor]]) -> None:
-        """Move the parameters uphill, and note what each was before."""
+        """Move the parameters uphill, and note the earlier value of each."""
         steep = [(group["radius"], p, p.grad) for group in self.param_groups for p in group["params"]]
         norms = [torch.linalg.vector_norm(grad) for _, _, grad in steep if grad is not None]
         if not norms:
@@ -100,15 +100,15 @@ class SharpnessAware(Optimizer):
         return self.base.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` returned."""
+        """Load the state that :meth:`state_dict` returned."""
         self.base.load_state_dict(state_dict)
         self._share()
 
     def _share(self) -> None:
-        """Have the groups and the state of the optimizer inside, so that a scheduler changes both."""
+        """Share the groups and the state of the base optimizer, so that a scheduler changes both."""
         self.param_groups = self.base.param_groups
         self.state = self.base.state
 
 
 TINY = 1e-12
-"""What keeps a gradient of zero from being divided by zero, as in the published code."""
+"""Added to the norm, so that a zero gradient is not divided by zero, as in the published code."""

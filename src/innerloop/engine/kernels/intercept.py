@@ -85,7 +85,7 @@ class _Mode(TorchFunctionMode):
             self._deferred.arm()
 
     def requires_grad(self, tensor: Tensor) -> bool | None:
-        """As in a loop: under ``vmap``, PyTorch says that nothing requires a gradient."""
+        """The same answer as in a loop. Under ``vmap``, PyTorch says that nothing requires a gradient."""
         return tasks.innermost(tensor).requires_grad if _torch.has("vmap") else None
 
     def _applies(self) -> bool:

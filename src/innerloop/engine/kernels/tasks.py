@@ -82,7 +82,7 @@ def stacked(*tensors: Tensor | None, shared: Sequence[Tensor | None] = ()) -> tu
 
 
 def innermost(x: Tensor) -> Tensor:
-    """The tensor behind a mapped one; any other tensor itself."""
+    """The tensor behind a mapped one. Any other tensor is returned itself."""
     found, _ = _unwrapped(x)
     return x if found is None else found
 

@@ -1,6 +1,6 @@
-"""Where ``torch.func.vmap`` silently gives something else than a loop over tasks.
+"""Checks for code that silently gives other results under ``torch.func.vmap`` than in a loop over tasks.
 
-Each is an error while tasks run together, so that ``execution="auto"`` runs them one by one.
+Such code is an error while tasks run together. Then ``execution="auto"`` runs the tasks one by one.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ _HOOKS = (Tensor.register_hook, Tensor.register_post_accumulate_grad_hook)
 
 
 def check_call(func: Callable[..., Any], kwargs: Mapping[str, Any] | None) -> None:
-    """Raise ``RuntimeError`` for a call that means something else under ``vmap``.
+    """Raise ``RuntimeError`` for a call that has another meaning under ``vmap``.
 
-    A hook on a tensor is never called there. A draw from a generator gives each task numbers of its own, also where
-    the generator starts anew in each forward pass and a loop would give all tasks the same numbers.
+    Under ``vmap`` a hook on a tensor is never called. A draw from a generator gives each task its own numbers. In a
+    loop, a generator that starts anew in each forward pass gives all tasks the same numbers.
     """
     if func in _HOOKS:
         raise RuntimeError("a hook on a tensor is not called under vmap; run tasks one by one, with execution='serial'")
