@@ -8,7 +8,7 @@ dropout draw.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["RandomState", "Stream", "generator_at"]
+__all__ = ["RandomState", "Stream", "drawn_again", "generator_at"]
 
 
 class Stream(IntEnum):
@@ -81,6 +81,30 @@ class RandomState:
         torch.set_rng_state(self.cpu)
         if self.cuda is not None:
             torch.cuda.set_rng_state(self.cuda, self.device)
+
+
+def drawn_again(device: torch.device, generator: torch.Generator | None = None) -> Callable[[], None]:
+    """A function that makes the global generators, and one of the caller's, continue from where they are now.
+
+    Args:
+        device: the device whose global generator counts, besides the CPU's.
+        generator: the generator of the caller, if there is one.
+
+    Example:
+        >>> again = drawn_again(torch.device("cpu"))
+        >>> first = torch.rand(3)
+        >>> again()
+        >>> bool((torch.rand(3) == first).all())
+        True
+    """
+    random, own = RandomState.now(device), None if generator is None else generator.get_state()
+
+    def again() -> None:
+        random.restore()
+        if generator is not None and own is not None:
+            generator.set_state(own)
+
+    return again
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

@@ -33,7 +33,7 @@ from innerloop.recipes import (
     train_run,
 )
 from innerloop.recipes.reliability import draw_reliability
-from innerloop.training.trainer import DivergedError, TrainingStopped
+from innerloop.training.trainer import CHECKPOINT_FILE, DivergedError, TrainingStopped
 
 __all__ = ["main"]
 
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (UsageError, ConfigError, DataError, CheckpointError) as error:
         return _fail(str(error), 2)
     except OSError as error:
-        return _fail(f"{error.filename or ''}: {error.strerror or error}".removeprefix(": "), 2)
+        return _fail(_reason(error), 2)
     except DivergedError as error:
         return _fail(str(error), 1)
     except KeyboardInterrupt:
@@ -100,6 +100,9 @@ def train(argv: Sequence[str]) -> int:
     except TrainingStopped as stopped:
         print(f"{stopped}; everything is saved in {folder}, continue with --resume", file=sys.stderr)
         return 128 + stopped.signal_number
+    except OSError as error:
+        left = "; what was saved before is whole: continue with --resume" if (folder / CHECKPOINT_FILE).exists() else ""
+        return _fail(_reason(error) + left, 2)
     if not arguments.run.quiet:
         print(f"trained {run.recipe} for {run.config.iterations} iterations: {folder}")
         print(f"next: innerloop evaluate {folder}")
@@ -216,6 +219,11 @@ def _described(result: RunResult) -> list[str]:
         scores = f"negative log-likelihood {calibration.nll:.4f}, Brier score {calibration.brier:.4f}"
         lines.append(f"calibration: expected error {100 * calibration.ece:.2f} %, {scores}")
     return lines
+
+
+def _reason(error: OSError) -> str:
+    """What the operating system says, and of which file."""
+    return f"{error.filename or ''}: {error.strerror or error}".removeprefix(": ")
 
 
 def _fail(message: str, status: int) -> int:

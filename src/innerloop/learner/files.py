@@ -95,8 +95,9 @@ def load_json(path: Path) -> Any:
     Raises:
         CheckpointError: the file is missing, cannot be read, or is not JSON text.
     """
+    data = read_bytes(path)
     try:
-        return json.loads(read_bytes(path).decode())
+        return json.loads(data.decode())
     except UnicodeDecodeError as error:
         reason = f"byte {error.start + 1} is not UTF-8 text"
     except json.JSONDecodeError as error:

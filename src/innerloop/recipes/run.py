@@ -7,6 +7,7 @@ and in ``best/ITERATION`` the learners of the best validations (for an ensemble)
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from dataclasses import dataclass, replace
@@ -42,6 +43,7 @@ from innerloop.recipes.curves import draw_curves
 from innerloop.recipes.earlier import from_flat
 from innerloop.recipes.options import ConfigError
 from innerloop.training.best import best_folders, best_learners
+from innerloop.training.folder import RunFolder, is_left_over
 
 __all__ = ["Run", "RunResult", "evaluate_run", "read_run", "train_run"]
 
@@ -126,42 +128,53 @@ def train_run(
     Raises:
         ConfigError: the folder holds a run and ``resume`` is not set, or another run than this.
         DataError: the data is absent or damaged.
+        CheckpointError: the run in the folder is damaged, or another training is using it.
         DivergedError: the loss is not finite any more.
+        OSError: something cannot be written; what was saved before is whole.
         TrainingStopped: a signal asked to stop; everything is saved.
     """
-    if (folder / CONFIG_FILE).is_file():
-        if not resume:
-            raise ConfigError(f"{folder} already holds a run; add --resume to go on with it, or choose another --out")
-        _check_same(read_run(folder).config, config, folder)
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"{folder} is not a run's folder and not empty; choose another --out")
+    _check_folder(folder, config, resume=resume)
     training, validation = source.training(config), source.validation(config)
     # On CPU first, so that a seed gives the same initial weights on every device.
     torch.manual_seed(config.seed)
     spec = net_spec(config)
     net = NETS[spec["name"]](**spec["arguments"]).to(source.device)
     trainer = make_trainer(config, net, running)
-    folder.mkdir(parents=True, exist_ok=True)
-    description = {"format": FORMAT, "recipe": recipe, "torch": torch.__version__, "config": config.as_json()}
-    write_atomically(folder / CONFIG_FILE, (json.dumps(description, indent=2) + "\n").encode())
-    try:
-        trainer.fit(
-            training,
-            config.iterations,
-            validation=validation,
-            folder=folder,
-            resume=resume,
-            save_every=config.val_every,
-            log_every=max(1, min(50, config.val_every)),
-            progress=progress,
-            net_spec=spec,
-            about={"recipe": recipe},
-        )
-        if config.statistics_tasks:
-            _add_statistics(folder, config, source)
-    finally:
+    with RunFolder(folder):
+        _check_folder(folder, config, resume=resume)  # once more, since now no other training can change it
+        description = {"format": FORMAT, "recipe": recipe, "torch": torch.__version__, "config": config.as_json()}
+        write_atomically(folder / CONFIG_FILE, (json.dumps(description, indent=2) + "\n").encode())
+        try:
+            trainer.fit(
+                training,
+                config.iterations,
+                validation=validation,
+                folder=folder,
+                resume=resume,
+                save_every=config.val_every,
+                log_every=max(1, min(50, config.val_every)),
+                progress=progress,
+                net_spec=spec,
+                about={"recipe": recipe},
+            )
+            if config.statistics_tasks:
+                _add_statistics(folder, config, source)
+        except BaseException:
+            with contextlib.suppress(OSError, CheckpointError):  # the picture must not hide what went wrong
+                draw_curves(folder)
+            raise
         draw_curves(folder)
     return Run(folder, recipe, config)
+
+
+def _check_folder(folder: Path, config: Config, *, resume: bool) -> None:
+    """See whether a folder may be trained into."""
+    if (folder / CONFIG_FILE).exists():
+        if not resume:
+            raise ConfigError(f"{folder} already holds a run; add --resume to go on with it, or choose another --out")
+        _check_same(read_run(folder).config, config, folder)
+    elif folder.exists() and (not folder.is_dir() or not all(map(is_left_over, folder.iterdir()))):
+        raise ConfigError(f"{folder} is not a run's folder and not empty; choose another --out")
 
 
 def _add_statistics(folder: Path, config: Config, source: DataSource) -> None:
@@ -179,7 +192,7 @@ def read_run(folder: Path) -> Run:
         CheckpointError: there is no such folder, no run in it, or its description is damaged.
     """
     path = folder / CONFIG_FILE
-    if not path.is_file():
+    if not path.exists():
         what = "there is no folder" if not folder.is_dir() else f"there is no run ({CONFIG_FILE}) in"
         raise CheckpointError(f"{what} {folder}; give the folder that 'innerloop train' wrote (its --out)")
     description = load_json(path)

@@ -16,6 +16,7 @@ from torch import Tensor
 from innerloop.learner.files import read_bytes, write_atomically
 from innerloop.learner.schema import Number, Record, Whole
 from innerloop.metagrad.base import Info
+from innerloop.training.events import Events
 
 __all__ = ["RunLog", "Window", "read_metrics"]
 
@@ -37,7 +38,7 @@ class RunLog:
         from tqdm import tqdm
 
         self._folder = folder
-        self._events = None
+        self._events: Events | None = None
         self._shown: dict[str, str] = {}
         self._since = (time.monotonic(), 0)
         disable = None if progress is None else not progress
@@ -45,7 +46,7 @@ class RunLog:
         self._quiet = progress is False
         if folder is not None:
             _drop_after(folder, done, self.say)
-            self._events = _event_writer(folder, done)
+            self._events = _events(folder, done)
 
     def advance(self, tasks: int) -> None:
         """One iteration of so many tasks is done."""
@@ -99,7 +100,7 @@ class RunLog:
         if self._events is not None:
             for name, value in record.items():
                 if name != "iteration":
-                    self._events.add_scalar(f"{group}/{name.removeprefix('val_')}", value, int(record["iteration"]))
+                    self._events.add(f"{group}/{name.removeprefix('val_')}", value, int(record["iteration"]))
 
 
 class Window:
@@ -189,13 +190,12 @@ def _drop_after(folder: Path, iteration: int, say: Callable[[str], None]) -> Non
     write_atomically(path, "".join(json.dumps(record) + "\n" for record in kept).encode())
 
 
-def _event_writer(folder: Path, done: int) -> Any:
+def _events(folder: Path, done: int) -> Events | None:
     try:
-        from torch.utils.tensorboard import SummaryWriter
+        return Events(folder, done)
     except ImportError:
         warnings.warn("TensorBoard is not installed, so no events are written: pip install tensorboard", stacklevel=2)
         return None
-    return SummaryWriter(str(folder), purge_step=done + 1 if done else None)
 
 
 def _percent(record: Mapping[str, float], key: str, label: str) -> dict[str, str]:

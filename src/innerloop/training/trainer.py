@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -30,39 +30,19 @@ from innerloop.learner.learner import Learner
 from innerloop.metagrad.base import Info
 from innerloop.methods.base import Method
 from innerloop.params import map_nested
-from innerloop.randomness import RandomState, Stream, generator_at
+from innerloop.randomness import RandomState, Stream, drawn_again, generator_at
 from innerloop.rules.base import RuleState
 from innerloop.training.best import BestLearners, Validated
 from innerloop.training.checkpoint import read_checkpoint
+from innerloop.training.divergence import DivergedError, all_finite, last_good
+from innerloop.training.folder import RunFolder
 from innerloop.training.runlog import RunLog, Window
 from innerloop.training.signals import TrainingStopped, stop_signals
+from innerloop.training.validation import Validation
 
 __all__ = ["DivergedError", "MetaTrainer", "TrainingStopped", "Validation"]
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
-
-
-class DivergedError(RuntimeError):
-    """The loss or the meta-gradient is not finite any more."""
-
-
-@dataclass(frozen=True)
-class Validation:
-    """Validation during training.
-
-    Args:
-        episodes: draws the tasks; they are the same at every validation.
-        tasks: how many.
-        every: iterations between validations.
-        keep_best: whether the learner kept is the best by validation, or the latest.
-        keep: with ``keep_best``, how many of the best learners are kept besides, for an ensemble.
-    """
-
-    episodes: EpisodeSampler
-    tasks: int = 200
-    every: int = 500
-    keep_best: bool = True
-    keep: int = 5
 
 
 class MetaTrainer:
@@ -157,7 +137,7 @@ class MetaTrainer:
             RuntimeError: the optimizer does not call the closure.
             ValueError: the module has other parameters than those that the optimizer was made for.
         """
-        method, learning, again = self.method.at(self.iteration), self._learning(), _drawn_again(self.device, generator)
+        method, learning, again = self.method.at(self.iteration), self._learning(), drawn_again(self.device, generator)
         observed: list[Info] = []
 
         def closure() -> Any:
@@ -166,7 +146,7 @@ class MetaTrainer:
             grads, info = self._engine.meta_gradient(
                 method, episode, learning, rule_state=self.rule_state, generator=generator
             )
-            if self.device.type == "cpu" and not _all_finite(grads.values()):
+            if self.device.type == "cpu" and not all_finite(grads.values()):
                 raise DivergedError(f"the meta-gradient of iteration {self.iteration + 1} is not finite")
             for name, parameter in self.meta_params.items():
                 parameter.grad = grads.get(name)
@@ -235,52 +215,56 @@ class MetaTrainer:
         Raises:
             DivergedError: the loss is not finite; names the last good checkpoint.
             TrainingStopped: a signal asked to stop; everything is saved.
-            CheckpointError: the folder holds a run and ``resume`` is not set, or a run that does not fit.
+            CheckpointError: the folder holds a run and ``resume`` is not set, or a run that does not fit, or another
+                training is using it.
+            OSError: something cannot be written; what was saved before is whole.
         """
         folder = None if folder is None else Path(folder)
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            checkpoint = folder / CHECKPOINT_FILE
-            if checkpoint.exists():
-                if not resume:
-                    raise CheckpointError(f"{folder} already holds a run; pass resume=True, or another folder")
-                self.load(checkpoint)
+        with contextlib.nullcontext() if folder is None else RunFolder(folder) as held:
+            if held is not None:
+                checkpoint = held.path / CHECKPOINT_FILE
+                if checkpoint.exists():
+                    if not resume:
+                        raise CheckpointError(f"{folder} already holds a run; pass resume=True, or another folder")
+                    self.load(checkpoint)
 
-        def save(*, learner: bool) -> None:
-            if folder is not None:
-                self._check_finite()
-                if learner:
-                    self.learner(net_spec=net_spec, about=about).save(folder)
-                if (entry := self._best_learners.of(self.iteration)) is not None:
-                    scored = {**(about or {}), f"val_{entry.metric}": entry.score}
-                    where = self._best_learners.folder(folder, self.iteration)
-                    self.learner(net_spec=net_spec, about=scored).save(where)
-                self.save(folder / CHECKPOINT_FILE)
-                self._best_learners.drop_others(folder)
+            def save(*, learner: bool) -> None:
+                if held is not None:
+                    held.check()
+                    self._check_finite()
+                    if learner:
+                        self.learner(net_spec=net_spec, about=about).save(held.path)
+                    if (entry := self._best_learners.of(self.iteration)) is not None:
+                        scored = {**(about or {}), f"val_{entry.metric}": entry.score}
+                        where = self._best_learners.folder(held.path, self.iteration)
+                        self.learner(net_spec=net_spec, about=scored).save(where)
+                    self.save(held.path / CHECKPOINT_FILE)
+                    self._best_learners.drop_others(held.path)
 
-        log = RunLog(iterations, self.iteration, folder=folder, progress=progress)
-        if self._timed and self._engine.execution == "auto" and self.iteration < iterations:
-            self._calibrate(episodes, log)  # once: the checkpoint before the first iteration holds the choice
-        try:
-            with stop_signals(enabled=folder is not None) as received, runtime.undisturbed():
-                while True:
-                    keeps_best = validation is not None and validation.keep_best
-                    improved = among_best = False
-                    if received:
-                        save(learner=not keeps_best or self.best is None)
-                        raise TrainingStopped(received[0], self.iteration)
-                    finished = self.iteration >= iterations
-                    if validation is not None and self._is_due(validation.every, finished=finished):
-                        improved, among_best = self._validate(validation, log)
-                    if finished or among_best or improved or self.iteration % save_every == 0:
-                        save(learner=improved or not keeps_best or self.best is None)
-                    if finished:
-                        break
-                    self._iterate(episodes, log, log_every)
-        except DivergedError as error:
-            raise DivergedError(f"{error}; {_last_good(folder)}") from None
-        finally:
-            log.close()
+            log = RunLog(iterations, self.iteration, folder=folder, progress=progress)
+            if self._timed and self._engine.execution == "auto" and self.iteration < iterations:
+                self._calibrate(episodes, log)  # once: the checkpoint before the first iteration holds the choice
+            try:
+                with stop_signals(enabled=folder is not None) as received, runtime.undisturbed():
+                    while True:
+                        keeps_best = validation is not None and validation.keep_best
+                        improved = among_best = False
+                        if received:
+                            save(learner=not keeps_best or self.best is None)
+                            raise TrainingStopped(received[0], self.iteration)
+                        finished = self.iteration >= iterations
+                        if validation is not None and self._is_due(validation.every, finished=finished):
+                            improved, among_best = self._validate(validation, log)
+                        if finished or among_best or improved or self.iteration % save_every == 0:
+                            save(learner=improved or not keeps_best or self.best is None)
+                        if finished:
+                            break
+                        self._iterate(episodes, log, log_every)
+            except DivergedError as error:
+                left = None if folder is None else folder / CHECKPOINT_FILE
+                raise DivergedError(f"{error}; {last_good(left)}") from None
+            finally:
+                log.close()
 
     def evaluate(self, episodes: EpisodeSampler, *, tasks: int = 600, norm: Norm | None = None) -> Evaluation:
         """Evaluate the current meta-parameters on new tasks, see :func:`innerloop.evaluate`."""
@@ -304,6 +288,7 @@ class MetaTrainer:
         state = {
             "iteration": self.iteration,
             "execution": self._engine.execution,
+            "threads": runtime.cores(),
             "best": self.best,
             "validated": self._validated,
             "best_learners": [tuple(entry) for entry in self._best_learners.entries],
@@ -404,28 +389,5 @@ class MetaTrainer:
         )
 
     def _check_finite(self) -> None:
-        if not _all_finite(self.meta_params.values()):
+        if not all_finite(self.meta_params.values()):
             raise DivergedError(f"a parameter became infinite or NaN by iteration {self.iteration}")
-
-
-def _drawn_again(device: torch.device, generator: torch.Generator | None) -> Callable[[], None]:
-    """A function that has the generators go on from where they are now."""
-    random, own = RandomState.now(device), None if generator is None else generator.get_state()
-
-    def again() -> None:
-        random.restore()
-        if generator is not None and own is not None:
-            generator.set_state(own)
-
-    return again
-
-
-def _all_finite(tensors: Iterable[Tensor]) -> bool:
-    return all(bool(torch.isfinite(tensor.sum())) for tensor in tensors)
-
-
-def _last_good(folder: Path | None) -> str:
-    if folder is None:
-        return "try a smaller inner or outer learning rate"
-    path = folder / CHECKPOINT_FILE
-    return f"the last good checkpoint is {path}; try a smaller inner or outer learning rate"

@@ -1,0 +1,56 @@
+"""The events of a run for TensorBoard."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Events"]
+
+
+class Events:
+    """A file of scalars that TensorBoard shows.
+
+    Written at once and by this thread. PyTorch's own ``SummaryWriter`` has a thread that dies of the first error, such
+    as a full disk, and then waits for it without end.
+
+    Args:
+        folder: where the file is to be.
+        done: iterations that the run has already; later ones of an earlier file are not shown any more.
+
+    Raises:
+        ImportError: TensorBoard is not installed.
+        OSError: the file cannot be written.
+    """
+
+    def __init__(self, folder: Path, done: int = 0) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        self._event, self._summary = Event, Summary
+        self._path = folder / f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
+        self._file = self._path.open("xb")
+        self._records = RecordWriter(self._file)
+        self._write(file_version="brain.Event:2")
+        if done:
+            self._write(step=done + 1, session_log=SessionLog(status=SessionLog.START))
+
+    def add(self, name: str, value: float, iteration: int) -> None:
+        """A scalar at an iteration."""
+        scalar = self._summary.Value(tag=name, simple_value=value)
+        self._write(step=iteration, summary=self._summary(value=[scalar]))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _write(self, **content: Any) -> None:
+        try:
+            self._records.write(self._event(wall_time=time.time(), **content).SerializeToString())
+            self._file.flush()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
