@@ -135,6 +135,14 @@ def test_another_method_of_a_recipe_keeps_what_both_have(tmp_path: Path) -> None
     assert main(["train", "sinusoid-maml", *SHORT, "--resume", "--out", str(folder)]) == 2
 
 
+def test_what_has_no_meaning_for_another_method_is_dropped() -> None:
+    config = recipe("omniglot-5w1s-prototypical")
+    arguments = ["--method", "reptile", "--method", "maml", "--inner-lr", "0.3"]
+    other = train_arguments("omniglot-5w1s-prototypical", config, arguments).config
+    assert (config.train_ways, other.train_ways, other.method, other.queries) == (60, None, "maml", 5)
+    assert other.method_settings.keys() == recipe("omniglot-5w1s-maml").method_settings.keys()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

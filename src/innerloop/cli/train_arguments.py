@@ -120,12 +120,13 @@ def _field_help() -> dict[str, str]:
 
 def _given(name: str, argv: Sequence[str]) -> str | None:
     """The value of an option on the command line; None if it is not given."""
-    for i, word in enumerate(argv):
+    found = None  # of several, the last counts
+    for word, after in zip(argv, [*argv[1:], None], strict=False):
         if word == flag(name):
-            return argv[i + 1] if i + 1 < len(argv) else None
-        if word.startswith(f"{flag(name)}="):
-            return word.partition("=")[2]
-    return None
+            found = after
+        elif word.startswith(f"{flag(name)}="):
+            found = word.partition("=")[2]
+    return found
 
 
 def _refuse_others(config: Config, argv: Sequence[str]) -> None:

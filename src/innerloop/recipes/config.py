@@ -167,6 +167,7 @@ class Config:
             _check_known(dataset, method)
             options = all_options(dataset, method)
             known = common_options().keys() | {name for part in options for name in part}
+            known -= {name for name, forms in FORMS.items() if CARDS[method].tasks not in forms}
             kept = {name: value for name, value in kept.items() if name in known}
         return Config.of(**{**kept, **changes})
 
