@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-import sys
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -22,8 +20,8 @@ import innerloop as il
 from innerloop.engine.engine import Engine
 from innerloop.engine.replay import replays
 from innerloop.engine.replay.program import Program
-from innerloop.engine.replay.recorder import Recorder, RefusedError
-from innerloop.engine.replay.surroundings import has_hooks, plain_values
+from innerloop.engine.replay.recorder import Recorder
+from innerloop.engine.replay.refused import RefusedError
 
 SPARSE = torch.eye(3).to_sparse()
 METHODS = pytest.mark.parametrize("name", LEARNING)
@@ -35,7 +33,6 @@ RANDOM = [
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replays, "AFTER", 2)
-    monkeypatch.delenv(replays.SWITCH, raising=False)
 
 
 def mlp() -> nn.Module:
@@ -60,14 +57,9 @@ def same_bits(one: object, other: object) -> bool:
     return len(flat[0]) == len(flat[1]) and all(map(replays._same, *flat))
 
 
-def compare(
-    net: nn.Module, method: il.Method, episode: Callable[[int], il.Episode], monkeypatch: pytest.MonkeyPatch, **options
-) -> Engine:
+def compare(net: nn.Module, method: il.Method, episode: Callable[[int], il.Episode], **options) -> Engine:
     """Six meta-gradients, each of an engine that records and of one that does not; the engine that does."""
-    engine = Engine(net, **options)
-    monkeypatch.setenv(replays.SWITCH, "off")
-    plain = Engine(net, **options)
-    monkeypatch.delenv(replays.SWITCH)
+    engine, plain = Engine(net, **options), Engine(net, replay="off", **options)
     for seed in range(6):
         results = []
         for one in (engine, plain):
@@ -80,32 +72,30 @@ def compare(
 
 @METHODS
 @pytest.mark.parametrize("execution", ["batched", "serial"])
-def test_every_method_is_recorded_to_the_bit(name: str, execution: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_method_is_recorded_to_the_bit(name: str, execution: str) -> None:
     net = headed(mlp(), name)
-    engine = compare(
-        net, small(name), lambda seed: vector_episode(3, seed=seed), monkeypatch, execution=execution, unused="ignore"
-    )
+    engine = compare(net, small(name), lambda seed: vector_episode(3, seed=seed), execution=execution, unused="ignore")
     assert recorded(engine)
 
 
 @pytest.mark.parametrize("name", ["maml", "fomaml", "reptile", "imaml", "alfa"])
 @pytest.mark.parametrize("norm", ["transductive", "inductive"])
-def test_convolutions_are_recorded_to_the_bit(name: str, norm: il.Norm, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = compare(conv(), small(name), lambda seed: image_episode(4, seed=seed), monkeypatch, execution=2, norm=norm)
+def test_convolutions_are_recorded_to_the_bit(name: str, norm: il.Norm) -> None:
+    engine = compare(conv(), small(name), lambda seed: image_episode(4, seed=seed), execution=2, norm=norm)
     assert recorded(engine)
     (kind,) = kinds(engine)
     assert kind.calls == 11  # the first chunk of all proves the model
 
 
 @pytest.mark.parametrize("estimator", [il.unrolled, il.checkpointed, il.mixed_mode, il.first_order])
-def test_every_estimator_is_recorded_to_the_bit(estimator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_estimator_is_recorded_to_the_bit(estimator) -> None:
     method = il.maml(0.05, 7, meta_gradient=estimator())
     method = replace(method, adaptation=replace(method.adaptation, rule=il.rules.sgd(0.05, momentum=0.9)))
-    assert recorded(compare(conv(), method, lambda seed: image_episode(3, seed=seed), monkeypatch))
+    assert recorded(compare(conv(), method, lambda seed: image_episode(3, seed=seed)))
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_model_gives_the_same_bits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_model_gives_the_same_bits(name: str) -> None:
     model: Model = MODELS[name]
     if missing(model):
         pytest.skip(f"needs {missing(model)}")
@@ -115,37 +105,36 @@ def test_every_model_gives_the_same_bits(name: str, monkeypatch: pytest.MonkeyPa
             model.net(),
             model.method("maml"),
             lambda seed: model.episode(seed=seed),
-            monkeypatch,
             loss_fn=model.loss_fn,
             norm=model.norm,
         )
     values = model.serial is not None  # which look at values, and so run one by one
-    assert recorded(engine) or name in RANDOM or values
+    # Code of other libraries looks attributes up by computed names, which cannot be followed.
+    assert recorded(engine) or name in RANDOM or values or model.needs
 
 
-def test_threads_share_a_recording(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_share_a_recording() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        engine = compare(conv(), il.maml(0.1), lambda seed: image_episode(8, seed=seed), monkeypatch, execution=1)
+        engine = compare(conv(), il.maml(0.1), lambda seed: image_episode(8, seed=seed), execution=1)
     finally:
         torch.set_num_threads(before)
     assert recorded(engine)
 
 
-def test_tensors_with_gaps_and_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensors_with_gaps_and_shared_memory() -> None:
     def episode(seed: int) -> il.Episode:
         whole = torch.randn(6, 10, 8, generator=rng(seed), dtype=torch.float64)
         x, y = whole[::2, :5, ::2], torch.randint(3, (5,), generator=rng(seed)).expand(3, 5)
         return il.Episode(x, y, whole[::2, 5:, ::2], y)
 
-    assert recorded(compare(mlp(), il.maml(0.1, 3), episode, monkeypatch))
+    assert recorded(compare(mlp(), il.maml(0.1, 3), episode))
 
 
-def test_sizes_and_methods_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sizes_and_methods_are_told_apart() -> None:
     engine, methods = Engine(mlp()), [il.maml(0.1), il.maml(0.2)]
-    monkeypatch.setenv(replays.SWITCH, "off")
-    plain = Engine(mlp_like(engine))
+    plain = Engine(mlp_like(engine), replay="off")
     for seed in range(5):
         for method in methods:
             for tasks in (2, 3):
@@ -212,12 +201,11 @@ def hooked() -> nn.Module:
 
 
 @pytest.mark.parametrize("make", [Looks, Leaves, Draws, hooked])
-def test_what_is_more_than_its_tensors_is_not_recorded(make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_more_than_its_tensors_is_not_recorded(make) -> None:
     engine = compare(
         make(),
         il.maml(0.1),
         lambda seed: vector_episode(3, seed=seed),
-        monkeypatch,
         execution="serial",
         unused="ignore",
     )
@@ -240,13 +228,13 @@ class Averages(Looks):
 
 
 @pytest.mark.parametrize("make", [Leaves, Averages])
-def test_the_same_data_again_and_again_prove_nothing(make, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = compare(make(), il.maml(0.1), lambda seed: vector_episode(3), monkeypatch, execution="serial")
+def test_the_same_data_again_and_again_prove_nothing(make) -> None:
+    engine = compare(make(), il.maml(0.1), lambda seed: vector_episode(3), execution="serial")
     assert not recorded(engine)
 
 
-def test_recording_has_other_data_and_no_part_in_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine, method, seen = Engine(mlp()), il.maml(0.1), []
+def test_recording_has_other_data_and_no_part_in_the_result() -> None:
+    engine, method, seen = Engine(mlp(), replay="always"), il.maml(0.1), []
 
     def loss(outputs: Tensor, targets: Tensor) -> Tensor:
         seen.append(recording())
@@ -275,8 +263,8 @@ class Remembers(nn.Module):
         return self.layer(self.rnn(x[:, None].float())[0][:, -1])
 
 
-def test_recurrent_layers_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    compare(Remembers(), il.fomaml(0.1), lambda seed: vector_episode(3, seed=seed), monkeypatch, execution="serial")
+def test_recurrent_layers_one_by_one() -> None:
+    compare(Remembers(), il.fomaml(0.1), lambda seed: vector_episode(3, seed=seed), execution="serial")
 
 
 def test_a_loss_that_changes_is_another_one() -> None:
@@ -295,13 +283,13 @@ def test_a_loss_that_changes_is_another_one() -> None:
         torch.testing.assert_close(twice[name], 2 * grad)
 
 
-def test_what_changes_unseen_is_found_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine, weights = Engine(mlp(), unused="ignore"), [1.0]  # a list is not looked into
+def test_a_broken_promise_is_found_and_said() -> None:
+    weights = [1.0]
 
     def loss(outputs: Tensor, targets: Tensor) -> Tensor:
         return weights[0] * F.cross_entropy(outputs, targets)
 
-    engine.loss_fn = loss
+    engine = Engine(mlp(), loss, replay="always")
     method, episode = il.maml(0.1), vector_episode(3)
     for _ in range(5):
         engine.meta_gradient(method, episode)
@@ -311,12 +299,11 @@ def test_what_changes_unseen_is_found_and_said(monkeypatch: pytest.MonkeyPatch) 
         warnings.simplefilter("always")
         for _ in range(replays.COMPARED[2]):
             last = engine.meta_gradient(method, episode)[0]
-    assert ["INNERLOOP_REPLAY=off" in str(warning.message) for warning in caught] == [True]
-    monkeypatch.setenv(replays.SWITCH, "off")
+    assert ["replay='off'" in str(warning.message) for warning in caught] == [True]
     assert same_bits(last, Engine(engine.model.module, loss).meta_gradient(method, episode)[0])
 
 
-def test_a_replay_that_fails_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_replay_that_fails_is_computed() -> None:
     engine, method, episode = Engine(mlp()), il.maml(0.1), vector_episode(3)
     expected = [engine.meta_gradient(method, episode)[0] for _ in range(5)][-1]
 
@@ -387,7 +374,7 @@ def test_several_results_and_lists() -> None:
 @pytest.mark.parametrize(
     ("fn", "reason"),
     [
-        (lambda x: [x * x.sum().item()], "depends on values"),
+        (lambda x: [x * x.sum().item()], "reads item"),
         (lambda x: [x[x > 0]], "depends on values"),
         (lambda x: [torch.rand_like(x)], "random numbers"),
         (lambda x: [x.add_(1)], "in place"),
@@ -423,47 +410,3 @@ def test_memory_is_let_go_of() -> None:
     with Counted():
         replay(torch.ones(3))
     assert most <= 3
-
-
-# -- what is looked at besides tensors ----------------------------------------------------------------------------
-
-SCALE = 1.0
-
-
-def scaled(outputs: Tensor, targets: Tensor) -> Tensor:
-    return SCALE * F.mse_loss(outputs, targets)
-
-
-class Weighted:
-    weight = 1.0
-
-    def __init__(self) -> None:
-        self.power = 2
-
-    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return ((outputs - targets) ** self.power).mean()
-
-
-def changes() -> Iterator[tuple[object, Callable[[], None]]]:
-    weighted, module, smooth = Weighted(), nn.CrossEntropyLoss(), {"label_smoothing": 0.1}
-    partial = functools.partial(F.cross_entropy, **smooth)
-    yield scaled, lambda: setattr(sys.modules[__name__], "SCALE", 3.0)
-    yield weighted, lambda: setattr(weighted, "power", 4)
-    yield weighted.__call__, lambda: setattr(weighted, "power", 6)
-    yield module, lambda: setattr(module, "label_smoothing", 0.2)
-    yield partial, lambda: partial.keywords.update(label_smoothing=0.3)
-
-
-@pytest.mark.parametrize("case", range(5))
-def test_plain_values_are_seen(case: int) -> None:
-    of, change = list(changes())[case]
-    before = plain_values(of)
-    assert plain_values(of) == before
-    change()
-    assert plain_values(of) != before
-
-
-def test_hooks_are_seen() -> None:
-    assert has_hooks(hooked())
-    assert not has_hooks(mlp())
-    assert not has_hooks(conv())

@@ -139,14 +139,14 @@ def without(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delattr(_torch, name)
 
 
-def meta_gradients(execution: int, calls: int = 8) -> list[dict[str, torch.Tensor]]:
+def meta_gradients(execution: int, calls: int = 8, replay: str = "auto") -> list[dict[str, torch.Tensor]]:
     """Of an engine that is called again and again: of a network in which every kind of kernel takes part."""
     torch.manual_seed(0)
     block = [nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2)]
     net = nn.Sequential(
         nn.Conv2d(1, 4, 3), *block, nn.Conv2d(4, 4, 3), *block, nn.Flatten(), nn.Linear(100, 5)
     ).double()
-    engine = Engine(net, F.cross_entropy, execution=execution)
+    engine = Engine(net, F.cross_entropy, execution=execution, replay=replay)
     method, found = il.maml(inner_lr=0.1, inner_steps=2), []
     for call in range(calls):
         episode = image_episode(tasks=2, seed=call)
@@ -188,7 +188,7 @@ def test_with_every_part_the_kernels_and_the_recordings_are_used(ordinary: list[
         for name in ("mapped_again", "pass_reaches", "dispatch_modes", "uses", "traced", "storage_id"):
             real = getattr(_torch, name)
             patch.setattr(_torch, name, lambda *given, name=name, real=real: (seen.add(name), real(*given))[1])
-        actual = meta_gradients(2)
+        actual = meta_gradients(2, replay="always")  # since what stands in for PyTorch's names is not known to be pure
     assert seen == {"mapped_again", "pass_reaches", "dispatch_modes", "uses", "traced", "storage_id"}
     for one, other in zip(actual, ordinary, strict=True):
         assert_same(one, other, rtol=1e-9, atol=1e-11)

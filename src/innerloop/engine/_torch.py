@@ -171,6 +171,16 @@ def written_arguments(overload: Any) -> list[tuple[int, str]]:
     return [(place, a.name) for place, a in arguments if a.alias_info is not None and a.alias_info.is_write]
 
 
+_READING = ("_pack_padded_sequence", "_pad_packed_sequence", "_linalg_check_errors")
+reading_values = [getattr(torch.ops.aten, name).default for name in _READING if hasattr(torch.ops.aten, name)]
+"""Operations whose results have sizes by values, or that raise an error by values, and that do not say so."""
+
+
+def only_checks(overload: Any) -> bool:
+    """Whether an operation gives nothing and changes nothing: it raises an error or it does not."""
+    return not overload._schema.returns and not written_arguments(overload)
+
+
 def _try_vmap() -> None:
     def one(x: Tensor) -> Tensor:
         levels = transforms()

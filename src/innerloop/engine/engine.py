@@ -20,12 +20,13 @@ from torch import Tensor, nn
 from innerloop.engine.caller import Caller, normal_mode
 from innerloop.engine.compiled import CompiledEstimates
 from innerloop.engine.estimate import Estimate
+from innerloop.engine.explain import Explanation
 from innerloop.engine.forward import EngineTasks
-from innerloop.engine.kernels import pack, packable
+from innerloop.engine.kernels import missing, pack, packable
 from innerloop.engine.messages import first_line, first_sentence, own_line
 from innerloop.engine.plans import Execution, Plan, candidates, checked, planned
 from innerloop.engine.precision import Precision, checked_precision, computing_in
-from innerloop.engine.replay import Replays
+from innerloop.engine.replay import Replay, Replays, checked_replay
 from innerloop.engine.runtime import runtime
 from innerloop.engine.targets import with_own_targets
 from innerloop.engine.threads import Workers
@@ -61,6 +62,9 @@ class Engine:
         precision: see :data:`innerloop.engine.precision.Precision`.
         compile: whether meta-gradients are compiled, each size of episode once. On a GPU this takes the host out of
             the loop; on a CPU the kernels of :mod:`innerloop.engine.kernels`, which it replaces, are mostly faster.
+        replay: whether meta-gradients that come again and again are recorded and replayed on a CPU. ``auto`` records
+            what is shown to depend on its inputs alone; ``always`` is your promise that it does, where that cannot be
+            shown; ``off`` records nothing.
         unused: whether a parameter that a loss does not use is an error or has a gradient of zero.
         training: whether dropout and the like are active; as they are in ``net`` by default.
         statistics: those of the ``per_step`` mode, which is for adapting and predicting, not for meta-gradients.
@@ -79,6 +83,7 @@ class Engine:
         execution: Execution = "auto",
         precision: Precision = "full",
         compile: bool = False,  # noqa: A002 - torch's word
+        replay: Replay = "auto",
         unused: Literal["error", "ignore"] = "error",
         training: bool | None = None,
         statistics: Mapping[str, Tensor] | None = None,
@@ -90,7 +95,8 @@ class Engine:
         self._at_test = self.model if training is False else None
         self._precision = checked_precision(precision)
         self._compiled = CompiledEstimates() if compile else None
-        self._replays = Replays()
+        self._replay = checked_replay(replay)
+        self._replays = Replays(replay)
         self._workers = Workers()
         self._net = net
         self._packable = frozenset(packable(net))
@@ -99,6 +105,8 @@ class Engine:
         self._proved = False  # that the model runs as planned
         self._draws = False  # that it draws random numbers, as dropout does
         self._chosen: dict[tuple[int, ...], Plan] = {}
+        self._latest: Plan | None = None
+        self._not_batched = ""
         self.loss_fn = loss_fn
         self.execution: Execution = checked(execution)
         self.unused: Literal["error", "ignore"] = unused
@@ -168,6 +176,31 @@ class Engine:
             **map_params(Tensor.detach, last.fixed),
             **{name: t[0].detach() for name, t in last.adapted.items()},
         }
+
+    def explain(self) -> Explanation:
+        """What this engine does to be fast, and why it does not do more. It can be printed.
+
+        Example:
+            >>> import torch, innerloop as il
+            >>> engine = il.Engine(torch.nn.Linear(1, 1), torch.nn.functional.mse_loss, replay="off")
+            >>> print(engine.explain().recordings[0])
+            not recorded: replay='off'
+        """
+        with self._lock:
+            plan = "" if self._latest is None else f"{self._latest} (execution={self.execution!r})"
+            plan += f"; {self._not_batched}" if self._not_batched else ""
+            bound = Caller.now().bound_to
+            threads = f"{runtime.cores()}, as many as torch.get_num_threads() says"
+            if bound or self._draws or self._compiled is not None:
+                why = bound or ("random numbers, which come in one order" if self._draws else "compiled graphs")
+                threads = f"chunks take turns in the caller's thread, because of {why}"
+            reason = missing()
+            recordings = self._replays.explain() if self._compiled is None else ["not recorded: compile=True"]
+            if self._draws:
+                recordings = ["not recorded: the module or its loss draws random numbers"]
+        unreadable = self.model.unreadable
+        recordings += [f"the module is copied anew for each call: {unreadable}"] if unreadable else []
+        return Explanation(plan, threads, "used on the CPU" if reason is None else reason, tuple(recordings))
 
     def warm_up(self, call: Callable[[], object]) -> None:
         """Make a call of this engine again and again, until it takes no longer than it will from then on."""
@@ -246,16 +279,21 @@ class Engine:
         Its structure, modes, frozen parameters and attributes are read once, here, and hold for all chunks.
         """
         with self._lock, normal_mode(), runtime.undisturbed():
-            if not self._calls_inside and not self.model.lasts():
-                self.model = self._make_model()
-                self._at_test = None
-                self._packable = frozenset(packable(self._net))
-                self._proved, self._replays = False, Replays()
+            if not self._calls_inside:
+                self._look()
             self._calls_inside += 1
             try:
                 yield
             finally:
                 self._calls_inside -= 1
+
+    def _look(self) -> None:
+        """Take the module and what the caller has set as they are now."""
+        if not self.model.lasts():
+            self.model, self._at_test = self._make_model(), None
+            self._packable = frozenset(packable(self._net))
+            self._proved, self._replays = False, Replays(self._replay)
+        self._replays.look()
 
     def over_chunks(
         self,
@@ -282,7 +320,7 @@ class Engine:
             results: list[T] = []
             while first < episode.tasks and not self._proved:
                 first += self._prove(run, adaptation, episode, first, results)
-            plan = self.plan(adaptation, episode)
+            plan = self._latest = self.plan(adaptation, episode)
             jobs = [slice(start, start + plan.tasks) for start in range(first, episode.tasks, plan.tasks)]
             if not self._side_by_side(plan, episode):
                 with runtime.on_all_cores():
@@ -363,7 +401,7 @@ class Engine:
         # Outside the handler, so that an error of the loop is not shown as a consequence of the first one.
         one_by_one = replace(problem, tasks=EngineTasks(batched=False, recurrent=problem.model.recurrent))
         result = fn(one_by_one, chunk, support)
-        self.execution = "serial"
+        self.execution, self._not_batched = "serial", reason
         self._chosen.clear()
         warnings.warn(reason, stacklevel=2)
         return result

@@ -13,6 +13,7 @@ from innerloop.engine import pytree
 from innerloop.episode import Episode
 from innerloop.inner.loop import InnerLoop, Support
 from innerloop.inner.meta import Meta
+from innerloop.inner.model import StatelessModel
 from innerloop.inner.problem import Problem
 from innerloop.metagrad.base import Info
 from innerloop.methods.base import Method
@@ -33,7 +34,9 @@ class Estimate:
     Attributes:
         tensors: all that it is a function of.
         data: which of them are support and query sets, ``[T, N, ...]``, and not parameters and the like.
-        key: what must be the same for a recorded or compiled function to serve again; another engine is another model.
+        form: the sizes and types of all of these, which must be the same for a recorded or compiled function to serve
+            again.
+        key: the same with the method; another engine is another model.
     """
 
     def __init__(self, method: Method, problem: Problem, meta: Meta, chunk: Episode, support: Support) -> None:
@@ -49,15 +52,23 @@ class Estimate:
         self.data = range(parameters, parameters + 4)
         sizes = tuple((t.shape, t.stride(), t.dtype, t.device) for t in self.tensors)
         autocast = torch.is_autocast_enabled(self.tensors[0].device.type)
-        self.key = (method, problem.tasks.batched, autocast, self._spec, tuple(map(str, self._others)), sizes)
+        self.form = (problem.tasks.batched, problem.unused, autocast, self._spec, tuple(map(str, self._others)), sizes)
+        self.key = (method, self.form)
 
-    def compute(self, tensors: Sequence[Tensor]) -> tuple[list[Any], pytree.TreeSpec]:
-        """What the method computes from these tensors, flat, and how :meth:`result` is to read it."""
+    def compute(
+        self, tensors: Sequence[Tensor], copy: StatelessModel | None = None
+    ) -> tuple[list[Any], pytree.TreeSpec]:
+        """What the method computes from these tensors, flat, and how :meth:`result` is to read it.
+
+        Args:
+            tensors: as :attr:`tensors`.
+            copy: another copy of the model; the problem's own by default.
+        """
         leaves = list(self._others)
         for place, tensor in zip(self._places, tensors, strict=True):
             leaves[place] = tensor
         model, learned, queries, (x, y), batches, state, constants = pytree.tree_unflatten(leaves, self._spec)
-        problem = replace(self.problem, model=self.problem.model.with_constants(constants))
+        problem = replace(self.problem, model=(copy or self.problem.model).with_constants(constants))
         loop = InnerLoop(problem, self.method.adaptation, Meta(model, learned, state), Support(x, y, batches))
         grads, info = self.method.meta_gradient(loop, Episode(x, y, *queries))
         return pytree.tree_flatten(

@@ -47,7 +47,7 @@ def registered_parameters(layer: nn.Module) -> dict[str, Tensor | None]:
         >>> list(registered_parameters(nn.Linear(2, 3)))
         ['weight', 'bias']
     """
-    found: dict[str, Tensor | None] = vars(layer)[_PARAMETERS]
+    found: dict[str, Tensor | None] = vars(layer).get(_PARAMETERS, {})  # a scripted layer has none in Python
     return found
 
 

@@ -25,6 +25,7 @@ import copy
 import traceback
 from collections.abc import Mapping, Sequence
 from functools import partial
+from types import FunctionType, MethodType
 from typing import Any, Literal, Self, get_args
 
 import torch
@@ -36,6 +37,7 @@ from innerloop.inner.layers import BATCH_NORMS, NORMS, has_hooks
 from innerloop.inner.meta import METHOD_PREFIX
 from innerloop.inner.moment import Moment
 from innerloop.inner.private import CopyOfThread, PrivateCopy, levels
+from innerloop.inner.strays import Strays
 from innerloop.params import Params
 
 __all__ = ["Norm", "StatelessModel"]
@@ -95,6 +97,7 @@ class StatelessModel:
                 "inner loop cannot exchange them for the adapted values: use them through the layer that registers them"
             )
         master = PrivateCopy.of(module, self._moment)
+        self._master = master
         self._module_of_thread = CopyOfThread(master)
         if training is not None:
             master.module.train(training)
@@ -115,6 +118,11 @@ class StatelessModel:
             "none" if not modes else "training" if modes == {True} else "evaluating"
         )
         master.find_places()
+        if absent := master.missing(self.initial):
+            raise ValueError(
+                f"the parameters {', '.join(absent)} are held where they cannot be exchanged, as by a "
+                "module of torch.jit; use the module that it was made from"
+            )
         self.constants: Params = master.tensors_besides(self.initial)
         self._frozen = {name for name, p in master.module.named_parameters() if not p.requires_grad}
         self._may_write = any(_may_write(layer) for layer in master.module.modules())
@@ -126,7 +134,9 @@ class StatelessModel:
         versions = [t._version for t in frozen.values()]
         # A forward pass may write to its input and to everything except parameters. So each call gets copies of these.
         scratch = {n: t if n in frozen else t.detach().clone() for n, t in self.constants.items()}
-        output: Tensor = self._module_of_thread().call({**scratch, **params}, x.clone() if self._may_write else x)
+        own = self._module_of_thread()
+        with self._strays(params) if self._may_write else contextlib.nullcontext():
+            output: Tensor = own.call({**scratch, **params}, x.clone() if self._may_write else x)
         if versions != [t._version for t in frozen.values()]:
             written = [n for (n, t), v in zip(frozen.items(), versions, strict=True) if t._version != v]
             raise ValueError(
@@ -134,6 +144,11 @@ class StatelessModel:
                 "them as buffers: each call gets a copy of the buffers"
             )
         return output
+
+    def _strays(self, params: Mapping[str, Tensor]) -> Strays:
+        """Sees to it that the module's own parameters are not used where others should be in their place."""
+        given = {id(t) for t in params.values()}
+        return Strays({id(p): name for name, p in self.initial.items() if id(p) not in given})
 
     def lasts(self) -> bool:
         """Whether the user's module is as it was when this view was made, apart from the values of its tensors.
@@ -158,6 +173,12 @@ class StatelessModel:
         """
         view = copy.copy(self)
         view.constants = dict(constants)
+        return view
+
+    def fresh(self) -> Self:
+        """The same model with copies of the module that were never called."""
+        view = copy.copy(self)
+        view._module_of_thread = CopyOfThread(self._master)
         return view
 
     @property
@@ -328,4 +349,5 @@ def _settle_embeddings(module: nn.Module) -> None:
 def _may_write(layer: nn.Module) -> bool:
     """Whether a layer may change its input in place. A layer of an unknown class may."""
     known = type(layer).__module__.startswith(("torch.nn.modules.", "innerloop.nets."))
-    return not known or bool(getattr(layer, "inplace", False)) or has_hooks(layer)
+    replaced = any(isinstance(value, FunctionType | MethodType) for value in vars(layer).values())
+    return not known or replaced or bool(getattr(layer, "inplace", False)) or has_hooks(layer)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from innerloop.inner.layers import registered_parameters
 
-__all__ = ["ATOMS", "Moment", "Place"]
+__all__ = ["ATOMS", "Moment", "Place", "readable"]
 
 Place = tuple[Any, Any]
 """A dictionary or list, and the key or index in it."""
@@ -48,8 +48,8 @@ class Moment:
         places: the dictionaries and lists that hold each tensor, by the tensor's ``id``.
         names: the name of each tensor, by its ``id``: where it was found first, as ``layer.attribute``.
         tensors: the tensors by that name.
-        fixed: the names of tensors that cannot be exchanged, because a tuple, a set or an object of an unknown kind
-            holds them.
+        fixed: the identities of tensors that cannot be exchanged, because a tuple, a set or an object of an unknown
+            kind holds them.
         unreadable: a sentence about something that cannot be looked into; None if everything can.
     """
 
@@ -57,7 +57,7 @@ class Moment:
         self.places: dict[int, list[Place]] = {}
         self.names: dict[int, str] = {}
         self.tensors: dict[str, Tensor] = {}
-        self.fixed: list[str] = []
+        self.fixed: set[int] = set()
         self.unreadable: str | None = None
         self._empty: list[Any] = []
         self._dicts: list[dict[Any, Any]] = []
@@ -91,14 +91,19 @@ class Moment:
             return False
         return self._flags == [t.requires_grad for t in self.tensors.values()]
 
+    @property
+    def identities(self) -> set[int]:
+        """Of all that can be reached and may change: objects, containers and tensors."""
+        things = (self._kept, self._dicts, self._empty, self.tensors.values())
+        return {id(thing) for part in things for thing in part}
+
     def held_elsewhere(self, root: nn.Module, names: Mapping[str, Tensor]) -> list[str]:
         """The parameters that the module also holds in other places than the one where it registers them."""
         registered = {id(registered_parameters(layer)) for layer in root.modules()}
-        fixed = {id(self.tensors[name]) for name in self.fixed}
         return [
             name
             for name, p in names.items()
-            if id(p) in fixed or any(id(holder) not in registered for holder, _ in self.places[id(p)])
+            if id(p) in self.fixed or any(id(holder) not in registered for holder, _ in self.places.get(id(p), ()))
         ]
 
     def _now(self) -> tuple[list[int], list[Any], list[Any]]:
@@ -131,7 +136,8 @@ class Moment:
             self.names[id(tensor)] = name
             self.tensors[name] = tensor
         if place is None:
-            self.fixed.append(name)
+            self.fixed.add(id(tensor))
+            self.unreadable = self.unreadable or f"{name} is a tensor in a tuple, a set or a bound method"
         else:
             self.places.setdefault(id(tensor), []).append(place)
 
@@ -163,7 +169,7 @@ class Moment:
             yield "", thing.value, None
         elif kind is weakref.ref:
             return
-        elif (held := getattr(thing, "__dict__", None)) is not None and _plain(kind):
+        elif (held := getattr(thing, "__dict__", None)) is not None and readable(kind):
             self._objects.append(thing)
             self._held.append(held)
             yield from self._attributes(thing, held)
@@ -186,22 +192,30 @@ class Moment:
                 yield key, value, (held, key)
 
 
-def _plain(kind: type) -> bool:
-    """Whether objects of this kind hold everything in their ``__dict__``."""
-    slots = any(name for base in kind.__mro__ for name in _slots(base) if name not in ("__dict__", "__weakref__"))
-    builtin = next(base for base in kind.__mro__ if not base.__flags__ & _HEAP)
-    return not slots and builtin is object
+def readable(kind: type) -> bool:
+    """Whether all that an object of this class holds is in its ``__dict__``.
+
+    Example:
+        >>> class Own: pass
+        >>> readable(Own), readable(list), readable(functools.lru_cache(len).__class__)
+        (True, False, False)
+    """
+    own = all(base is object or base.__flags__ & _MADE_BY_PYTHON for base in kind.__mro__)
+    return (
+        own
+        and kind.__basicsize__ <= _Own.__basicsize__
+        and not any(vars(base).get("__slots__") for base in kind.__mro__)
+    )
+
+
+class _Own:
+    """A class whose objects hold no more than their ``__dict__``."""
 
 
 _MODULE = {key for key, value in vars(nn.Module()).items() if isinstance(value, dict)}
 """The attributes in which a module keeps its parameters, buffers, submodules and hooks."""
 
-_HEAP = 1 << 9  # the flag of classes that Python code defines
-
-
-def _slots(kind: type) -> tuple[str, ...]:
-    slots = vars(kind).get("__slots__", ())
-    return (slots,) if isinstance(slots, str) else tuple(slots)
+_MADE_BY_PYTHON = 1 << 9  # the flag of classes that Python code defines
 
 
 def _same(one: Any, other: Any) -> bool:

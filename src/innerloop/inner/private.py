@@ -59,7 +59,7 @@ class PrivateCopy:
         Raises:
             ValueError: the module cannot be copied.
         """
-        shared = {id(t): t for t in moment.tensors.values() if t.is_leaf}
+        shared = {id(t): t for t in moment.tensors.values() if t.is_leaf and id(t) not in moment.fixed}
         try:
             return cls(copy.deepcopy(module, dict(shared)), shared)
         except Exception as error:
@@ -80,13 +80,16 @@ class PrivateCopy:
         names = found.names | {
             id(t): name for name, t in (*self.module.named_buffers(), *self.module.named_parameters())
         }
-        fixed = {id(found.tensors[name]) for name in found.fixed}
-        self._tensors = {names[id(t)]: t for t in found.tensors.values() if id(t) not in fixed}
+        self._tensors = {names[id(t)]: t for t in found.tensors.values() if id(t) not in found.fixed}
         self._places = {name: found.places[id(t)] for name, t in self._tensors.items()}
 
     def tensors_besides(self, names: Iterable[str]) -> Params:
         """The tensors that can be exchanged, except those of these names."""
         return {name: t for name, t in self._tensors.items() if name not in names}
+
+    def missing(self, names: Iterable[str]) -> list[str]:
+        """Which of these parameters have no place where they could be exchanged."""
+        return [name for name in names if name not in self._places]
 
     def call(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """The module's output with these tensors in place of its own. Its own are put back afterwards."""

@@ -274,8 +274,15 @@ def _step_written_out(cell: Cell) -> Replacement:
     return replaced
 
 
+def _not_called(mode: _Mode, *arguments: Any, **options: Any) -> Any:
+    raise RuntimeError("vmap: hooks on tensors, as of register_hook, are not called for tasks that run together")
+
+
 _REWRITTEN: dict[Callable[..., Any], Replacement] = {
     Tensor.requires_grad.__get__: _Mode.requires_grad,  # type: ignore[attr-defined] # a property, to Python
+    Tensor.register_hook: _not_called,
+    Tensor.register_post_accumulate_grad_hook: _not_called,
+    Tensor.retain_grad: _not_called,
     F.embedding: _Mode.embedding,
     torch.lstm: _written_out(lstm_cell),
     torch.gru: _written_out(gru_cell),

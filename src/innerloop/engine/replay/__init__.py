@@ -1,5 +1,5 @@
 """Meta-gradients that come again and again, from a recording of what they do."""
 
-from innerloop.engine.replay.replays import Replays
+from innerloop.engine.replay.replays import Replay, Replays, checked_replay
 
-__all__ = ["Replays"]
+__all__ = ["Replay", "Replays", "checked_replay"]

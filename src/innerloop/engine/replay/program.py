@@ -10,7 +10,8 @@ from torch import Tensor
 
 from innerloop.engine import _torch
 from innerloop.engine.kernels import KernelError
-from innerloop.engine.replay.recorder import Entry, Layout, Recorder, Ref, RefusedError, Shape, Slot
+from innerloop.engine.replay.recorder import Entry, Layout, Recorder, Ref, Shape, Slot
+from innerloop.engine.replay.refused import RefusedError
 
 __all__ = ["Program"]
 
@@ -28,6 +29,7 @@ class Program:
         results: what it gives.
 
     Attributes:
+        read: the blocks of the recorder that the results depend on.
         steps: an instruction, the places of its tensors, and the places that are empty after it.
 
     Raises:
@@ -41,6 +43,7 @@ class Program:
         self._size = self._inputs + len(self._constants)
         places = {block: place for place, block in enumerate([*range(self._inputs), *recorder.constants])}
         entries = _needed(recorder.entries, [ref.block for ref in results])
+        self.read = {block for entry in entries for block in entry.blocks} | {ref.block for ref in results}
         last = {block: number for number, entry in enumerate(entries) for block in entry.blocks}
         kept, free = {*places, *(ref.block for ref in results)}, list[int]()
         write = _Writer(recorder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,15 +13,13 @@ from torch import Tensor
 
 from innerloop.engine import _torch
 from innerloop.engine.kernels import Place, watching
+from innerloop.engine.replay.reads import Reads
+from innerloop.engine.replay.refused import RefusedError
 
-__all__ = ["Entry", "Layout", "Recorder", "Ref", "RefusedError", "Shape", "Slot"]
+__all__ = ["Entry", "Layout", "Recorder", "Ref", "Shape", "Slot"]
 
 FORGET_EVERY = 4096
 """Blocks after which those that are gone are forgotten."""
-
-
-class RefusedError(Exception):
-    """A computation cannot be written down, since what it does depends on values, or for what its tensors are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +93,7 @@ class Recorder(_torch.Mode):
         entries: the steps so far.
         inputs: the inputs; their blocks have the first numbers.
         constants: by the number of their block, tensors that were there before and are no inputs.
+        unknown: those of them that the code did not write as numbers.
         bases: for each block, the layout of its first tensor.
     """
 
@@ -107,16 +107,18 @@ class Recorder(_torch.Mode):
         self._shapes: dict[Any, Shape] = {}
         self._refused: str | None = None
         self.inputs = [self._new(tensor) for tensor in inputs]
-        self._watching = watching(self)
+        self.unknown: dict[int, Tensor] = {}
+        self._contexts = contextlib.ExitStack()
 
     def __enter__(self) -> Recorder:
-        self._watching.__enter__()
+        self._contexts.enter_context(watching(self))
+        self._contexts.enter_context(Reads(self._refuse))
         super().__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
-        self._watching.__exit__(*error)
+        self._contexts.__exit__(*error)
 
     def outputs(self, tensors: Iterable[Tensor]) -> list[Ref]:
         """The results, when the computation is done.
@@ -142,6 +144,8 @@ class Recorder(_torch.Mode):
             return func(*args, **kwargs)
         if (not _REFUSED_TAGS.isdisjoint(func.tags) or func in _REFUSED) and not _by_number(func, args):
             self._refuse(f"{func} depends on values or random numbers, or changes what a tensor is")
+        if _torch.only_checks(func):
+            self._refuse(f"{func} looks at values to see whether they are good")
         if func is torch.ops.aten.lift_fresh.default:  # a constant, in memory that PyTorch did not ask for just now
             self._constant(args[0])
         blocks: list[int] = []
@@ -224,7 +228,11 @@ class Recorder(_torch.Mode):
         if not self._usual(tensor):
             return Ref(-1, Layout(0, (), (), tensor.dtype))  # of no use, since all of it is refused
         block = self._known(tensor)
-        return self._constant(tensor) if block is None else Ref(block, self._layout(tensor))
+        if block is None:
+            ref = self._constant(tensor)
+            self.unknown[ref.block] = tensor
+            return ref
+        return Ref(block, self._layout(tensor))
 
     def _layout(self, tensor: Tensor) -> Layout:
         layout = Layout.of(tensor)
@@ -285,5 +293,8 @@ _ALLOCATIONS = (
     _aten.new_empty.default,
     _aten.empty.memory_format,
 )
-_REFUSED = (_aten.resize_.default, _aten.set_.source_Storage_storage_offset, _aten.set_.source_Tensor)
+_REFUSED = (
+    *(_aten.resize_.default, _aten.set_.source_Storage_storage_offset, _aten.set_.source_Tensor),
+    *_torch.reading_values,
+)
 _REFUSED_TAGS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape, torch.Tag.nondeterministic_seeded}

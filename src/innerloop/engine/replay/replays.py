@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -16,17 +17,24 @@ from torch import Tensor
 from innerloop.engine import _torch, pytree
 from innerloop.engine.estimate import Estimate
 from innerloop.engine.messages import first_line
+from innerloop.engine.replay.kinds import key_of
 from innerloop.engine.replay.program import Program
-from innerloop.engine.replay.recorder import Recorder, RefusedError
-from innerloop.engine.replay.surroundings import has_hooks, plain_values
-from innerloop.folders import switched_off
-from innerloop.methods.base import Method
+from innerloop.engine.replay.proof import Proof, surroundings
+from innerloop.engine.replay.recorder import Recorder
+from innerloop.engine.replay.refused import RefusedError
+from innerloop.engine.replay.walk import proved
+from innerloop.engine.replay.witness import Witness
+from innerloop.inner.model import StatelessModel
+from innerloop.inner.moment import Moment
 
-__all__ = ["Replays"]
+__all__ = ["Replay", "Replays", "checked_replay"]
 
 _log = logging.getLogger(__name__)
 
-SWITCH = "INNERLOOP_REPLAY"
+Replay = Literal["auto", "off", "always"]
+"""Whether meta-gradients are recorded: where they are shown to depend on their inputs alone; never; or on the promise
+of the caller that they do, where it cannot be shown."""
+
 AFTER = 3
 """The call of one kind that is recorded, which takes about as long as five calls."""
 MOST = 32
@@ -37,25 +45,55 @@ COMPARED_EVERY = 1024
 """And after so many uses, again and again."""
 
 
+def checked_replay(replay: Replay) -> Replay:
+    """The same, if it is a choice.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if replay not in get_args(Replay):
+        raise ValueError(f"replay is {replay!r}; choose one of {', '.join(map(repr, get_args(Replay)))}")
+    return replay
+
+
 @dataclass(frozen=True)
 class _Recording:
     """A recorded estimate.
 
     Attributes:
-        program: from its tensors to those of its results.
+        program: from its tensors, and those of the proof, to those of its results.
         others: for each result, None, or in a tuple what is no tensor.
         spec: how the results are read.
+        proof: what it stands on.
     """
 
     program: Callable[..., tuple[Tensor, ...]]
     others: Sequence[tuple[Any] | None]
     spec: pytree.TreeSpec
+    proof: Proof
 
     def __call__(self, tensors: Sequence[Tensor]) -> list[Any]:
         """The results for these tensors, flat."""
         with torch.no_grad():
-            results = iter(self.program(*tensors))
+            results = iter(self.program(*tensors, *(tensor.detach() for tensor in self.proof.tensors)))
         return [next(results) if other is None else other[0] for other in self.others]
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What a call was seen to depend on.
+
+    Attributes:
+        witness: what it ran.
+        proof: what it depends on.
+        model: a copy of the model that was never called.
+        module: what that copy holds.
+    """
+
+    witness: Witness
+    proof: Proof
+    model: StatelessModel
+    module: Moment
 
 
 @dataclass
@@ -63,18 +101,32 @@ class _Kind:
     """Calls with the same key.
 
     Attributes:
-        method: kept alive, since its identity is part of the key.
-        calls: how many there were.
+        kept: what the key names by its identity.
+        calls: how many there were since the last change.
+        wanted: the call that is recorded.
         recording: what serves in their place, if there is such.
         uses: how often the recording was asked for.
         ordinary: whether it is settled that there is to be none.
+        reason: why there is none, in words.
+        looked: whether a call was looked into.
+        known: what it was seen to depend on, until it is recorded.
     """
 
-    method: Method
+    kept: list[Any]
     calls: int = 0
+    wanted: int = field(default_factory=lambda: AFTER)
     recording: _Recording | None = None
     uses: int = 0
     ordinary: bool = False
+    reason: str | None = None
+    looked: bool = False
+    known: _Known | None = None
+
+    def changed(self) -> None:
+        """What the recording stood on has changed: this is another kind now, and is recorded later than the last."""
+        self.recording, self.calls, self.uses, self.wanted = None, 1, 0, 4 * self.wanted
+        self.looked, self.known = False, None
+        self.reason = "what it depends on has changed since it was recorded"
 
 
 class Replays:
@@ -83,15 +135,20 @@ class Replays:
     On a CPU, half the time of a small network is what Python, autograd and ``vmap`` need to find out what to compute,
     which is the same each time. So it is written down once (:mod:`innerloop.engine.replay.recorder`) and done again.
 
-    A recording is used only if it gives the same bits as the computation that it stands for, on other data than it
-    was made with, and this is seen again every now and then. Nothing is recorded that depends on values
-    or random numbers, or whose module has hooks or changes itself.
+    A recording is made only of what is shown to depend on its inputs alone (:mod:`innerloop.engine.replay.walk`), and
+    used only while all that this rests on is as it was. Besides, it must give the same bits as the computation that it
+    stands for, on other data than it was made with, and this is seen again every now and then.
+
+    Args:
+        replay: see :data:`Replay`.
     """
 
-    def __init__(self) -> None:
-        self._kinds: OrderedDict[tuple[Any, ...], _Kind] = OrderedDict()
+    def __init__(self, replay: Replay = "auto") -> None:
+        self._kinds: OrderedDict[Hashable, _Kind] = OrderedDict()
         self._lock = threading.Lock()
-        self._off = switched_off(SWITCH) or not _torch.has("recording")
+        self._around = surroundings()
+        self._promised = replay == "always"
+        self._off = replay == "off" or not _torch.has("recording")
 
     def __call__(self, estimate: Estimate) -> tuple[list[Any], pytree.TreeSpec]:
         """What the estimate computes from its tensors, and how it is read."""
@@ -100,13 +157,20 @@ class Replays:
         with self._lock:
             kind = self._kind(estimate)
             kind.calls += 1
-            record = kind.calls == AFTER
+            if kind.recording is not None and not kind.recording.proof.holds():
+                kind.changed()
+            open_ = not kind.ordinary and kind.recording is None
+            look = open_ and not kind.looked and kind.calls >= kind.wanted - 1
+            kind.looked |= look
+            known, kind.known = (kind.known, None) if open_ and kind.calls >= kind.wanted else (None, kind.known)
             recording = kind.recording
             kind.uses += recording is not None
             uses = kind.uses
-        if record:
-            return self._recorded(estimate, kind)
-        if recording is None or kind.ordinary:
+        if look:
+            return self._looked_into(estimate, kind)
+        if known is not None:
+            return self._recorded(estimate, kind, known)
+        if recording is None:
             return estimate.compute(estimate.tensors)
         if uses in COMPARED or uses % COMPARED_EVERY == 0:
             return self._compared(recording, estimate, kind, uses)
@@ -115,40 +179,86 @@ class Replays:
         except (RuntimeError, MemoryError):  # of memory, mostly; the computation itself says what can be done
             return estimate.compute(estimate.tensors)
 
+    def look(self) -> None:
+        """See what the caller has set, before chunks are computed, for which some of it is set otherwise."""
+        self._around = surroundings()
+
     @property
     def settled(self) -> bool:
         """Whether all kinds of calls so far will go on as they do now, and take as long."""
         with self._lock:
             return self._off or all(kind.ordinary or kind.uses >= COMPARED[1] for kind in self._kinds.values())
 
+    def explain(self) -> list[str]:
+        """For each kind of call, whether it is recorded, and if not, why; the latest last."""
+        if self._off:
+            return ["not recorded: " + ("replay='off'" if _torch.has("recording") else "PyTorch lacks what it takes")]
+        with self._lock:
+            return [_described(kind) for kind in self._kinds.values()]
+
     def _kind(self, estimate: Estimate) -> _Kind:
-        key = (*estimate.key, plain_values(estimate.problem.loss_fn))
-        kind = self._kinds.pop(key, None) or _Kind(estimate.method)
+        known, kept = key_of(estimate)
+        key = (known, self._around)
+        kind = self._kinds.pop(key, None) or _Kind(kept)
         self._kinds[key] = kind
         if len(self._kinds) > MOST:
             self._kinds.popitem(last=False)
         return kind
 
-    def _recorded(self, estimate: Estimate, kind: _Kind) -> tuple[list[Any], pytree.TreeSpec]:
-        """The result, computed as always; and a recording, made with other data."""
-        outputs, spec = estimate.compute(estimate.tensors)
-        module = estimate.problem.model.module
-        before = plain_values(module)
+    def _looked_into(self, estimate: Estimate, kind: _Kind) -> tuple[list[Any], pytree.TreeSpec]:
+        """The result, computed as always; and what it depends on, or why that cannot be told."""
+        witness = Witness()
         try:
-            if has_hooks(module):
-                raise RefusedError("the module has hooks")
-            tensors = [_copied(t, changed=place in estimate.data) for place, t in enumerate(estimate.tensors)]
-            with Recorder(tensors) as recorder:
-                others, _ = estimate.compute(tensors)
-            if before != plain_values(module):
-                raise RefusedError("the module changes itself")
-            program = Program(recorder, recorder.outputs([t for t in others if isinstance(t, Tensor)]))
-        except Exception as error:  # whatever it is, the result is there
-            _log.debug("a meta-gradient is not recorded: %s", first_line(error))
-            kind.ordinary = True
-        else:
-            kind.recording = _Recording(program, [None if isinstance(t, Tensor) else (t,) for t in outputs], spec)
+            with witness:
+                outputs, spec = estimate.compute(estimate.tensors)
+        except RefusedError as error:  # before anything was computed
+            kind.calls, kind.looked, kind.reason = 0, False, str(error)
+            return estimate.compute(estimate.tensors)
+        with self._refused(kind):
+            model = estimate.problem.model.fresh()
+            roots = (estimate.method, estimate.problem.loss_fn)
+            proof = Proof() if self._promised else proved(roots, witness, model.module)
+            kind.known = _Known(witness, proof, model, Moment(model.module))
         return outputs, spec
+
+    def _recorded(self, estimate: Estimate, kind: _Kind, known: _Known) -> tuple[list[Any], pytree.TreeSpec]:
+        """The result, computed as always; and a recording, made with other data."""
+        held = known.proof.holds()
+        outputs, spec = estimate.compute(estimate.tensors)
+        with self._refused(kind):
+            # The user's code runs once more only if that changes nothing.
+            if not (held and (self._promised or known.proof.holds())):
+                raise RefusedError("what it depends on changes from call to call")
+            kind.recording = self._recording(estimate, known, outputs, spec)
+            kind.reason = None
+        return outputs, spec
+
+    @contextlib.contextmanager
+    def _refused(self, kind: _Kind) -> Iterator[None]:
+        """A context in which any error settles that calls of this kind are not recorded."""
+        try:
+            yield
+        except Exception as error:  # whatever it is, the result is there
+            kind.reason, kind.ordinary = first_line(error), True
+            _log.debug("a meta-gradient is not recorded: %s", kind.reason)
+
+    def _recording(self, estimate: Estimate, known: _Known, outputs: list[Any], spec: pytree.TreeSpec) -> _Recording:
+        copies = [_copied(t, changed=place in estimate.data) for place, t in enumerate(estimate.tensors)]
+        again = Witness()
+        with Recorder([*copies, *known.proof.tensors]) as recorder, again:
+            others, _ = estimate.compute(copies, known.model)
+        if not self._promised:
+            if again.refused is not None:
+                raise RefusedError(again.refused)
+            if further := again.codes - known.witness.codes:
+                raise RefusedError(f"it runs {next(iter(further)).co_name} for some data and not for other")
+            if not (known.module.lasts() and known.proof.holds()):
+                raise RefusedError("it changes what it depends on, such as an attribute, a list or a global name")
+        program = Program(recorder, recorder.outputs([t for t in others if isinstance(t, Tensor)]))
+        if not (self._promised or program.read.isdisjoint(recorder.unknown)):
+            raise RefusedError("it reads a tensor that is neither an input nor an attribute that can be found")
+        rest = [None if isinstance(t, Tensor) else (t,) for t in outputs]
+        return _Recording(program, rest, spec, known.proof)
 
     def _compared(
         self, recording: _Recording, estimate: Estimate, kind: _Kind, uses: int
@@ -161,14 +271,23 @@ class Replays:
             same = False
         if not same:
             kind.ordinary, kind.recording = True, None
+            kind.reason = "the recording gave other bits than the computation"
             if uses > 1:
                 warnings.warn(
                     f"a recorded meta-gradient has been used {uses} times, and by now what it stands for has changed: "
                     "the model or its loss depends on something besides parameters and data. From here on it is "
-                    f"computed each time; with such a model, set {SWITCH}=off in the environment from the start",
+                    "computed each time; with such a model, make the engine with replay='off'",
                     stacklevel=2,
                 )
         return outputs, spec
+
+
+def _described(kind: _Kind) -> str:
+    if kind.recording is not None:
+        return f"recorded, and used {kind.uses} times"
+    if kind.ordinary or kind.reason:
+        return f"not recorded: {kind.reason}"
+    return f"not recorded yet: the call {kind.wanted} of one kind is, and there were {kind.calls}"
 
 
 def _copied(tensor: Tensor, *, changed: bool) -> Tensor:
