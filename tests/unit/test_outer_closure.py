@@ -237,7 +237,7 @@ class Deaf(torch.optim.SGD):
 
 def test_an_optimizer_that_never_asks_is_named() -> None:
     trainer = il.MetaTrainer(smooth_net(), il.maml(0.1), partial(Deaf, lr=0.1))
-    with pytest.raises(RuntimeError, match=r"Deaf\.step did not call the closure"):
+    with pytest.raises(RuntimeError, match=r"Deaf\.step did not call its closure"):
         trainer.step(vector_episode())
     assert trainer.iteration == 0
 

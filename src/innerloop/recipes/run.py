@@ -1,6 +1,6 @@
 """Training runs and their folders: what ``innerloop train`` and ``innerloop evaluate`` do.
 
-A run folder holds ``config.json`` (the resolved configuration), ``metrics.jsonl`` and TensorBoard events,
+A run folder holds ``config.json`` (the configuration), ``metrics.jsonl`` and TensorBoard events,
 ``checkpoint.safetensors`` (to resume from), ``learner.json`` and ``learner.safetensors`` (to deploy), ``curves.png``,
 and in ``best/ITERATION`` the learners of the best validations (for an ensemble).
 """
@@ -55,15 +55,15 @@ DESCRIPTION = Record(
         "format": OneOf((FORMAT, FLAT_FORMAT)),
         "recipe": TEXT,
         "torch": TEXT,
-        "config": Table(ANYTHING),  # its fields are those of the data set and method
+        "config": Table(ANYTHING),  # its fields depend on the data set and the method
     }
 )
-"""What ``config.json`` holds."""
+"""The contents of ``config.json``."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What the folder of a run says about it."""
+    """A training run, as its folder describes it."""
 
     folder: Path
     recipe: str
@@ -72,7 +72,7 @@ class Run:
 
 @dataclass(frozen=True)
 class RunResult:
-    """An evaluation of a run's learner, with the protocol it was made by."""
+    """An evaluation of a run's learner, with its protocol."""
 
     run: Run
     evaluation: Evaluation
@@ -81,7 +81,7 @@ class RunResult:
     seconds: float
 
     def as_json(self) -> dict[str, Any]:
-        """The result as one JSON object; accuracies are fractions."""
+        """The result as one JSON object. Accuracies are fractions."""
         config, result = self.run.config, self.evaluation
         return {
             "run": str(self.run.folder),
@@ -114,34 +114,34 @@ def train_run(
     resume: bool = False,
     progress: bool | None = None,
 ) -> Run:
-    """Train by a configuration, into a folder.
+    """Train with a configuration, into a folder.
 
     Args:
         recipe: the name of the recipe that the configuration comes from.
         config: the configuration.
         folder: the run's folder.
-        source: where the data is.
+        source: the data.
         running: how tasks are run.
-        resume: go on with the run that the folder holds, if any.
-        progress: whether to show a progress bar; None shows it on a terminal.
+        resume: continue the run in the folder, if there is one.
+        progress: whether to show a progress bar. None shows it only on a terminal.
 
     Raises:
-        ConfigError: the folder holds a run and ``resume`` is not set, or another run than this.
+        ConfigError: the folder holds a run and ``resume`` is not set, or it holds another run.
         DataError: the data is absent or damaged.
-        CheckpointError: the run in the folder is damaged, or another training is using it.
-        DivergedError: the loss is not finite any more.
-        OSError: something cannot be written; what was saved before is whole.
-        TrainingStopped: a signal asked to stop; everything is saved.
+        CheckpointError: the run in the folder is damaged, or another training uses the folder.
+        DivergedError: the loss became infinite or NaN.
+        OSError: a file cannot be written. Everything saved before is intact.
+        TrainingStopped: a signal asked to stop. Everything is saved.
     """
     _check_folder(folder, config, resume=resume)
     training, validation = source.training(config), source.validation(config)
-    # On CPU first, so that a seed gives the same initial weights on every device.
+    # The network is made on the CPU, so that a seed gives the same initial weights on every device.
     torch.manual_seed(config.seed)
     spec = net_spec(config)
     net = NETS[spec["name"]](**spec["arguments"]).to(source.device)
     trainer = make_trainer(config, net, running)
     with RunFolder(folder):
-        _check_folder(folder, config, resume=resume)  # once more, since now no other training can change it
+        _check_folder(folder, config, resume=resume)  # again, because now no other training can change it
         description = {"format": FORMAT, "recipe": recipe, "torch": torch.__version__, "config": config.as_json()}
         write_atomically(folder / CONFIG_FILE, (json.dumps(description, indent=2) + "\n").encode())
         try:
@@ -160,7 +160,7 @@ def train_run(
             if config.statistics_tasks:
                 _add_statistics(folder, config, source)
         except BaseException:
-            with contextlib.suppress(OSError, CheckpointError):  # the picture must not hide what went wrong
+            with contextlib.suppress(OSError, CheckpointError):  # an error in drawing must not hide the first one
                 draw_curves(folder)
             raise
         draw_curves(folder)
@@ -168,17 +168,17 @@ def train_run(
 
 
 def _check_folder(folder: Path, config: Config, *, resume: bool) -> None:
-    """See whether a folder may be trained into."""
+    """Raise ``ConfigError`` unless one may train into this folder."""
     if (folder / CONFIG_FILE).exists():
         if not resume:
-            raise ConfigError(f"{folder} already holds a run; add --resume to go on with it, or choose another --out")
+            raise ConfigError(f"{folder} already holds a run; add --resume to continue it, or choose another --out")
         _check_same(read_run(folder).config, config, folder)
     elif folder.exists() and (not folder.is_dir() or not all(map(is_left_over, folder.iterdir()))):
         raise ConfigError(f"{folder} is not a run's folder and not empty; choose another --out")
 
 
 def _add_statistics(folder: Path, config: Config, source: DataSource) -> None:
-    """Give the learners of a run what the mode ``per_step`` normalises by, of tasks of meta-training."""
+    """Give the learners of a run the batch-norm statistics of the mode ``per_step``, from tasks of meta-training."""
     episodes = source.evaluation(config, "train")
     for path in (folder, *best_folders(folder)):
         learner = Learner.load(path, device=source.device)
@@ -186,7 +186,7 @@ def _add_statistics(folder: Path, config: Config, source: DataSource) -> None:
 
 
 def read_run(folder: Path) -> Run:
-    """Read what a run's folder says about it.
+    """Read the description of a run from its folder.
 
     Raises:
         CheckpointError: there is no such folder, no run in it, or its description is damaged.
@@ -214,7 +214,7 @@ def read_run(folder: Path) -> Run:
 
 
 def _settings(dataset: str, method: str) -> Record:
-    """What the configuration of a run must hold; each setting's range is its own business."""
+    """The fields of a run's configuration, and their types. Ranges are checked elsewhere."""
     nested = zip(NESTED, all_options(dataset, method), strict=True)
     return Record(
         {
@@ -235,23 +235,22 @@ def evaluate_run(
     last_step: bool = False,
     ensemble: int | None = None,
 ) -> RunResult:
-    """Evaluate a run's learner by its recipe's protocol.
+    """Evaluate a run's learner by the protocol of its recipe.
 
     Args:
         folder: the run's folder.
-        source: where the data is.
-        tasks: how many tasks; the recipe's number if None.
-        norm: the normalisation mode; the recipe's if None.
-        split: which characters to draw tasks from.
-        seed: seed of the tasks; the run's if None.
-        ensemble: of how many of the learners that were the best in validation to average the outputs, as the published
-            code of MAML++ does; None for the run's learner alone.
-        last_step: whether to score after the last inner step alone, which takes less time.
+        source: the data.
+        tasks: the number of tasks. None means the recipe's.
+        norm: the normalisation mode. None means the recipe's.
+        split: the split of the classes that tasks are drawn from.
+        seed: the seed of the tasks. None means the run's.
+        last_step: whether to score only after the last inner step, which is faster.
+        ensemble: the number of learners whose outputs are averaged, as in the published code of MAML++. They are those
+            with the best validations. None uses only the run's learner.
 
     Raises:
         CheckpointError: the folder holds no run, or a damaged one.
-        ConfigError: the number of tasks is below 1, or that of the ensemble, or the run has not the statistics of
-            ``per_step``.
+        ConfigError: the number of tasks or of learners is below 1, or the run lacks the statistics of ``per_step``.
         DataError: the data is absent or damaged, or has no such split.
     """
     if ensemble is not None and ensemble < 1:
@@ -303,9 +302,9 @@ def _calibration_json(calibration: Calibration) -> dict[str, Any]:
 
 def _check_same(before: Config, now: Config, folder: Path) -> None:
     old, new = before.flat(), now.flat()
-    del old["statistics_tasks"]  # they are gathered when all is trained
+    del old["statistics_tasks"]  # these are gathered after training
     if before.outer_schedule == "constant":
-        del old["iterations"]  # a run on a constant rate can go on for longer
+        del old["iterations"]  # a run with a constant rate can be extended
     changed = [f"--{n.replace('_', '-')} {value} (now {new.get(n)})" for n, value in old.items() if value != new.get(n)]
     if changed:
         raise ConfigError(f"{folder} holds a run with {', '.join(changed)}; resume with the same settings")

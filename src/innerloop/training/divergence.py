@@ -1,4 +1,4 @@
-"""Training that went astray: what is not finite any more, and what to do then."""
+"""Diverged training: the check that tensors are finite, and the error with its advice."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["DivergedError", "all_finite", "last_good"]
 
 
 class DivergedError(RuntimeError):
-    """The loss or the meta-gradient is not finite any more."""
+    """The loss, the meta-gradient or a parameter became infinite or NaN."""
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
@@ -26,6 +26,6 @@ def all_finite(tensors: Iterable[Tensor]) -> bool:
 
 
 def last_good(checkpoint: Path | None) -> str:
-    """What to do when training has diverged, with the checkpoint that is left, if any."""
+    """Advice for diverged training. It names the last good checkpoint, if there is one."""
     advice = "try a smaller inner or outer learning rate"
     return advice if checkpoint is None else f"the last good checkpoint is {checkpoint}; {advice}"

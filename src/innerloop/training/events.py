@@ -1,4 +1,4 @@
-"""The events of a run for TensorBoard."""
+"""Writes the metrics of a run for TensorBoard."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["Events"]
 class Events:
     """A file of scalars that TensorBoard shows.
 
-    Written at once and by this thread. PyTorch's own ``SummaryWriter`` has a thread that dies of the first error, such
-    as a full disk, and then waits for it without end.
+    Each scalar is written at once, by the calling thread. PyTorch's own ``SummaryWriter`` uses a thread that dies at
+    the first error, such as a full disk. It then waits for that thread forever.
 
     Args:
-        folder: where the file is to be.
-        done: iterations that the run has already; later ones of an earlier file are not shown any more.
+        folder: the folder of the file.
+        done: the number of iterations that the run has already. TensorBoard hides later ones from earlier files.
 
     Raises:
         ImportError: TensorBoard is not installed.
@@ -40,7 +40,7 @@ class Events:
             self._write(step=done + 1, session_log=SessionLog(status=SessionLog.START))
 
     def add(self, name: str, value: float, iteration: int) -> None:
-        """A scalar at an iteration."""
+        """Write a scalar for an iteration."""
         scalar = self._summary.Value(tag=name, simple_value=value)
         self._write(step=iteration, summary=self._summary(value=[scalar]))
 

@@ -1,4 +1,4 @@
-"""A run's folder: made if need be, and held by one training at a time."""
+"""``RunFolder``: the folder of a run. Only one training at a time can use it."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from innerloop.learner.files import CheckpointError
 
 try:
     import fcntl
-except ImportError:  # Windows, where two trainings in one folder are not noticed
+except ImportError:  # on Windows, two trainings in one folder are not noticed
     fcntl = None  # type: ignore[assignment,unused-ignore]
 
 __all__ = ["RunFolder", "is_left_over"]
 
 LOCK_FILE = ".lock"
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
-"""What file systems say that have no locks."""
+"""The errors of file systems that have no locks."""
 
 
 class RunFolder:
-    """The folder of a run; within ``with``, no other training can have it.
+    """The folder of a run. Inside ``with``, no other training can use it.
 
-    The operating system holds the lock and lets go of it when the process ends, also when it is killed. A thread that
-    holds a folder may enter it again.
+    The operating system holds the lock. It releases the lock when the process ends, even if the process is killed. A
+    thread that holds a folder may enter it again.
 
     Args:
-        path: the folder, which is made if need be.
+        path: the folder. It is made if it does not exist.
 
     Raises:
-        CheckpointError: there is a file of this name, or another training has the folder.
+        CheckpointError: there is a file of this name, or another training uses the folder.
         OSError: the folder cannot be made or written to.
 
     Example:
@@ -61,7 +61,7 @@ class RunFolder:
                 self._lock = _locked(self.path)
             _held[place] = (owner, depth + 1)
         if not depth:
-            for path in self.path.rglob(".*.part"):  # of a run that was killed while it wrote
+            for path in self.path.rglob(".*.part"):  # left by a run that was killed while writing
                 path.unlink(missing_ok=True)
         return self
 
@@ -79,7 +79,7 @@ class RunFolder:
                 self._lock = None
 
     def check(self) -> None:
-        """See whether the folder is still there.
+        """Check that the folder still exists.
 
         Raises:
             FileNotFoundError: it was removed.
@@ -89,7 +89,7 @@ class RunFolder:
 
 
 def is_left_over(path: Path) -> bool:
-    """Whether a file in a run's folder is nothing but what a killed run leaves behind.
+    """Whether a file in a run's folder is only a leftover of a killed run.
 
     Example:
         >>> is_left_over(Path("run/.config.json.123.ab.part")), is_left_over(Path("run/config.json"))
@@ -100,11 +100,11 @@ def is_left_over(path: Path) -> bool:
 
 _guard = threading.Lock()
 _held: dict[Path, tuple[int, int]] = {}
-"""Which thread of this process holds a folder, and how many times."""
+"""For each folder that this process holds: the thread that holds it, and how many times it entered."""
 
 
 def _locked(folder: Path) -> int | None:
-    """The open lock file of a folder, which holds this process's number; None where the file system has no locks."""
+    """Lock a folder. Return the open lock file, which holds this process's number; None if there are no locks here."""
     path = folder / LOCK_FILE
     while True:
         lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -120,9 +120,9 @@ def _locked(folder: Path) -> int | None:
             raise
         if _is_at(lock, path):
             break
-        os.close(lock)  # the one who had it has just removed it
+        os.close(lock)  # its holder has just removed it
     os.ftruncate(lock, 0)
-    with contextlib.suppress(OSError):  # a full disk; the number is only for the message
+    with contextlib.suppress(OSError):  # the disk may be full, and the number is only for a message
         os.write(lock, str(os.getpid()).encode())
     return lock
 

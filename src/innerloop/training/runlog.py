@@ -24,14 +24,13 @@ METRICS_FILE = "metrics.jsonl"
 
 
 class RunLog:
-    """Shows the progress of training on a terminal, and keeps it in a folder if there is one.
+    """Shows the progress of training on a terminal, and writes the metrics to a folder if there is one.
 
     Args:
-        iterations: how many iterations the run is to have.
-        done: how many it has already; what the folder holds of later ones is dropped.
-        tasks: tasks in an iteration; only shown.
-        folder: where to keep metrics, or None.
-        progress: whether to show a bar; None shows it on a terminal. Without one, each validation is a line.
+        iterations: the number of iterations of the run.
+        done: the number of iterations that are done. Records of later iterations are removed from the folder.
+        folder: the folder for metrics, or None.
+        progress: whether to show a bar. None shows it only on a terminal. Without a bar, each validation prints a line.
     """
 
     def __init__(self, iterations: int, done: int, *, folder: Path | None = None, progress: bool | None = None) -> None:
@@ -49,17 +48,17 @@ class RunLog:
             self._events = _events(folder, done)
 
     def advance(self, tasks: int) -> None:
-        """One iteration of so many tasks is done."""
+        """Note that an iteration with this number of tasks is done."""
         self._bar.update()
         self._since = (self._since[0], self._since[1] + tasks)
 
     def say(self, text: str) -> None:
-        """A line beside the progress, on standard error."""
+        """Print a line on standard error, beside the bar."""
         if not self._quiet:
             self._bar.write(text, file=sys.stderr)
 
     def train(self, record: Mapping[str, float]) -> None:
-        """The means since the last record."""
+        """Show and write the means since the last record."""
         started, tasks = self._since
         rate = tasks / max(time.monotonic() - started, 1e-9)
         self._since = (time.monotonic(), 0)
@@ -69,7 +68,7 @@ class RunLog:
         self._keep({**record, "tasks_per_second": rate}, "train")
 
     def validation(self, record: Mapping[str, float], *, best: bool) -> None:
-        """The result of a validation."""
+        """Show and write the result of a validation."""
         self._show(**_percent(record, "val_accuracy", "val"))
         if "val_accuracy" not in record:
             self._show(val=f"{record['val_loss']:.3f}")
@@ -104,13 +103,13 @@ class RunLog:
 
 
 class Window:
-    """Sums of what was observed since the last record, on the device until they are read."""
+    """Sums of the losses and accuracies since the last record. They stay on the device until they are read."""
 
     def __init__(self, iterations: int = 0, sums: dict[str, Tensor] | None = None) -> None:
         self.iterations, self.sums = iterations, sums or {}
 
     def add(self, info: Info) -> None:
-        """One more iteration."""
+        """Add an iteration."""
         observed = {"loss": info.loss, "accuracy": info.query_accuracy}
         if info.support_losses.shape[1]:
             observed["support_loss"] = info.support_losses[:, -1]
@@ -125,7 +124,7 @@ class Window:
         return {name: float(total) / self.iterations for name, total in self.sums.items()}
 
     def state(self) -> dict[str, Any]:
-        """The arguments that make it again."""
+        """The arguments that make an equal window."""
         return {"iterations": self.iterations, "sums": dict(self.sums)}
 
 
@@ -134,12 +133,12 @@ RECORD = Record({"iteration": Whole(0)}, others=Number(finite=False))
 
 
 class _Metrics(NamedTuple):
-    """What ``metrics.jsonl`` holds.
+    """The contents of ``metrics.jsonl``.
 
     Attributes:
-        records: its lines.
-        damaged: the numbers of those that are none, from 1. A last line without an end is not among them: a kill leaves
-            such a line.
+        records: the records, one for each line.
+        damaged: the numbers of damaged lines, from 1. A last line without a line end does not count, because a kill can
+            leave such a line.
     """
 
     records: list[dict[str, float]]
@@ -147,7 +146,7 @@ class _Metrics(NamedTuple):
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """The records of a run, without damaged lines and without a last one that was cut off by a kill.
+    """The records of a run. Damaged lines, and a last line that a kill cut off, are left out.
 
     Raises:
         CheckpointError: the file cannot be read.
@@ -174,9 +173,9 @@ def _read(path: Path) -> _Metrics:
 
 
 def _drop_after(folder: Path, iteration: int, say: Callable[[str], None]) -> None:
-    """Remove what was recorded after the checkpoint that the run resumes from, for it comes again; and what is damaged.
+    """Remove damaged lines, and records of iterations after the checkpoint, which will be made again.
 
-    Where something is damaged, a copy of the file is kept.
+    If a line is damaged, a copy of the file is kept.
     """
     path = folder / METRICS_FILE
     records, damaged = _read(path)

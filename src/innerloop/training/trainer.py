@@ -1,4 +1,4 @@
-"""THE outer loop."""
+"""``MetaTrainer``: the outer loop."""
 
 from __future__ import annotations
 
@@ -46,26 +46,28 @@ CHECKPOINT_FILE = "checkpoint.safetensors"
 
 
 class MetaTrainer:
-    r"""The outer loop: draws meta-batches, has the meta-gradient estimated, and lets an optimizer follow it.
+    r"""The outer loop.
+
+    In each iteration it draws a meta-batch, estimates the meta-gradient, and takes an optimizer step.
 
     Args:
-        net: the module to train; its parameters are updated in place.
-        method: for example :func:`innerloop.maml`.
-        optimizer: makes a ``torch.optim`` optimizer from parameters: the module's own and what the method learns.
-            For Reptile this is ``lambda params: torch.optim.SGD(params, lr=beta)``. Optimizers that evaluate the
-            gradient several times in a step work with any method, see :meth:`step`.
-        scheduler: makes a learning-rate scheduler from the optimizer; it is stepped once an iteration.
+        net: the module to train. Its parameters are updated in place.
+        method: the method, such as :func:`innerloop.maml`.
+        optimizer: makes a ``torch.optim`` optimizer from parameters: the module's own, and what the method learns. For
+            Reptile this is ``lambda params: torch.optim.SGD(params, lr=beta)``. Optimizers that evaluate the gradient
+            several times in a step work with any method, see :meth:`step`.
+        scheduler: makes a learning-rate scheduler from the optimizer. It steps once in each iteration.
         loss_fn: ``(outputs, targets) -> scalar``, the mean over the examples of one task.
         norm: the normalisation mode, see :mod:`innerloop.inner.model`.
         execution: how tasks are run, see :data:`innerloop.engine.plans.Execution`. ``auto`` decides by sizes alone, so
-            that a seed gives the same bits each time on the same machine. With ``fastest``, :meth:`fit` times the ways
-            before it starts and says which it takes. Timings differ, and so does rounding with them; a run that is
-            resumed keeps to what it took.
+            a seed gives the same bits each time on the same machine. With ``fastest``, :meth:`fit` times the possible
+            ways before it starts and reports its choice. Timings vary, so the choice and the rounding may vary. A
+            resumed run keeps its choice.
         precision: see :data:`innerloop.engine.precision.Precision`.
         compile: whether meta-gradients are compiled, see :class:`innerloop.engine.engine.Engine`.
-        unused: whether a parameter that the loss does not use is an error or has a gradient of zero.
-        seed: of the tasks and mini-batches that are drawn. What an iteration draws depends on the seed and the
-            iteration's number only.
+        unused: whether a parameter that the loss does not use is an error, or gets a gradient of zero.
+        seed: the seed of the tasks and mini-batches. What an iteration draws depends only on the seed and the
+            iteration's number.
 
     Raises:
         ValueError: an option is unknown, the module cannot be used, or ``adapt`` patterns do not fit it.
@@ -101,7 +103,7 @@ class MetaTrainer:
             net, loss_fn, norm=norm, execution=self._execution, precision=precision, compile=compile, unused=unused
         )
         for adaptation in (method.adaptation, method.test):
-            partition(self._engine.model.initial, adaptation.adapt)  # a pattern without a match is found now, not later
+            partition(self._engine.model.initial, adaptation.adapt)  # raises now if a pattern has no match
         initial = method.meta(self._engine.model.initial).named()
         self.meta_params: dict[str, nn.Parameter] = {
             name: value if isinstance(value, nn.Parameter) else nn.Parameter(value.detach().clone())
@@ -120,22 +122,23 @@ class MetaTrainer:
     def step(self, episode: Episode, generator: torch.Generator | None = None) -> Info:
         """One outer update on a meta-batch.
 
-        The optimizer is given a closure, which evaluates the meta-gradient of this meta-batch at the parameters as they
-        are then, and returns the mean loss (NaN where the method has none). Most optimizers call it once. Those that
-        call it several times, such as ``torch.optim.LBFGS`` and :class:`innerloop.SharpnessAware`, have the same tasks,
-        the same inner mini-batches and the same random numbers in each call.
+        The optimizer gets a closure. It evaluates the meta-gradient of this meta-batch at the current parameters, and
+        returns the mean loss (NaN if the method has none). Most optimizers call it once. Some call it several times,
+        such as ``torch.optim.LBFGS`` and :class:`innerloop.SharpnessAware`. All calls use the same tasks, the same
+        inner mini-batches and the same random numbers.
+
+        A parameter that was frozen after the trainer was made is not updated.
 
         Args:
             episode: the tasks.
-            generator: the source of randomness of inner mini-batches; torch's global one by default.
-
-        A parameter that was frozen since the trainer was made is not updated.
+            generator: the source of randomness of inner mini-batches; by default torch's global generator.
 
         Raises:
-            DivergedError: the meta-gradient is not finite (on CPU, where looking at it costs nothing); the
-                parameters are as they were, unless the optimizer moved them before it asked for another gradient.
+            DivergedError: the meta-gradient is not finite. This is checked only on a CPU, where the check costs
+                nothing. The parameters are unchanged, unless the optimizer moved them before it asked for another
+                gradient.
             RuntimeError: the optimizer does not call the closure.
-            ValueError: the module has other parameters than those that the optimizer was made for.
+            ValueError: the module's parameters are not the ones that the optimizer was made for.
         """
         method, learning, again = self.method.at(self.iteration), self._learning(), drawn_again(self.device, generator)
         observed: list[Info] = []
@@ -156,8 +159,8 @@ class MetaTrainer:
         self.optimizer.step(closure)
         if not observed:
             raise RuntimeError(
-                f"{type(self.optimizer).__name__}.step did not call the closure that it was given, so that there is no "
-                "meta-gradient; take an optimizer whose step(closure) evaluates it, as those of torch.optim do"
+                f"{type(self.optimizer).__name__}.step did not call its closure, so there is no meta-gradient; use an "
+                "optimizer whose step(closure) evaluates the closure, as those of torch.optim do"
             )
         info = observed[0]
         if self.scheduler is not None:
@@ -167,7 +170,10 @@ class MetaTrainer:
         return info
 
     def _learning(self) -> dict[str, nn.Parameter]:
-        """The meta-parameters but for those frozen since, and what was learned about these."""
+        """The meta-parameters that are trained.
+
+        Parameters that were frozen later, and what was learned for them, are out.
+        """
         own = {name: p for name, p in self.net.named_parameters() if p.requires_grad}
         names = self.method.meta(own).named()
         odd = [n for n in names if n not in self.meta_params or (n in own and own[n] is not self.meta_params[n])]
@@ -176,7 +182,7 @@ class MetaTrainer:
         if odd:
             raise ValueError(
                 f"since the trainer was made, the parameters {', '.join(odd)} were added, replaced, unfrozen or "
-                "removed, and its optimizer knows nothing of that; make a new trainer"
+                "removed, and the optimizer still has the old ones; make a new trainer"
             )
         return {name: self.meta_params[name] for name in names}
 
@@ -196,28 +202,28 @@ class MetaTrainer:
     ) -> None:
         """Train until ``iterations`` outer updates are done.
 
-        With a folder, a checkpoint is kept there, metrics (``metrics.jsonl`` and TensorBoard events), the learner to
-        deploy, and under ``best`` those of the best validations. SIGINT and SIGTERM then save before training stops; a
-        run killed without warning goes on from its last checkpoint, to the same bits on the same machine.
+        A folder gets a checkpoint, metrics (``metrics.jsonl`` and TensorBoard events), the learner to deploy, and under
+        ``best`` the learners of the best validations. With a folder, SIGINT and SIGTERM save everything before training
+        stops. A run that was killed resumes from its last checkpoint, to the same bits on the same machine.
 
         Args:
             episodes: draws the meta-batches.
             iterations: the number of outer updates in all.
             validation: what to validate on, and how often.
-            folder: the run's folder, which is made if need be.
-            resume: go on from the folder's checkpoint, if it has one.
-            save_every: iterations between checkpoints.
-            log_every: iterations between records of the metrics, which are means over them.
-            progress: whether to show a progress bar; None shows it on a terminal.
+            folder: the run's folder. It is made if it does not exist.
+            resume: resume from the folder's checkpoint, if it has one.
+            save_every: the number of iterations between checkpoints.
+            log_every: the number of iterations between records of the metrics. A record holds means over them.
+            progress: whether to show a progress bar. None shows it only on a terminal.
             net_spec: how to make the network again, for the saved learner.
-            about: anything to be kept with the saved learner.
+            about: anything to keep with the saved learner.
 
         Raises:
-            DivergedError: the loss is not finite; names the last good checkpoint.
-            TrainingStopped: a signal asked to stop; everything is saved.
-            CheckpointError: the folder holds a run and ``resume`` is not set, or a run that does not fit, or another
-                training is using it.
-            OSError: something cannot be written; what was saved before is whole.
+            DivergedError: the loss is not finite. The message names the last good checkpoint.
+            TrainingStopped: a signal asked to stop. Everything is saved.
+            CheckpointError: the folder holds a run and ``resume`` is not set, the run does not fit, or another training
+                uses the folder.
+            OSError: a file cannot be written. Everything saved before is intact.
         """
         folder = None if folder is None else Path(folder)
         with contextlib.nullcontext() if folder is None else RunFolder(folder) as held:
@@ -243,7 +249,7 @@ class MetaTrainer:
 
             log = RunLog(iterations, self.iteration, folder=folder, progress=progress)
             if self._timed and self._engine.execution == "auto" and self.iteration < iterations:
-                self._calibrate(episodes, log)  # once: the checkpoint before the first iteration holds the choice
+                self._calibrate(episodes, log)  # once in a run: the first checkpoint keeps the choice
             try:
                 with stop_signals(enabled=folder is not None) as received, runtime.undisturbed():
                     while True:
@@ -283,7 +289,7 @@ class MetaTrainer:
         )
 
     def save(self, path: Path) -> None:
-        """Write everything that the next iteration depends on."""
+        """Write a checkpoint: everything that the next iteration depends on."""
         random = RandomState.now(self.device)
         state = {
             "iteration": self.iteration,
@@ -302,10 +308,10 @@ class MetaTrainer:
         save_state(state, path)
 
     def load(self, path: Path) -> None:
-        """Go on from what :meth:`save` wrote.
+        """Resume from a checkpoint that :meth:`save` wrote.
 
         Raises:
-            CheckpointError: the file is missing or damaged, or is of another network, method or optimizer.
+            CheckpointError: the file is missing or damaged, or belongs to another network, method or optimizer.
         """
         state = read_checkpoint(
             path,
@@ -326,11 +332,11 @@ class MetaTrainer:
         self.iteration, self.best, self._validated = state["iteration"], state["best"], state["validated"]
         self._best_learners = BestLearners(entries=(Validated(*entry) for entry in state.get("best_learners", ())))
         self._window = Window(**state["window"])
-        cuda = state["random"]["cuda"] if self.device.type == "cuda" else None  # a run may go on on another device
+        cuda = state["random"]["cuda"] if self.device.type == "cuda" else None  # a run may resume on another device
         RandomState(state["random"]["cpu"], cuda, self.device).restore()
 
     def _calibrate(self, episodes: EpisodeSampler, log: RunLog) -> None:
-        """Find the fastest way to run meta-batches, and say so."""
+        """Find the fastest way to run meta-batches, and report it."""
         episode = episodes(generator_at(self.seed, Stream.TRAINING, self.iteration, self.device))
         method = self.method.at(self.iteration)
         seconds = self._engine.calibrate(method, episode, self._learning(), rule_state=self.rule_state)
@@ -354,11 +360,11 @@ class MetaTrainer:
             log.train({"iteration": self.iteration, **means, "outer_lr": rate})
 
     def _is_due(self, every: int, *, finished: bool) -> bool:
-        """Whether to validate now. A run that was stopped between an iteration and its validation makes up for it."""
+        """Whether to validate now. A run that was stopped before a validation does it after resuming."""
         return 0 < self.iteration != self._validated and (finished or self.iteration % every == 0)
 
     def _validate(self, validation: Validation, log: RunLog) -> tuple[bool, bool]:
-        """Validate, and say whether it is the best so far, and whether it is among the best."""
+        """Validate. Return whether the result is the best so far, and whether it is among the best that are kept."""
         result = self._evaluate(validation.episodes, validation.tasks, self.norm, Stream.VALIDATION, every_step=False)
         self._validated = self.iteration
         improved = validation.keep_best and result.better_than(self.best)

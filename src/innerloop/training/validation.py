@@ -1,4 +1,4 @@
-"""Validation during training."""
+"""``Validation``: how a training run is validated."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class Validation:
     """Validation during training.
 
     Args:
-        episodes: draws the tasks; they are the same at every validation.
-        tasks: how many.
-        every: iterations between validations.
-        keep_best: whether the learner kept is the best by validation, or the latest.
-        keep: with ``keep_best``, how many of the best learners are kept besides, for an ensemble.
+        episodes: draws the tasks. They are the same in every validation.
+        tasks: the number of tasks.
+        every: the number of iterations between validations.
+        keep_best: whether the run keeps the learner with the best validation. Otherwise it keeps the latest.
+        keep: with ``keep_best``, the number of best learners that are also kept for an ensemble.
     """
 
     episodes: EpisodeSampler
