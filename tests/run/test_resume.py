@@ -181,6 +181,20 @@ def test_dropout_and_schedulers_resume_to_the_same_bits(tmp_path: Path) -> None:
         assert torch.equal(parameter, resumed.meta_params[name]), name
 
 
+def test_another_number_of_threads_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It decides how many tasks run together, and how sums are rounded."""
+    before = torch.get_num_threads()
+    try:
+        for threads, iterations in ((1, 2), (1, 4), (2, 6)):
+            torch.set_num_threads(threads)
+            trainer, tasks = make_trainer()
+            trainer.fit(tasks, iterations, folder=tmp_path, resume=True)
+            said = capsys.readouterr().err
+            assert ("had 1 threads and now has 2, which rounds differently" in said) == (threads == 2)
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     trainer, tasks = make_trainer()
     trainer.fit(tasks, 2, folder=tmp_path, progress=False)

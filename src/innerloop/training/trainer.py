@@ -115,6 +115,7 @@ class MetaTrainer:
         self.rule_state: RuleState | None = None
         self.iteration = 0
         self.best: float | None = None
+        self._threads: int | None = None  # those of the run so far, if it was resumed
         self._validated = 0
         self._best_learners = BestLearners()
         self._window = Window()
@@ -248,6 +249,8 @@ class MetaTrainer:
                     self._best_learners.drop_others(held.path)
 
             log = RunLog(iterations, self.iteration, folder=folder, progress=progress)
+            if self._threads not in (None, threads := runtime.cores()):
+                log.say(f"this run had {self._threads} threads and now has {threads}, which rounds differently")
             if self._timed and self._engine.execution == "auto" and self.iteration < iterations:
                 self._calibrate(episodes, log)  # once in a run: the first checkpoint keeps the choice
             try:
@@ -329,6 +332,7 @@ class MetaTrainer:
         self.rule_state = map_nested(lambda t: t.to(self.device), state["rule_state"])
         if self._engine.execution == "auto":
             self._engine.execution = state.get("execution", "auto")
+        self._threads = state.get("threads")
         self.iteration, self.best, self._validated = state["iteration"], state["best"], state["validated"]
         self._best_learners = BestLearners(entries=(Validated(*entry) for entry in state.get("best_learners", ())))
         self._window = Window(**state["window"])
