@@ -1,1 +1,1 @@
-"""How it is made fast, and nothing else."""
+"""The engine: everything that makes the computation fast. It does not change the results."""

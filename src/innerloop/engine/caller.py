@@ -1,4 +1,4 @@
-"""What the thread that calls an engine has set, so that worker threads compute as it would."""
+"""The settings of the thread that calls an engine. Worker threads take them over, so they compute the same."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ __all__ = ["Caller", "normal_mode"]
 T = TypeVar("T")
 
 DEVICES = ("cpu", "cuda")
-"""The devices whose autocast is taken along."""
+"""The devices whose autocast settings are taken over."""
 
 
 @dataclass(frozen=True)
 class Caller:
-    """The state of one thread that decides what an operation of PyTorch computes there.
+    """The settings of a thread that decide what an operation of PyTorch computes there.
 
     Attributes:
-        autocast: of each device, whether autocast is on and to which type.
-        cache: whether autocast keeps what it has cast.
+        autocast: for each device, whether autocast is on, and its type.
+        cache: whether autocast caches the tensors that it has cast.
         gradients: whether operations are recorded for differentiation.
-        bound_to: what cannot be taken to another thread, in words; None if nothing. Then chunks run in the caller's.
+        bound_to: a setting that no other thread can take over, in words; None if there is none. With such a setting,
+            chunks run in the caller's thread.
     """
 
     autocast: tuple[tuple[str, bool, torch.dtype], ...]
@@ -38,7 +39,7 @@ class Caller:
 
     @classmethod
     def now(cls) -> Caller:
-        """That of the thread which asks."""
+        """The settings of the current thread."""
         return cls(
             tuple((device, torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)) for device in DEVICES),
             torch.is_autocast_cache_enabled(),
@@ -47,9 +48,9 @@ class Caller:
         )
 
     def taken_along(self, run: Callable[..., T]) -> Callable[..., T]:
-        """The function, to be called in other threads: it computes there as it would in this one.
+        """Wrap a function for other threads. It computes there as it would in this thread.
 
-        The caller's context variables are there too.
+        It also sees the caller's context variables.
         """
         context = contextvars.copy_context()
 
@@ -71,7 +72,7 @@ class Caller:
 
 @contextlib.contextmanager
 def normal_mode() -> Iterator[None]:
-    """Within it PyTorch can differentiate, also where the caller is in ``torch.inference_mode``.
+    """A context in which PyTorch can differentiate, even if the caller is in ``torch.inference_mode``.
 
     Example:
         >>> with torch.inference_mode(), normal_mode():

@@ -1,4 +1,7 @@
-"""How the tasks of a meta-batch are run: one by one, together, or in chunks; and the core's plain functions."""
+"""``Engine`` runs the tasks of a meta-batch: one by one, all together, or in chunks.
+
+:func:`meta_gradient` and :func:`adapt` are the plain functions for single calls.
+"""
 
 from __future__ import annotations
 
@@ -48,29 +51,30 @@ __all__ = ["Engine", "adapt", "meta_gradient"]
 T = TypeVar("T")
 
 FIRST_CALLS = 8
-"""Calls at most until a meta-gradient takes no longer than it will from then on."""
+"""The most calls that an engine needs to reach its full speed."""
 
 
 class Engine:
-    """A module and its loss, ready to be adapted to meta-batches of tasks.
+    """Computes meta-gradients of a module and its loss, and adapts the module to tasks.
 
     Args:
-        net: any ``nn.Module`` from one tensor to one tensor, batch first. It is never changed.
+        net: any ``nn.Module`` that maps one tensor to one tensor, with the batch as first axis. It is never changed.
         loss_fn: ``(outputs, targets) -> scalar``, a mean over the examples of one task.
         norm: the normalisation mode, see :mod:`innerloop.inner.model`.
-        execution: how tasks are run.
+        execution: how tasks are run, see :data:`innerloop.engine.plans.Execution`.
         precision: see :data:`innerloop.engine.precision.Precision`.
-        compile: whether meta-gradients are compiled, each size of episode once. On a GPU this takes the host out of
-            the loop; on a CPU the kernels of :mod:`innerloop.engine.kernels`, which it replaces, are mostly faster.
-        replay: whether meta-gradients that come again and again are recorded and replayed on a CPU. ``auto`` records
-            what is shown to depend on its inputs alone; ``always`` is your promise that it does, where that cannot be
-            shown; ``off`` records nothing.
-        unused: whether a parameter that a loss does not use is an error or has a gradient of zero.
-        training: whether dropout and the like are active; as they are in ``net`` by default.
-        statistics: those of the ``per_step`` mode, which is for adapting and predicting, not for meta-gradients.
+        compile: whether to compile meta-gradients, once for each size of episode. On a GPU this takes the host out of
+            the loop. On a CPU it replaces the kernels of :mod:`innerloop.engine.kernels`, which are usually faster.
+        replay: whether repeated meta-gradients are recorded and replayed on a CPU. ``auto`` records a meta-gradient
+            only if it is shown to depend on nothing but its inputs. ``always`` is your promise that it does, where that
+            cannot be shown. ``off`` records nothing.
+        unused: whether a parameter that the loss does not use is an error, or gets a gradient of zero.
+        training: whether layers such as dropout are in training mode. By default they have the modes of ``net``.
+        statistics: the batch-norm statistics of the ``per_step`` mode. That mode is for adapting and predicting, not
+            for meta-gradients.
 
     Raises:
-        ValueError: an unknown way to run, or a module that cannot be used (see
+        ValueError: an unknown option, or a module that cannot be used (see
             :class:`innerloop.inner.model.StatelessModel`).
     """
 
@@ -102,8 +106,8 @@ class Engine:
         self._packable = frozenset(packable(net))
         self._lock = threading.RLock()
         self._calls_inside = 0
-        self._proved = False  # that the model runs as planned
-        self._draws = False  # that it draws random numbers, as dropout does
+        self._proved = False  # whether the model has run as planned
+        self._draws = False  # whether it draws random numbers, as dropout does
         self._chosen: dict[tuple[int, ...], Plan] = {}
         self._latest: Plan | None = None
         self._not_batched = ""
@@ -120,7 +124,7 @@ class Engine:
         rule_state: RuleState | None = None,
         generator: torch.Generator | None = None,
     ) -> tuple[Params, Info]:
-        """The mean over tasks of the meta-gradient, see :func:`meta_gradient`."""
+        """The meta-gradient, averaged over tasks, see :func:`meta_gradient`."""
         with self.at_this_moment():
             meta = self.packed(method.meta(self.model.initial, meta_params, state=rule_state))
             adaptation = method.adaptation
@@ -147,20 +151,20 @@ class Engine:
         rule_state: RuleState | None = None,
         generator: torch.Generator | None = None,
     ) -> Params:
-        """Adapt to one task as the method does on new tasks, see :func:`adapt`.
+        """Adapt to one task as the method does in a test, see :func:`adapt`.
 
-        Dropout and the like are off.
+        Layers such as dropout are off.
 
         Args:
             method: its ``test`` adaptation is used.
-            x_support: ``[S, ...]``.
-            y_support: ``[S, ...]``.
+            x_support: the support inputs ``[S, ...]``.
+            y_support: their targets ``[S, ...]``.
             meta_params: values to start from instead of the module's own, by name.
-            rule_state: the inner rule's state carried over.
+            rule_state: the inner rule's state carried over from training.
             generator: the source of randomness of inner mini-batches.
 
         Returns:
-            Every trainable parameter by name, with no graph.
+            All trainable parameters by name, without a graph.
         """
         with self.at_this_moment():
             if self._at_test is None or not self._at_test.lasts():
@@ -178,7 +182,7 @@ class Engine:
         }
 
     def explain(self) -> Explanation:
-        """What this engine does to be fast, and why it does not do more. It can be printed.
+        """How this engine computes, and the reasons for it. The result can be printed.
 
         Example:
             >>> import torch, innerloop as il
@@ -203,7 +207,7 @@ class Engine:
         return Explanation(plan, threads, "used on the CPU" if reason is None else reason, tuple(recordings))
 
     def warm_up(self, call: Callable[[], object]) -> None:
-        """Make a call of this engine again and again, until it takes no longer than it will from then on."""
+        """Repeat a call of this engine until the engine has reached its full speed."""
         for _ in range(FIRST_CALLS):
             call()
             if self._proved and (self._draws or self._compiled is not None or self._replays.settled):
@@ -218,17 +222,17 @@ class Engine:
         rule_state: RuleState | None = None,
         rounds: int = 3,
     ) -> dict[Plan, float]:
-        """Time the ways to run meta-batches of this size, and go on with the fastest; with ``execution="auto"`` only.
+        """Time the possible plans for meta-batches of this size, and use the fastest from then on.
 
-        Timings differ from run to run, and another plan means another order of summation: to repeat a run to the
-        bit, give its plan as ``execution``.
+        Other plans than the first are tried only with ``execution="auto"``. Timings vary from run to run, and another
+        plan means another order of summation. To repeat a run to the bit, pass its plan as ``execution``.
 
         Args:
             method: as for :meth:`meta_gradient`.
-            episode: as for :meth:`meta_gradient`; what it holds does not matter.
+            episode: as for :meth:`meta_gradient`. Its values do not matter.
             meta_params: as for :meth:`meta_gradient`.
             rule_state: as for :meth:`meta_gradient`.
-            rounds: how often each is timed, in turns; its best time counts.
+            rounds: how often each plan is timed, in turns. Its best time counts.
 
         Returns:
             The seconds of each plan, the fastest first.
@@ -247,12 +251,12 @@ class Engine:
         key = _sizes(method.adaptation, episode)
         seconds: dict[Plan, float] = {}
         with RandomState.now(episode.support_x.device).again():
-            once()  # to see whether it can be batched
+            once()  # finds out whether tasks can be batched
             plans = candidates(self.execution, self.model, method.adaptation, episode)
             for turn in range(rounds + 1 if len(plans) > 1 else 0):
                 for plan in plans:
                     if turn > 1 and seconds[plan] > 2 * min(seconds.values()):
-                        continue  # it will not come first any more
+                        continue  # it cannot become the fastest
                     with contextlib.suppress(torch.OutOfMemoryError):
                         took = run(plan)
                         seconds[plan] = took if turn < 2 else min(took, seconds[plan])
@@ -264,7 +268,7 @@ class Engine:
         return fastest
 
     def packed(self, meta: Meta) -> Meta:
-        """The same values, laid out in memory as the CPU's kernels want them."""
+        """The same values, in the memory layout of the CPU's kernels."""
         with normal_mode():
             model = {
                 name: pack(tensor.detach()) if name in self._packable and tensor.is_cpu else tensor
@@ -274,9 +278,10 @@ class Engine:
 
     @contextlib.contextmanager
     def at_this_moment(self) -> Iterator[None]:
-        """Within it this thread alone computes, with the module as it is when the outermost such context is entered.
+        """A context in which only this thread computes, with the module as it was on entry.
 
-        Its structure, modes, frozen parameters and attributes are read once, here, and hold for all chunks.
+        The module's structure, modes, frozen parameters and attributes are read once, when the outermost such context
+        is entered. They hold for all chunks.
         """
         with self._lock, normal_mode(), runtime.undisturbed():
             if not self._calls_inside:
@@ -288,7 +293,7 @@ class Engine:
                 self._calls_inside -= 1
 
     def _look(self) -> None:
-        """Take the module and what the caller has set as they are now."""
+        """Read the module and the caller's settings as they are now."""
         if not self.model.lasts():
             self.model, self._at_test = self._make_model(), None
             self._packable = frozenset(packable(self._net))
@@ -330,16 +335,16 @@ class Engine:
             return [*results, *self._workers.map(Caller.now().taken_along(run), jobs, plan.threads)]
 
     def _side_by_side(self, plan: Plan, episode: Episode) -> bool:
-        """Whether chunks have one thread each. If not, they take turns, and each is computed on all cores.
+        """Whether chunks run side by side, with one thread each. Otherwise they take turns, each on all cores.
 
-        Products and sums can round differently on another number of threads. So this is decided by the whole episode,
-        never by how many of its chunks are left: the first call of a process gives the bits of all later ones.
+        Products and sums can round differently with another number of threads. So the whole episode decides, and never
+        the number of chunks that are left. The first call of a process then gives the same bits as all later ones.
         """
         alone = self._draws or self._compiled is not None or Caller.now().bound_to is not None
         return plan.threads > 1 and episode.tasks > plan.tasks and not alone
 
     def plan(self, adaptation: Adaptation, episode: Episode) -> Plan:
-        """How an episode of this size is run."""
+        """The plan for an episode of this size."""
         chosen = self._chosen.get(_sizes(adaptation, episode))
         return planned(self.execution, self.model, adaptation, episode) if chosen is None else chosen
 
@@ -351,9 +356,9 @@ class Engine:
         first: int,
         results: list[T],
     ) -> int:
-        """Run the first chunk alone, to see whether it runs, fits in memory, and draws random numbers.
+        """Run the first chunk alone, to find out whether it runs, fits in memory, and draws random numbers.
 
-        Its result is added to the results, and the number of its tasks is returned.
+        Add its result to ``results``, and return the number of its tasks.
         """
         plan = self.plan(adaptation, episode)
         before = RandomState.now(episode.support_x.device)
@@ -362,7 +367,7 @@ class Engine:
         try:
             with contextlib.nullcontext() if apart else runtime.on_all_cores():
                 result = run(chunk)
-            # Random numbers are to come in the same order each time, which threads would not keep to.
+            # Random numbers must be drawn in the same order each time. Threads would not keep the order.
             self._draws = not before.same_as(RandomState.now(before.device))
             if self._draws and apart:  # from now on chunks are computed on all cores, and so is this one
                 before.restore()
@@ -382,7 +387,7 @@ class Engine:
     def _fallen_back(
         self, fn: Callable[[Problem, Episode, Support], T], problem: Problem, chunk: Episode, support: Support
     ) -> T:
-        """Call ``fn``; where the way to run is ours to choose, a failure that a loop does not share ends batching."""
+        """Call ``fn``. With ``execution="auto"``, if it fails batched but works in a loop, stop batching."""
         if not problem.tasks.batched:
             return fn(problem, chunk, support)
         try:
@@ -398,7 +403,7 @@ class Engine:
                     "execution='serial', or 'auto', which then runs tasks one by one"
                 ) from error
             reason = _why_not_batched(problem, error)
-        # Outside the handler, so that an error of the loop is not shown as a consequence of the first one.
+        # This is outside the handler, so that an error of the loop is not shown as caused by the first error.
         one_by_one = replace(problem, tasks=EngineTasks(batched=False, recurrent=problem.model.recurrent))
         result = fn(one_by_one, chunk, support)
         self.execution, self._not_batched = "serial", reason
@@ -409,7 +414,7 @@ class Engine:
 
 @contextlib.contextmanager
 def _advised() -> Iterator[None]:
-    """A context in which the error of a derivative that PyTorch lacks says what it means here."""
+    """A context that adds advice to the error of a derivative that PyTorch lacks."""
     try:
         yield
     except RuntimeError as error:
@@ -422,7 +427,7 @@ def _advised() -> Iterator[None]:
 
 
 def _why_not_batched(problem: Problem, error: Exception) -> str:
-    """What to say where tasks cannot be run together: what it was, what happens instead, what can be done."""
+    """The warning that tasks cannot run together: the reason, what happens instead, and what to do."""
     return (
         f"tasks run one by one: {_not_batched(problem, error)}. The results are the same, but take "
         "longer. To run tasks together, write that part with operations that vmap knows "
@@ -440,16 +445,16 @@ def _not_batched(problem: Problem, error: Exception) -> str:
 
 
 _OF_TRANSFORMS = re.compile(r"vmap|functorch|torch\.func|functional transform|saved tensor hooks", re.IGNORECASE)
-"""What PyTorch says where something cannot be batched."""
+"""Matches PyTorch's messages about code that cannot be batched."""
 
 
 def _usual(tensor: Tensor) -> Tensor:
-    """The same values as a tensor that can be differentiated through, which one of ``inference_mode`` cannot."""
+    """The same values as a tensor that can take part in a graph. A tensor made in ``inference_mode`` cannot."""
     return tensor.clone() if tensor.is_inference() else tensor
 
 
 def _sizes(adaptation: Adaptation, episode: Episode) -> tuple[int, ...]:
-    """What a plan is made for."""
+    """The sizes that a plan depends on."""
     return (adaptation.steps, adaptation.batch_size or 0, *episode.support_x.shape, episode.query_x.shape[1])
 
 
@@ -466,26 +471,28 @@ def meta_gradient(
     rule_state: RuleState | None = None,
     generator: torch.Generator | None = None,
 ) -> tuple[Params, Info]:
-    """The meta-gradient of a method on an episode, for any training loop of your own.
+    """The meta-gradient of a method on an episode, for a training loop of your own.
+
+    Each call makes a new :class:`Engine`. For repeated calls, make one engine yourself: it is faster.
 
     Args:
-        net: any ``nn.Module``; it is never changed.
-        method: for example :func:`innerloop.maml`.
+        net: any ``nn.Module``. It is never changed.
+        method: the method, such as :func:`innerloop.maml`.
         episode: the tasks.
         loss_fn: ``(outputs, targets) -> scalar`` of one task.
         meta_params: values to use instead of the module's own, by name.
         norm: the normalisation mode, see :mod:`innerloop.inner.model`.
         execution: how tasks are run: ``auto``, ``serial``, ``batched``, or a number of tasks at a time.
-        unused: ``error`` names a parameter that the loss does not use, ``ignore`` gives it a gradient of zero.
+        unused: ``error`` raises for a parameter that the loss does not use. ``ignore`` gives it a gradient of zero.
         rule_state: the inner rule's state carried over, from an earlier ``info.rule_state``.
-        generator: the source of randomness of inner mini-batches; torch's global one by default.
+        generator: the source of randomness of inner mini-batches; by default torch's global generator.
 
     Returns:
-        The mean over tasks of the gradient, by name (the module's own parameter names, then what the method
-        learns under ``method.``), and what was observed.
+        The gradient, averaged over tasks, and an :class:`Info`. The gradient is a dict with the module's own parameter
+        names, then what the method learns under ``method.``.
 
     Raises:
-        ValueError: an option is unknown, a name in ``meta_params`` is, or the loss is not a scalar or does not use a
+        ValueError: an option or a name in ``meta_params`` is unknown, or the loss is not a scalar or does not use a
             parameter.
 
     Example:
@@ -514,25 +521,26 @@ def adapt(
     rule_state: RuleState | None = None,
     generator: torch.Generator | None = None,
 ) -> Params:
-    """Adapt to one task as the method does on new tasks, and return the adapted parameters.
+    """Adapt to one task as the method does in a test, and return the adapted parameters.
 
-    Dropout and the like are off, as when testing.
+    Layers such as dropout are off.
 
     Args:
-        net: any ``nn.Module``; it is never changed.
+        net: any ``nn.Module``. It is never changed.
         method: its ``test`` adaptation is used.
-        x_support: ``[S, ...]``.
-        y_support: ``[S, ...]``.
+        x_support: the support inputs ``[S, ...]``.
+        y_support: their targets ``[S, ...]``.
         loss_fn: ``(outputs, targets) -> scalar``.
         meta_params: values to start from instead of the module's own, by name.
-        norm: as for :func:`meta_gradient`; while adapting, the first two modes are the same.
-        statistics: those of the ``per_step`` mode, see :func:`innerloop.evaluation.norm_statistics.statistics_by_step`.
+        norm: as for :func:`meta_gradient`. While adapting, ``transductive`` and ``inductive`` are the same.
+        statistics: the batch-norm statistics of the ``per_step`` mode, see
+            :func:`innerloop.evaluation.norm_statistics.statistics_by_step`.
         unused: as for :func:`meta_gradient`.
         rule_state: as for :func:`meta_gradient`.
         generator: as for :func:`meta_gradient`.
 
     Returns:
-        Every trainable parameter by name, with no graph, for ``torch.func.functional_call(net, params, x)``.
+        All trainable parameters by name, without a graph, for ``torch.func.functional_call(net, params, x)``.
 
     Raises:
         ValueError: as for :func:`meta_gradient`.
@@ -549,7 +557,7 @@ def adapt(
 
 
 def _joined(infos: list[Info]) -> Info:
-    """What was observed on consecutive chunks, as one."""
+    """Join the :class:`Info` of consecutive chunks."""
     tasks = [info.support_losses.shape[0] for info in infos]
     state = None
     if infos[0].rule_state is not None:

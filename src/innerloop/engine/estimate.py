@@ -1,4 +1,7 @@
-"""A meta-gradient of one chunk of tasks as a function of tensors alone, so that it can be recorded or compiled."""
+"""``Estimate``: the meta-gradient of one chunk of tasks, as a pure function of tensors.
+
+In this form it can be recorded or compiled.
+"""
 
 from __future__ import annotations
 
@@ -22,21 +25,21 @@ __all__ = ["Estimate"]
 
 
 class Estimate:
-    """One call of a method's meta-gradient, not made yet.
+    """A call of a method's meta-gradient that is not made yet.
 
     Args:
-        method: the method, which is part of the key.
+        method: the method.
         problem: the model with its loss.
         meta: the meta-parameters, and the rule's state.
         chunk: the tasks.
-        support: what they adapt to.
+        support: their support sets.
 
     Attributes:
-        tensors: all that it is a function of.
-        data: which of them are support and query sets, ``[T, N, ...]``, and not parameters and the like.
-        form: the sizes and types of all of these, which must be the same for a recorded or compiled function to serve
-            again.
-        key: the same with the method; another engine is another model.
+        tensors: all tensors that the result depends on.
+        data: the positions in ``tensors`` of the support and query sets ``[T, N, ...]``.
+        form: the sizes and types of all tensors, and the values of all other inputs. A recorded or compiled function
+            can serve another call only if the forms are equal.
+        key: the method and the form. Keys of different engines must not be compared.
     """
 
     def __init__(self, method: Method, problem: Problem, meta: Meta, chunk: Episode, support: Support) -> None:
@@ -58,11 +61,11 @@ class Estimate:
     def compute(
         self, tensors: Sequence[Tensor], copy: StatelessModel | None = None
     ) -> tuple[list[Any], pytree.TreeSpec]:
-        """What the method computes from these tensors, flat, and how :meth:`result` is to read it.
+        """The results for these tensors as a flat list, and their structure, for :meth:`result`.
 
         Args:
-            tensors: as :attr:`tensors`.
-            copy: another copy of the model; the problem's own by default.
+            tensors: tensors in place of :attr:`tensors`.
+            copy: another copy of the model; by default the problem's own.
         """
         leaves = list(self._others)
         for place, tensor in zip(self._places, tensors, strict=True):
@@ -77,6 +80,6 @@ class Estimate:
 
     @staticmethod
     def result(outputs: Sequence[Any], spec: pytree.TreeSpec) -> tuple[Meta, Info]:
-        """The meta-gradient and what was observed."""
+        """The meta-gradient and the :class:`Info`, from the flat list and its structure."""
         model, learned, *observed = pytree.tree_unflatten(list(outputs), spec)
         return Meta(model, learned), Info(*observed)

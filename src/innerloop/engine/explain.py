@@ -1,4 +1,4 @@
-"""What an engine does to be fast, and why it does not do more, in words."""
+"""``Explanation``: how an engine computes, in words."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ __all__ = ["Explanation"]
 
 @dataclass(frozen=True)
 class Explanation:
-    """How an engine computes; made by :meth:`innerloop.Engine.explain`.
+    """How an engine computes. :meth:`innerloop.Engine.explain` makes it.
 
     Attributes:
-        plan: how the tasks of the latest meta-batch were run; empty before the first.
-        threads: what the chunks ran on, and why not on more threads.
-        kernels: whether compiled kernels are used, or why not.
-        recordings: of each kind of call, the latest last, whether it is recorded, and if not, why.
+        plan: how the tasks of the latest meta-batch were run. It is empty before the first.
+        threads: the threads of the chunks, and the reason if there are not more.
+        kernels: whether compiled kernels are used, or the reason why not.
+        recordings: for each kind of call, whether it is recorded, or the reason why not. The latest kind is last.
 
     Example:
         >>> print(Explanation("8 tasks together", "the caller's thread", "compiled", ("recorded, and used 3 times",)))

@@ -1,4 +1,4 @@
-"""Losses that may write to their targets, which are the caller's."""
+"""Protects the caller's targets from losses that write to them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from innerloop.inner.losses import LossFn
 __all__ = ["with_own_targets"]
 
 TRUSTED = ("torch.nn.functional", "torch.nn.modules.")
-"""Modules whose losses write to nothing that they are given."""
+"""The modules whose losses never write to their arguments."""
 
 
 def with_own_targets(loss_fn: LossFn) -> LossFn:
-    """The loss; one of the user's own gets a copy of the targets each time, which it may write to.
+    """The loss itself if it is PyTorch's. A loss of the user's gets a copy of the targets in each call.
 
     Example:
         >>> import torch.nn.functional as F
@@ -28,7 +28,7 @@ def with_own_targets(loss_fn: LossFn) -> LossFn:
 
 @dataclass(frozen=True)
 class OwnTargets:
-    """A loss that is given a copy of its targets."""
+    """A loss that gets a copy of its targets. It may write to the copy."""
 
     loss_fn: LossFn
 

@@ -1,4 +1,4 @@
-"""Meta-gradients that come again and again, from a recording of what they do."""
+"""Recordings: repeated meta-gradients are computed from a recording of their operations."""
 
 from innerloop.engine.replay.replays import Replay, Replays, checked_replay
 

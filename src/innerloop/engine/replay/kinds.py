@@ -1,4 +1,4 @@
-"""What calls must have in common for one recording to serve them all."""
+"""The key of a kind of calls. Calls with equal keys can share one recording."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["key_of"]
 
 
 def key_of(estimate: Estimate) -> tuple[Hashable, list[Any]]:
-    """The key, and what must be kept alive as long as it is used, since its identity is part of the key.
+    """The key of an estimate, and the objects whose ``id`` is part of it. Keep these alive as long as the key is used.
 
-    The parts of a method that are this library's count by what they are made of, all else by its identity.
+    Parts of this library are compared by their fields. All other objects are compared by identity.
     """
     kept: list[Any] = []
     method, loss_fn = estimate.method, estimate.problem.loss_fn

@@ -1,4 +1,4 @@
-"""What a recording stands on: places that were read when it was made, and whether they still hold the same."""
+"""``Proof``: the places that a recorded computation read, and the check that they still hold the same."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ _NOTHING = object()
 
 
 class Proof:
-    """Places, with what was in them.
+    """Places that were read, with their contents.
 
     Attributes:
-        tensors: tensors that were found there. What they hold is read when it is needed, and is no part of this.
+        tensors: the tensors that were found there. Their values are read when a recording is used, and are not part of
+            the proof.
     """
 
     def __init__(self) -> None:
@@ -41,11 +42,11 @@ class Proof:
         self._layouts: list[Any] = []
 
     def name(self, namespace: Mapping[Any, Any] | type, name: Any) -> None:
-        """A name was looked up, in a dictionary or a class; it need not be there."""
+        """Note that a name was looked up in a dictionary or a class. It need not exist there."""
         self.names(namespace, [name])
 
     def names(self, namespace: Mapping[Any, Any] | type, names: Iterable[Any]) -> None:
-        """Several names were looked up."""
+        """Note that several names were looked up."""
         key = id(namespace)
         if new := [name for name in names if (key, name) not in self._known]:
             if key not in self._names:
@@ -55,41 +56,41 @@ class Proof:
             self._names[key][1].extend(new)
 
     def cell(self, cell: CellType) -> None:
-        """What a function closes over was read."""
+        """Note that a closure cell of a function was read."""
         self._cells.append(cell)
 
     def container(self, container: Any) -> None:
-        """All that a container holds was read."""
+        """Note that all items of a container were read."""
         self._containers.append(container)
 
     def whole(self, kind: type) -> None:
-        """Attributes of a class were looked up, which is to have no more and no others."""
+        """Note that attributes of a class were looked up. It must not get further or other attributes."""
         self.names(kind, list(vars(kind)))
         self._classes.append(kind)
 
     def instance(self, thing: Any) -> None:
-        """Attributes of an object were looked up, in its class and in its own dictionary."""
+        """Note that attributes of an object were looked up, in its class and in its own dictionary."""
         self._objects.append(thing)
 
     def function(self, function: Any) -> None:
-        """A function was called, by its code and defaults."""
+        """Note that a function was called. Its code and its defaults matter."""
         self._functions.append(function)
 
     def close(self) -> None:
-        """Take down what is in the places now."""
+        """Note the present contents of all places."""
         for namespace, names in self._names.values():
             present, absent = [n for n in names if n in namespace], [n for n in names if n not in namespace]
-            if present:  # one name twice, since a getter of a single one gives no tuple
+            if present:  # the first name twice, because a getter of a single name gives no tuple
                 self._getters.append((namespace, itemgetter(*present, present[0])))
             if absent:
                 self._absent.append((namespace, absent))
         self._state, self._layouts = self._now(), list(map(_layout, self.tensors))
 
     def holds(self) -> bool:
-        """Whether the places hold what they held: the same objects, or equal numbers and words."""
+        """Whether the places still hold the same objects, or equal numbers and strings."""
         try:
             now = self._now()
-        except KeyError:  # a name is not there any more
+        except KeyError:  # a name is gone
             return False
         if len(now) != len(self._state) or not all(
             namespace.keys().isdisjoint(names) for namespace, names in self._absent
@@ -120,7 +121,7 @@ class Proof:
 
 
 def surroundings() -> tuple[Any, ...]:
-    """What this thread and the process have set that decides what operations of PyTorch compute."""
+    """The settings of this thread and of the process that decide what operations of PyTorch compute."""
     return (
         torch.get_default_dtype(),
         torch.is_grad_enabled(),
@@ -140,7 +141,7 @@ def surroundings() -> tuple[Any, ...]:
 def _content(cell: CellType) -> Any:
     try:
         return cell.cell_contents
-    except ValueError:  # it is empty
+    except ValueError:  # the cell is empty
         return _NOTHING
 
 

@@ -1,4 +1,4 @@
-"""Reads of a tensor's values or state that no operation of PyTorch shows, seen where they are asked for."""
+"""Notices reads of a tensor's values or state that do not appear as operations of PyTorch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SEEN_SAFELY = {
     *("is_cpu", "is_cuda", "is_sparse", "is_quantized", "is_meta", "is_mkldnn", "is_nested", "is_xla", "is_mps"),
     *("is_sparse_csr", "is_xpu", "itemsize", "nbytes", "is_vulkan", "is_maia", "is_ipu", "is_mtia", "is_hpu"),
 }
-"""Attributes of tensors that are settled by how a computation begins."""
+"""Attributes of tensors that depend only on the form of a computation's inputs."""
 
 _ATTRIBUTES = {
     attribute.__get__: name
@@ -55,20 +55,20 @@ _SPLITS = (torch.tensor_split, Tensor.tensor_split)
 
 
 def _of_engine(frame: FrameType | None) -> bool:
-    """Whether this library asks for itself, and does not pass on what the user's code asks for."""
+    """Whether this library itself makes the call, and does not only pass on a call of the user's code."""
     while frame is not None and frame.f_code.co_name == "__torch_function__":
         frame = frame.f_back
     return frame is not None and of_package(frame.f_globals.get("__name__"))
 
 
 class Reads(TorchFunctionMode):
-    """Within it, what asks for a value, an address or the history of a tensor is reported.
+    """Inside this context, calls that ask for a value, an address or the history of a tensor are reported.
 
-    PyTorch answers most of these without any of its operations, so that a recording of operations would take the
-    answer for a constant.
+    PyTorch answers most of these without any operation. So a recording of operations would treat the answer as a
+    constant.
 
     Args:
-        refuse: is told of it, in words. The answer is given all the same, since the caller may do without.
+        refuse: called with the reason, in words. The call itself still goes through.
     """
 
     def __init__(self, refuse: Callable[[str], None]) -> None:

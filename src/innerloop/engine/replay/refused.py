@@ -1,4 +1,4 @@
-"""The error of what is not recorded."""
+"""The error of a computation that is not recorded."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ __all__ = ["RefusedError"]
 
 
 class RefusedError(Exception):
-    """A computation is not recorded, since it is not shown to depend on its inputs alone; the message says why."""
+    """A computation is not recorded, because it cannot be shown to depend only on its inputs. The message says why."""

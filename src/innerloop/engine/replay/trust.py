@@ -1,6 +1,6 @@
-"""Which code is known to depend on its arguments alone: PyTorch's, this package's, and some of Python's own functions.
+"""Trusted code, which depends only on its arguments: PyTorch's, this package's, and some of Python's own functions.
 
-Everything else is looked into (:mod:`innerloop.engine.replay.walk`) or refused.
+All other code is looked into (:mod:`innerloop.engine.replay.walk`) or refused.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 CONTAINERS = (list, dict, collections.OrderedDict, set, collections.deque)
-"""Types of containers that can be read through."""
+"""Types of containers whose items can be looked into."""
 
 _FUNCTIONS = (
     *("abs", "all", "any", "callable", "divmod", "isinstance", "issubclass", "iter", "len", "max", "min", "next"),
@@ -56,10 +56,11 @@ SAFE_ATTRIBUTES: frozenset[str] = frozenset(
     }
     - set(dir(object))
 )
-"""Attributes of numbers, words, containers and tensors; those of tensors are watched while they are recorded."""
+"""Attributes of numbers, strings, containers and tensors. While a computation is recorded, reads of tensors are watched
+(:mod:`innerloop.engine.replay.reads`)."""
 
 SAFE_DUNDERS = {"__name__", "__class__", "__len__", "__call__", "__init__", "__post_init__", "__qualname__"}
-"""Names with two underscores that code may use."""
+"""Names with double underscores that code may use."""
 
 _NOT_OF_TORCH = tuple(
     f"torch.{name}"
@@ -80,7 +81,7 @@ _NOT_OF_TORCH = tuple(
         ),
     )
 )
-"""Parts of PyTorch that read files, random numbers or other state."""
+"""Parts of PyTorch that are not trusted: they read files, random numbers or other state."""
 
 _STATE = {
     getattr(torch, name)
@@ -95,30 +96,30 @@ _STATE.discard(torch.set_grad_enabled)
 
 
 def of_torch(name: str | None) -> bool:
-    """Whether a module of this name is a part of PyTorch whose functions depend on their arguments alone."""
+    """Whether this is the name of a module of PyTorch whose functions depend only on their arguments."""
     named = name is not None and (name == "torch" or name.startswith("torch."))
     return named and not str(name).startswith(_NOT_OF_TORCH)
 
 
 def of_package(name: str | None) -> bool:
-    """Whether a module of this name is one of this library."""
+    """Whether this is the name of a module of this library."""
     return name is not None and name.startswith("innerloop.")
 
 
 def its_module(namespace: dict[str, Any]) -> str | None:
-    """The name of the module whose names these are; None if it is not the module that this name stands for."""
+    """The name of the module with this namespace; None if another module, or none, is imported under that name."""
     name = namespace.get("__name__")
     return name if isinstance(name, str) and vars(sys.modules.get(name, object())) is namespace else None
 
 
 def trusted_code(function: FunctionType) -> bool:
-    """Whether a function's code, as apart from what it closes over, is PyTorch's or this library's."""
+    """Whether a function's code is PyTorch's or this library's. Its closure may still hold other objects."""
     name = its_module(function.__globals__)
     return of_torch(name) or of_package(name)
 
 
 def safe_function(function: Any) -> bool:
-    """Whether a function that is not Python's depends on its arguments alone."""
+    """Whether a function that is not written in Python depends only on its arguments."""
     try:
         if function in _STATE:
             return False
@@ -138,17 +139,17 @@ def safe_function(function: Any) -> bool:
 
 
 called_safely = safe_function
-"""Whether a function of C may be called by code of the user's."""
+"""Whether the user's code may call a function of C."""
 
 
 def safe_class(kind: type) -> bool:
-    """Whether a class, and what it makes, depend on arguments alone."""
+    """Whether a class and its instances depend only on their arguments."""
     if kind in _PLAIN_CLASSES or (kind.__module__ == "builtins" and issubclass(kind, BaseException)):
         return True
     return (of_torch(kind.__module__) and kind is not torch.Generator) or of_package(kind.__module__)
 
 
 def safe_module_class(kind: type) -> bool:
-    """Whether a layer's class is PyTorch's own or this library's, and not one that a tool has made or changed."""
+    """Whether the class of a layer is PyTorch's or this library's own. Classes that a tool made or changed are not."""
     known = kind.__module__.startswith(("torch.nn.modules.", "innerloop.nets."))
     return known and getattr(sys.modules.get(kind.__module__), kind.__name__, None) is kind

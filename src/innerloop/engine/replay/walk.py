@@ -1,4 +1,7 @@
-"""Everything that code can reach by the names it uses, from a loss, a method and a module: a proof, or a refusal."""
+"""Finds everything that a computation can depend on, and makes a proof of it, or refuses.
+
+The walk starts at the loss, the method and the module. It follows the names that their code uses.
+"""
 
 from __future__ import annotations
 
@@ -46,19 +49,18 @@ _INSTANCES = (functools.partial, MethodType, property, staticmethod, classmethod
 
 
 def proved(roots: Iterable[Any], witness: Witness, module: nn.Module) -> Proof:
-    """What a computation depends on besides the tensors it is given.
+    """The proof of everything that a computation depends on beside its input tensors.
 
-    The code that it ran is known. All that this code can reach by the names in it is found: global names, what
-    functions close over, defaults, attributes, containers. A name stands for all attributes of that name which any of
-    these objects has.
+    The witness knows the code that ran. The walk finds everything that this code can reach by its names: globals,
+    closures, defaults, attributes and containers. An attribute name stands for that attribute of every object found.
 
     Args:
-        roots: what is called: the loss, the method.
-        witness: what ran.
-        module: the module that was called, whose own attributes are watched elsewhere.
+        roots: the objects that are called: the loss and the method.
+        witness: the code that ran.
+        module: the module that was called. Its own attributes are watched elsewhere.
 
     Raises:
-        RefusedError: something is reached that cannot be read through, or something ran that is not reached.
+        RefusedError: the walk reaches something that cannot be looked into, or does not reach code that ran.
     """
     if witness.refused is not None:
         raise RefusedError(witness.refused)
@@ -83,13 +85,13 @@ class _Walk:
         self._walked: set[CodeType] = set()
 
     def visit(self, thing: Any) -> None:
-        """Put a thing on the list of what is to be looked into."""
+        """Put a thing on the list of things to look into."""
         if type(thing) not in ATOMS and id(thing) not in self._seen:
             self._seen[id(thing)] = thing
             self._waiting.append(thing)
 
     def finish(self) -> None:
-        """Look into everything, and see that all that ran was met on the way."""
+        """Look into everything. Then check that the walk has met all code that ran."""
         while self._waiting:
             self._look(self._waiting.pop())
         for code in self._witness.codes - self._walked:
@@ -125,7 +127,7 @@ class _Walk:
         elif not safe_function(thing):
             self._instance(thing)
         elif isinstance(owner := getattr(thing, "__self__", None), CONTAINERS) or readable(type(owner)):
-            self.visit(owner)  # of a method
+            self.visit(owner)  # the object of a bound method
 
     def _tensor(self, tensor: Tensor) -> None:
         if id(tensor) not in self._watched:
@@ -210,7 +212,7 @@ class _Walk:
             self._meet(holder, name)
 
     def _holder(self, thing: Any) -> None:
-        """Something whose attributes are read by name."""
+        """Note a thing whose attributes are read by name."""
         self._holders.append(thing)
         for name in list(self._names):
             self._meet(thing, name)
@@ -240,7 +242,7 @@ class _Walk:
         self._holder(kind)
 
     def _of_user(self, kind: type) -> None:
-        """The methods of a class that ran, whoever called them."""
+        """Visit the methods of a class that ran, whatever called them."""
         for base in kind.__mro__:
             if base is object or safe_class(base):
                 continue
@@ -305,7 +307,7 @@ class _Walk:
                 self.visit(value)
 
     def _trusted_names(self) -> None:
-        """The names that PyTorch's and this library's code has looked up, which somebody may give another meaning."""
+        """Note the names that PyTorch's and this library's code has looked up. Someone may assign them anew."""
         used: set[str] = set(self._names)
         for code, namespace in self._witness.trusted.items():
             for name in code.co_names:
@@ -341,7 +343,7 @@ def _builtins(function: FunctionType) -> dict[str, Any]:
 
 
 def _places(holder: Any) -> Iterator[Any]:
-    """The dictionaries and classes in which an attribute of a thing may be."""
+    """The dictionaries and classes that may hold an attribute of a thing."""
     if isinstance(holder, ModuleType | FunctionType):
         yield vars(holder)
         return
@@ -356,7 +358,7 @@ def _places(holder: Any) -> Iterator[Any]:
 
 
 def _foreign(base: type) -> bool:
-    """Whether a class is PyTorch's, but none of its layers."""
+    """Whether a class is PyTorch's, but not one of its layers."""
     return base.__module__.split(".")[0] == "torch" and not safe_module_class(base)
 
 
@@ -368,7 +370,7 @@ def _nested(code: CodeType) -> Iterator[CodeType]:
 
 
 def _codes(value: Any) -> Iterator[CodeType]:
-    """The code of a function, or of those that a property or the like has."""
+    """The code of a function, or of the functions in a property or a similar object."""
     if isinstance(value, FunctionType):
         yield value.__code__
     elif isinstance(value, staticmethod | classmethod):

@@ -1,4 +1,4 @@
-"""Which code a computation runs: each function of Python, and each function of C that the user's code calls."""
+"""``Witness``: notes each Python function that a computation runs, and each C function that the user's code calls."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ __all__ = ["Witness"]
 _STANDARD = tuple(sysconfig.get_paths()[part] for part in ("stdlib", "platstdlib"))
 _INSTALLED = tuple(sysconfig.get_paths()[part] for part in ("purelib", "platlib"))
 _READS = {"tolist", "numpy", "item", "data_ptr", "untyped_storage", "_to_dlpack", "storage"}
-"""Functions of C that give a tensor's values or its place in memory; this library's kernels take the latter."""
+"""Functions of C that give a tensor's values or its address. This library's own kernels may use the address."""
 
 
 class Witness:
-    """Within it, what runs in this thread is noted.
+    """Inside this context, the code that runs in this thread is noted.
 
     Attributes:
-        codes: the user's code.
-        trusted: PyTorch's and this library's code, with the names that are global to it.
+        codes: the user's code that ran.
+        trusted: PyTorch's and this library's code that ran, with its global namespace.
         refused: the first call that is not known to be safe, in words; None if there is none.
 
     Raises:
-        RefusedError: on entry, since something else watches the thread already.
+        RefusedError: on entry, if a profiler already watches the thread.
     """
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ def _trusted(frame: FrameType) -> bool:
 
 
 def _left_to_its_caller(frame: FrameType) -> bool:
-    """Whether it is code of Python's own library, NumPy, or NumPy or other code of PyTorch, that trusted code calls."""
+    """Whether trusted code calls this code, and it belongs to Python's library, to NumPy, or to the rest of PyTorch."""
     caller: FrameType | None = frame
     while caller is not None and _standard(caller):
         caller = caller.f_back
