@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,12 +24,13 @@ class Workers:
 
     def __init__(self) -> None:
         self._executor: ThreadPoolExecutor | None = None
-        self._size = 0
+        self._made_for = (0, 0)
 
     def map(self, run: Callable[[J], T], jobs: list[J], threads: int) -> Iterator[T]:
         """The results of ``run(job)``, in the order of the jobs."""
-        if self._executor is None or self._size != threads:
-            self._executor, self._size = _single_threads(threads), threads
+        here = (threads, os.getpid())  # a forked process has none of its parent's threads
+        if self._executor is None or self._made_for != here:
+            self._executor, self._made_for = _single_threads(threads), here
         return self._executor.map(run, jobs)
 
 

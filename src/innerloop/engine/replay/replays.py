@@ -244,6 +244,8 @@ class Replays:
 
     def _recording(self, estimate: Estimate, known: _Known, outputs: list[Any], spec: pytree.TreeSpec) -> _Recording:
         copies = [_copied(t, changed=place in estimate.data) for place, t in enumerate(estimate.tensors)]
+        if len({_torch.storage_id(t) for t in known.proof.tensors}) < len(known.proof.tensors):
+            raise RefusedError("tensors that it reaches share their memory")
         again = Witness()
         with Recorder([*copies, *known.proof.tensors]) as recorder, again:
             others, _ = estimate.compute(copies, known.model)
