@@ -278,8 +278,16 @@ def _not_called(mode: _Mode, *arguments: Any, **options: Any) -> Any:
     raise RuntimeError("vmap: hooks on tensors, as of register_hook, are not called for tasks that run together")
 
 
+def _no_text(mode: _Mode, *arguments: Any, **options: Any) -> Any:
+    raise RuntimeError(
+        "vmap: a tensor of tasks that run together has no text of its own, as repr or an f-string asks for"
+    )
+
+
 _REWRITTEN: dict[Callable[..., Any], Replacement] = {
     Tensor.requires_grad.__get__: _Mode.requires_grad,  # type: ignore[attr-defined] # a property, to Python
+    Tensor.__repr__: _no_text,
+    Tensor.__format__: _no_text,
     Tensor.register_hook: _not_called,
     Tensor.register_post_accumulate_grad_hook: _not_called,
     Tensor.retain_grad: _not_called,
