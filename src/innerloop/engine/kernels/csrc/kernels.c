@@ -63,6 +63,7 @@ typedef struct {
 #include "normalisation.h"
 #include "pooling.h"
 #include "pooled.h"
+#include "steps.h"
 #undef REAL
 #undef INTEGER
 #undef vec
@@ -79,3 +80,21 @@ typedef struct {
 #include "normalisation.h"
 #include "pooling.h"
 #include "pooled.h"
+#include "steps.h"
+
+#define MOST_ARGUMENTS 20
+enum { NUMBER = -1, ARENA = -2 };
+
+/* Does `count` steps. Each is written as twice its number, plus 1 for doubles; the count of its arguments; and for each
+ * argument two numbers: the place of a block in `blocks` and a distance from there in bytes, or ARENA and a distance
+ * from `arena`, or NUMBER and the argument itself. Returns 0, or which step failed, counted from 1. */
+int64_t run_steps(const int64_t *code, int64_t count, const int64_t *blocks, int64_t arena) {
+    int64_t v[MOST_ARGUMENTS];
+    for (int64_t step = 0; step < count; step++) {
+        const int64_t what = *code++, arguments = *code++;
+        for (int64_t i = 0; i < arguments; i++, code += 2)
+            v[i] = code[1] + (code[0] == NUMBER ? 0 : code[0] == ARENA ? arena : blocks[code[0]]);
+        if (what % 2 ? step_double(what / 2, v) : step_float(what / 2, v)) return step + 1;
+    }
+    return 0;
+}
