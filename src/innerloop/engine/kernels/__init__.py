@@ -4,8 +4,20 @@
 ``intercept.py`` puts it in the place of what a module's layers call.
 """
 
+from innerloop.engine.kernels.geometry import Geometry
 from innerloop.engine.kernels.intercept import taskwise
 from innerloop.engine.kernels.layout import pack, packable
-from innerloop.engine.kernels.library import KernelError, Place, missing, watching
+from innerloop.engine.kernels.library import STEPS, KernelError, Place, missing, step_runner, watching
 
-__all__ = ["KernelError", "Place", "missing", "pack", "packable", "taskwise", "watching"]
+__all__ = [
+    "STEPS",
+    "Geometry",
+    "KernelError",
+    "Place",
+    "missing",
+    "pack",
+    "packable",
+    "step_runner",
+    "taskwise",
+    "watching",
+]

@@ -30,7 +30,18 @@ from innerloop.engine.kernels.shapes import choose_shape
 from innerloop.engine.messages import first_line
 from innerloop.folders import switched_off, user_cache
 
-__all__ = ["Geometry", "KernelError", "Place", "call", "kernels", "missing", "place", "watching"]
+__all__ = [
+    "STEPS",
+    "Geometry",
+    "KernelError",
+    "Place",
+    "call",
+    "kernels",
+    "missing",
+    "place",
+    "step_runner",
+    "watching",
+]
 
 SOURCE = Path(__file__).resolve().parent / "csrc" / "kernels.c"
 SWITCH = "INNERLOOP_KERNELS"
@@ -126,6 +137,9 @@ _SIGNATURES: dict[str, tuple[type[ctypes.c_int] | None, list[Any]]] = {
     "pool": (None, [_SIZES] + [_POINTER] + [_RESULT] * 2),
     "pool_linear": (None, [_SIZES, ctypes.c_int, _POINTER] + [_RESULT] * 2),
 }
+STEPS = tuple(_SIGNATURES)
+"""The kernels as ``csrc/steps.h`` numbers them."""
+
 _functions: dict[tuple[str, torch.dtype], Callable[..., int | None]] = {}
 
 
@@ -155,8 +169,15 @@ def kernels() -> ctypes.CDLL | None:
             function = getattr(library, f"{name}_{suffix}")
             function.restype, function.argtypes = result, arguments
             _functions[name, dtype] = function
+    library.run_steps.restype, library.run_steps.argtypes = _NUMBER, [_POINTER, _NUMBER, _POINTER, _NUMBER]
     choose_shape(library, path.with_suffix(".shape"))
     return library
+
+
+def step_runner() -> Callable[..., int] | None:
+    """The kernels' ``run_steps``; None where there are no kernels."""
+    library = kernels()
+    return None if library is None else library.run_steps
 
 
 _failure: list[str] = []

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+import ctypes
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from innerloop.engine import _torch
 from innerloop.engine.kernels import KernelError
+from innerloop.engine.replay.arena import arena_of_thread
+from innerloop.engine.replay.arrangement import Arrangement
+from innerloop.engine.replay.native import Native
 from innerloop.engine.replay.recorder import Entry, Layout, Recorder, Ref, Shape, Slot
 from innerloop.engine.replay.refused import RefusedError
 
@@ -22,7 +27,8 @@ Instruction = Callable[..., Any]
 class Program:
     """A function from the inputs of a computation to its results, without autograd, ``vmap`` or the module.
 
-    A tensor is let go of after its last use, as in the computation itself.
+    A tensor is let go of after its last use, as in the computation itself. Where there are compiled kernels,
+    consecutive ones run in one call, and what they write lies in memory that the next call uses again.
 
     Args:
         recorder: has recorded the computation.
@@ -30,58 +36,118 @@ class Program:
 
     Attributes:
         read: the blocks of the recorder that the results depend on.
-        steps: an instruction, the places of its tensors, and the places that are empty after it.
+        steps: what is done, in order.
 
     Raises:
         RefusedError: it cannot be written like this.
     """
 
     def __init__(self, recorder: Recorder, results: Sequence[Ref]) -> None:
-        self.steps: list[tuple[Instruction, tuple[int, ...], tuple[int, ...]]] = []
+        order = Arrangement.of(recorder, [ref.block for ref in results])
+        self.read = {block for _, entry in order.steps for block in entry.blocks} | order.returned
+        self._bytes = order.bytes
         self._constants = [tensor.detach() for tensor in recorder.constants.values()]
-        self._inputs = len(recorder.inputs)
-        self._size = self._inputs + len(self._constants)
-        places = {block: place for place, block in enumerate([*range(self._inputs), *recorder.constants])}
-        entries = _needed(recorder.entries, [ref.block for ref in results])
-        self.read = {block for entry in entries for block in entry.blocks} | {ref.block for ref in results}
-        last = {block: number for number, entry in enumerate(entries) for block in entry.blocks}
-        kept, free = {*places, *(ref.block for ref in results)}, list[int]()
-        write = _Writer(recorder)
-        for number, entry in enumerate(entries):
-            for _, slot in entry.shape.outputs:
+        places = {block: place for place, block in enumerate([*range(len(recorder.inputs)), *recorder.constants])}
+        self._views: list[tuple[int, int, Layout]] = []  # the place of a tensor in the arena, where it lies, and how
+        for block in order.seen:
+            places[block] = len(places)
+            self._views.append((places[block], order.lies[block], recorder.bases[block]))
+        self._size = len(places)
+        wanted = {block for n, entry in order.steps if n in order.native for block in entry.blocks} - order.lies.keys()
+        self._addressed = [places[block] for block in sorted(wanted & places.keys())]
+        self.steps: list[_Step] = []
+        self._write(recorder, order, places, wanted)
+        self._results = _Writer(recorder, order.lies.keys()).results(results)
+        self._returned = [places[ref.block] for ref in results]
+
+    def _write(self, recorder: Recorder, order: Arrangement, places: dict[int, int], wanted: AbstractSet[int]) -> None:
+        """Write the steps, and the places of what they make."""
+        kept, free = {*places, *order.returned, *order.lies}, list[int]()
+        write, together = _Writer(recorder, order.lies.keys()), Native(places, order.lies, recorder.bases)
+        waiting = set[int]()  # places that are empty once the native steps are done
+
+        def finish() -> None:
+            if together:
+                self.steps.append(_Step(None, together.finished(), (), (), tuple(waiting)))
+                free.extend(waiting)
+                waiting.clear()
+
+        for number, entry in order.steps:
+            ends = [block for block in entry.blocks if order.last[block] == number and block not in kept]
+            if number in order.native:
+                together.add(entry)
+                waiting.update(places[block] for block in ends)
+                continue
+            finish()
+            noted = []
+            for block in entry.made:
                 if not free:
                     free.append(self._size)
                     self._size += 1
-                places[entry.blocks[slot.place]] = free.pop()
-            over = tuple({places[b] for b in entry.blocks if last[b] == number and b not in kept})
-            self.steps.append((write.step(entry), tuple(places[block] for block in entry.blocks), over))
+                places[block] = free.pop()
+                if block in wanted:
+                    noted.append(places[block])
+            at, over = tuple(places[block] for block in entry.blocks), {places[block] for block in ends}
+            self.steps.append(_Step(write.step(entry), None, at, tuple(noted), tuple(over)))
             free += over
-        self._results, self._returned = write.results(results), [places[ref.block] for ref in results]
+        finish()
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """The results for these inputs, which must have the sizes and strides of those recorded."""
         tensors: list[Tensor | None] = [*inputs, *self._constants]
         tensors += [None] * (self._size - len(tensors))
-        for instruction, places, over in self.steps:
-            instruction(tensors, *places)
+        arena, addresses = 0, (ctypes.c_int64 * self._size)()
+        if self._bytes:
+            memory, views = arena_of_thread(self._bytes, self, self._views)
+            arena = memory.data_ptr()
+            for place, view in views:
+                tensors[place] = view
+        for place in self._addressed:
+            addresses[place] = tensors[place].data_ptr()  # type: ignore[union-attr]
+        for instruction, native, places, noted, over in self.steps:
+            if native is not None:
+                native(addresses, arena)
+            elif instruction is not None:
+                instruction(tensors, *places)
+                for place in noted:
+                    addresses[place] = tensors[place].data_ptr()  # type: ignore[union-attr]
             for place in over:
                 tensors[place] = None
         results: tuple[Tensor, ...] = self._results(tensors, *self._returned)
         return results
 
 
+class _Step(NamedTuple):
+    """One or more steps of the computation.
+
+    Attributes:
+        instruction: does it, given the tensors of a run and the places of its own.
+        native: does them instead, given addresses.
+        places: of the tensors.
+        noted: those of them whose addresses are wanted from here on.
+        over: the places that are empty after it.
+    """
+
+    instruction: Instruction | None
+    native: Callable[[Any, int], None] | None
+    places: tuple[int, ...]
+    noted: tuple[int, ...]
+    over: tuple[int, ...]
+
+
 class _Writer:
     """Writes instructions, one for all entries that differ in nothing but their blocks."""
 
-    def __init__(self, recorder: Recorder) -> None:
-        self._bases, self._inputs = recorder.bases, len(recorder.inputs)
+    def __init__(self, recorder: Recorder, within: AbstractSet[int]) -> None:
+        self._bases = recorder.bases
+        self._elsewhere = {*range(len(recorder.inputs)), *within}  # blocks that may lie anywhere in their memory
         self._written: dict[Any, Instruction] = {}
         self._scope: dict[str, Any] = {}
 
     def step(self, entry: Entry) -> Instruction:
         """The instruction for an entry."""
         shape, blocks = entry
-        key = (shape, *((self._bases[block], block < self._inputs) for block in blocks))
+        key = (shape, *((self._bases[block], block in self._elsewhere) for block in blocks))
         if key not in self._written:
             self._written[key] = self._instruction(len(blocks), self._line(shape, blocks))
         return self._written[key]
@@ -134,25 +200,15 @@ class _Writer:
             return whole
         if layout.dtype != base.dtype:
             raise RefusedError("it looks at memory as of another type")
-        # An input may lie elsewhere in its memory each time.
-        given = block < self._inputs
-        offset = f"{whole}.storage_offset() + {layout.offset - base.offset}" if given else f"{layout.offset}"
+        # An input may lie elsewhere in its memory each time, and so may what lies in the arena.
+        apart = block in self._elsewhere
+        offset = f"{whole}.storage_offset() + {layout.offset - base.offset}" if apart else f"{layout.offset}"
         return f"strided({whole}, {self._constant(layout.size)}, {self._constant(layout.stride)}, {offset})"
 
     def _address(self, slot: Slot, blocks: Sequence[int]) -> str:
         base: Layout = self._bases[blocks[slot.place]]
         offset = slot.layout.offset * slot.layout.dtype.itemsize - base.offset * base.dtype.itemsize
         return f"v[p{slot.place}].data_ptr()" + (f" + {offset}" if offset else "")
-
-
-def _needed(entries: Sequence[Entry], results: Iterable[int]) -> list[Entry]:
-    """The entries that the results depend on."""
-    blocks, needed = set(results), []
-    for entry in reversed(entries):
-        if any(to and block in blocks for block, to in zip(entry.blocks, entry.shape.written, strict=True)):
-            blocks.update(entry.blocks)
-            needed.append(entry)
-    return needed[::-1]
 
 
 def _failed(kernel: str) -> None:

@@ -79,6 +79,11 @@ class Entry(NamedTuple):
     shape: Shape
     blocks: tuple[int, ...]
 
+    @property
+    def made(self) -> list[int]:
+        """The blocks of the outputs."""
+        return [self.blocks[slot.place] for _, slot in self.shape.outputs]
+
 
 class Recorder(_torch.Mode):
     """Within it, what is computed in this thread is written down.

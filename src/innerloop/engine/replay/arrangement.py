@@ -1,0 +1,81 @@
+"""How a recording is done again: which of its steps, which of them without Python, and which blocks share memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+import torch
+
+from innerloop.engine.kernels import step_runner
+from innerloop.engine.replay.arena import bytes_of, planned
+from innerloop.engine.replay.native import runs_natively
+from innerloop.engine.replay.recorder import Entry, Layout, Recorder
+
+__all__ = ["Arrangement"]
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """What is done with the steps and blocks of a recording.
+
+    Attributes:
+        steps: those that the results depend on, numbered.
+        native: the numbers of those that run without Python.
+        lies: of each block in the arena, where it begins, in bytes. The arena is there before the first step.
+        bytes: of the arena.
+        seen: the blocks in the arena that other steps use as tensors, in order.
+        last: for each block, the last step that uses it.
+        returned: the blocks of results.
+    """
+
+    steps: Sequence[tuple[int, Entry]]
+    native: AbstractSet[int]
+    lies: Mapping[int, int]
+    bytes: int
+    seen: Sequence[int]
+    last: Mapping[int, int]
+    returned: AbstractSet[int]
+
+    @classmethod
+    def of(cls, recorder: Recorder, results: Iterable[int]) -> Arrangement:
+        """The arrangement for a recording, given the blocks of its results."""
+        returned = set(results)
+        entries = _needed(recorder.entries, returned)
+        able = step_runner() is not None
+        native = {number for number, entry in enumerate(entries) if able and runs_natively(entry)}
+        again = _used_again(entries, native, returned, recorder.bases)
+        native = {number for number in native if again.issuperset(entries[number].made)}
+        # What lies in the arena need not be asked for.
+        steps = [(n, entry) for n, entry in enumerate(entries) if not (_allocates(entry) and again >= {*entry.made})]
+        born, last = dict[int, int](), dict[int, int]()
+        for number, entry in steps:
+            for block in entry.blocks:
+                born.setdefault(block, number)
+                last[block] = number
+        lies, total = planned({b: bytes_of(recorder.bases[b]) for b in again & born.keys()}, born, last)
+        seen = dict.fromkeys(b for n, entry in steps if n not in native for b in entry.blocks if b in lies)
+        return cls(steps, native, lies, total, list(seen), last, returned)
+
+
+def _used_again(
+    entries: Sequence[Entry], native: AbstractSet[int], returned: AbstractSet[int], bases: Sequence[Layout]
+) -> set[int]:
+    """The blocks whose memory can be that of the call before: made for kernels or by native steps, and not returned."""
+    made = [b for n, entry in enumerate(entries) if n in native or (native and _allocates(entry)) for b in entry.made]
+    return {block for block in made if block not in returned and not bases[block].offset}
+
+
+def _allocates(entry: Entry) -> bool:
+    return entry.shape.kernel is None and entry.shape.function is torch.empty_strided
+
+
+def _needed(entries: Sequence[Entry], results: Iterable[int]) -> list[Entry]:
+    """The entries that the results depend on."""
+    blocks, needed = set(results), []
+    for entry in reversed(entries):
+        if any(to and block in blocks for block, to in zip(entry.blocks, entry.shape.written, strict=True)):
+            blocks.update(entry.blocks)
+            needed.append(entry)
+    return needed[::-1]
