@@ -136,10 +136,16 @@ class Engine:
                 call = Estimate(method, problem, meta, chunk, support)
                 return call.result(*(self._replays if self._compiled is None else self._compiled)(call))
 
-            parts = self.over_chunks(estimate, adaptation, episode, generator)
-            grads = functools.reduce(lambda one, other: one.map(torch.add, other), (part[0] for part in parts))
+            infos: list[Info] = []
+
+            def gradients() -> Iterator[Meta]:
+                for grads, info in self._each_chunk(estimate, adaptation, episode, generator):
+                    infos.append(info)
+                    yield grads
+
+            grads = functools.reduce(lambda one, other: one.map(torch.add, other), gradients())
             mean = grads.map(lambda total: (total * (1 / episode.tasks)).contiguous())
-            return mean.named(), _joined([info for _, info in parts])
+            return mean.named(), _joined(infos)
 
     def adapt(
         self,
@@ -308,6 +314,16 @@ class Engine:
         generator: torch.Generator | None,
     ) -> list[T]:
         """The results of ``fn`` for each chunk of tasks, in their order; mini-batches are drawn for all beforehand."""
+        return list(self._each_chunk(fn, adaptation, episode, generator))
+
+    def _each_chunk(
+        self,
+        fn: Callable[[Problem, Episode, Support], T],
+        adaptation: Adaptation,
+        episode: Episode,
+        generator: torch.Generator | None,
+    ) -> Iterator[T]:
+        """The same one after another, so that they need not all be in memory at once."""
         with self.at_this_moment():
             loss_fn, episode = with_own_targets(self.loss_fn), episode.map(_usual)
             support_x = episode.support_x
@@ -327,12 +343,14 @@ class Engine:
                 first += self._prove(run, adaptation, episode, first, results)
             plan = self._latest = self.plan(adaptation, episode)
             jobs = [slice(start, start + plan.tasks) for start in range(first, episode.tasks, plan.tasks)]
+            yield from results
             if not self._side_by_side(plan, episode):
                 with runtime.on_all_cores():
-                    return [*results, *map(run, jobs)]
-            if len(jobs) < 2:
-                return [*results, *map(run, jobs)]
-            return [*results, *self._workers.map(Caller.now().taken_along(run), jobs, plan.threads)]
+                    yield from map(run, jobs)
+            elif len(jobs) < 2:
+                yield from map(run, jobs)
+            else:
+                yield from self._workers.map(Caller.now().taken_along(run), jobs, plan.threads)
 
     def _side_by_side(self, plan: Plan, episode: Episode) -> bool:
         """Whether chunks run side by side, with one thread each. Otherwise they take turns, each on all cores.
