@@ -1,8 +1,8 @@
-"""Every private or undocumented name of PyTorch that this package reads, and whether it still does what it did.
+"""Every private or undocumented name of PyTorch that this package uses, and trials of what they do.
 
-No other file may read one; a test sees to it. The names serve speed alone. They are grouped by what they are for, in
-:data:`PARTS`. Where a release of PyTorch lacks a name of a part, or where the name does something else there, the part
-is missing (:func:`missing` says why), and the engine takes the slower way that its entry names.
+No other file may use such a name. A test checks that. The names serve only speed. They are grouped by purpose into
+:data:`PARTS`. If a release of PyTorch lacks a name, or if the name does something else there, its part is missing.
+:func:`missing` gives the reason. The engine then takes the slower way that the part's entry names.
 """
 
 from __future__ import annotations
@@ -71,14 +71,14 @@ except AttributeError as error:  # pragma: no cover
 __all__ = ["PARTS", "has", "missing"]
 
 NO_PASS = -1
-"""What :func:`current_pass` gives outside a backward pass."""
+"""The result of :func:`current_pass` outside a backward pass."""
 
 taken_away: set[str] = set()
-"""Parts that tests have the engine do without."""
+"""Parts that tests make the engine do without."""
 
 
 def has(part: str) -> bool:
-    """Whether a part is there and does what it should.
+    """Whether a part exists and works.
 
     Args:
         part: a key of :data:`PARTS`.
@@ -93,7 +93,10 @@ def missing(part: str) -> str | None:
 
 @functools.cache
 def _findings() -> dict[str, str | None]:
-    """Each part with why it is missing; tried in a thread of its own, which has none of the caller's modes."""
+    """For each part, the reason why it is missing, or None.
+
+    The trials run in a new thread, without the caller's modes.
+    """
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(lambda: {part: _finding(part) for part in PARTS}).result()
 
@@ -109,29 +112,32 @@ def _finding(part: str) -> str | None:
 
 
 class Mode(_Mode):  # type: ignore[misc]
-    """A mode of the dispatcher, which every operation of this thread passes while it is entered."""
+    """A mode of the dispatcher. While it is entered, every operation of this thread passes it."""
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # PyTorch would import its compiler, which takes seconds, to tell it to leave this class alone
+        return False  # otherwise PyTorch imports its compiler, which takes seconds, only to exclude this class
 
 
 def uses(tensor: Tensor) -> int:
-    """How many hold what is beneath Python's tensor; without this part 2, since somebody else may."""
+    """The number of references to the tensor beneath Python's.
+
+    Without this part it is 2, because there may be another.
+    """
     return tensor._use_count() if has("uses") else 2  # type: ignore[attr-defined]
 
 
 def traced() -> bool:
-    """Whether a graph is being traced; without this part True, since one may be."""
+    """Whether a graph is being traced. Without this part it is True, because one may be."""
     return not has("tracing") or _tracer() is not None
 
 
 def bound_to_thread() -> str | None:
-    """What this thread has entered that no other thread can be given, in words; None if it is nothing."""
+    """A context of this thread that no other thread can take over, in words; None if there is none."""
     if not has("threads"):
-        return "what this release of PyTorch does not tell"
+        return "contexts that this release of PyTorch does not show"
     if _function_modes():
-        return "a TorchFunctionMode, as a default device is one"
+        return "a TorchFunctionMode, such as a default device"
     if _operation_modes():
         return "a TorchDispatchMode"
     if not has("vmap") or transforms():
@@ -140,7 +146,7 @@ def bound_to_thread() -> str | None:
 
 
 def _saves_by_hooks() -> bool:
-    """Whether this thread is within hooks of saved tensors, in which PyTorch lets nobody forbid them."""
+    """Whether hooks of saved tensors are active in this thread. PyTorch then raises if one tries to disable them."""
     try:
         with torch.autograd.graph.disable_saved_tensors_hooks("there are hooks"):
             return False
@@ -149,35 +155,35 @@ def _saves_by_hooks() -> bool:
 
 
 def storage_id(tensor: Tensor) -> int:
-    """What the tensors in one block of memory, and no others that are alive, have in common."""
+    """A number that identifies a tensor's block of memory, as long as the block exists."""
     return int(tensor.untyped_storage()._cdata)
 
 
 def operation(overload: Callable[..., Any]) -> Callable[..., Any]:
-    """An operation without the Python around it, which costs less to call."""
+    """An operation without its Python wrapper, so that a call costs less."""
     found: Callable[..., Any] = getattr(overload, "_op", overload)
     return found
 
 
 def tensor_arguments(overload: Any) -> list[tuple[int, str]]:
-    """The places and names of the arguments that must be tensors."""
+    """The positions and names of the arguments that must be tensors."""
     arguments = enumerate(overload._schema.arguments)
     return [(place, a.name) for place, a in arguments if isinstance(a.type, torch.TensorType)]
 
 
 def written_arguments(overload: Any) -> list[tuple[int, str]]:
-    """The places and names of the arguments that an operation changes."""
+    """The positions and names of the arguments that an operation changes."""
     arguments = enumerate(overload._schema.arguments)
     return [(place, a.name) for place, a in arguments if a.alias_info is not None and a.alias_info.is_write]
 
 
 _READING = ("_pack_padded_sequence", "_pad_packed_sequence", "_linalg_check_errors")
 reading_values = [getattr(torch.ops.aten, name).default for name in _READING if hasattr(torch.ops.aten, name)]
-"""Operations whose results have sizes by values, or that raise an error by values, and that do not say so."""
+"""Operations whose sizes or errors depend on the values of tensors, although their schema does not say so."""
 
 
 def only_checks(overload: Any) -> bool:
-    """Whether an operation gives nothing and changes nothing: it raises an error or it does not."""
+    """Whether an operation returns nothing and changes nothing. It can only raise an error."""
     return not overload._schema.returns and not written_arguments(overload)
 
 
@@ -288,4 +294,4 @@ PARTS: dict[str, Callable[[], None]] = {
     "threads": _try_threads,  # what a thread has entered; else all chunks run in the caller's thread
     "recording": _try_recording,  # recordings; else every meta-gradient is computed as the first one
 }
-"""The parts, each with a trial that raises where it does not do what it should."""
+"""The parts. Each has a trial that raises if the part does not work."""

@@ -1,4 +1,4 @@
-"""When a meta-gradient is recorded, when the recording serves in its place, and how it is watched."""
+"""Decides when a meta-gradient is recorded, when its recording is used, and when the two are compared."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ __all__ = ["Replay", "Replays", "checked_replay"]
 _log = logging.getLogger(__name__)
 
 Replay = Literal["auto", "off", "always"]
-"""Whether meta-gradients are recorded: where they are shown to depend on their inputs alone; never; or on the promise
-of the caller that they do, where it cannot be shown."""
+"""When meta-gradients are recorded: if they are shown to depend only on their inputs (``auto``), never (``off``), or
+also on the caller's promise that they do, where it cannot be shown (``always``)."""
 
 AFTER = 3
-"""The call of one kind that is recorded, which takes about as long as five calls."""
+"""The number of the call of a kind that is recorded. Recording takes about as long as five calls."""
 MOST = 32
-"""Recordings that are kept, the latest used."""
+"""The most kinds of calls, and so recordings, that are kept. The ones used last stay."""
 COMPARED = (1, 2, 16, 128)
-"""The uses of a recording that are compared with the computation."""
+"""The uses of a recording that are compared with the ordinary computation."""
 COMPARED_EVERY = 1024
-"""And after so many uses, again and again."""
+"""Uses that are multiples of this number are compared, too."""
 
 
 def checked_replay(replay: Replay) -> Replay:
-    """The same, if it is a choice.
+    """Return ``replay`` if it is a valid choice.
 
     Raises:
-        ValueError: it is not.
+        ValueError: it is none.
     """
     if replay not in get_args(Replay):
         raise ValueError(f"replay is {replay!r}; choose one of {', '.join(map(repr, get_args(Replay)))}")
@@ -61,10 +61,10 @@ class _Recording:
     """A recorded estimate.
 
     Attributes:
-        program: from its tensors, and those of the proof, to those of its results.
-        others: for each result, None, or in a tuple what is no tensor.
-        spec: how the results are read.
-        proof: what it stands on.
+        program: maps the estimate's tensors and the proof's tensors to the result's tensors.
+        others: for each result, None if it is a tensor, otherwise its value in a tuple.
+        spec: the structure of the results.
+        proof: the proof that the recording rests on.
     """
 
     program: Callable[..., tuple[Tensor, ...]]
@@ -73,7 +73,7 @@ class _Recording:
     proof: Proof
 
     def __call__(self, tensors: Sequence[Tensor]) -> list[Any]:
-        """The results for these tensors, flat."""
+        """The results for these tensors, as a flat list."""
         with torch.no_grad():
             results = iter(self.program(*tensors, *(tensor.detach() for tensor in self.proof.tensors)))
         return [next(results) if other is None else other[0] for other in self.others]
@@ -81,13 +81,13 @@ class _Recording:
 
 @dataclass(frozen=True)
 class _Known:
-    """What a call was seen to depend on.
+    """What is known about a call that was looked into.
 
     Attributes:
-        witness: what it ran.
-        proof: what it depends on.
+        witness: the code that it ran.
+        proof: the places that it depends on.
         model: a copy of the model that was never called.
-        module: what that copy holds.
+        module: everything that this copy holds.
     """
 
     witness: Witness
@@ -101,15 +101,15 @@ class _Kind:
     """Calls with the same key.
 
     Attributes:
-        kept: what the key names by its identity.
-        calls: how many there were since the last change.
-        wanted: the call that is recorded.
-        recording: what serves in their place, if there is such.
-        uses: how often the recording was asked for.
-        ordinary: whether it is settled that there is to be none.
+        kept: the objects whose ``id`` is part of the key.
+        calls: the number of calls since the last change.
+        wanted: the number of the call that is recorded.
+        recording: the recording, if there is one.
+        uses: the number of uses of the recording.
+        ordinary: whether it is decided that there is no recording.
         reason: why there is none, in words.
         looked: whether a call was looked into.
-        known: what it was seen to depend on, until it is recorded.
+        known: what is known about that call, until it is recorded.
     """
 
     kept: list[Any]
@@ -123,21 +123,23 @@ class _Kind:
     known: _Known | None = None
 
     def changed(self) -> None:
-        """What the recording stood on has changed: this is another kind now, and is recorded later than the last."""
+        """Drop the recording, because what it rests on has changed. The next one is made later than the last."""
         self.recording, self.calls, self.uses, self.wanted = None, 1, 0, 4 * self.wanted
         self.looked, self.known = False, None
         self.reason = "what it depends on has changed since it was recorded"
 
 
 class Replays:
-    """Computes estimates; those that come again and again, from recordings.
+    """Computes estimates. Repeated ones are computed from recordings.
 
-    On a CPU, half the time of a small network is what Python, autograd and ``vmap`` need to find out what to compute,
-    which is the same each time. So it is written down once (:mod:`innerloop.engine.replay.recorder`) and done again.
+    On a CPU, half the time of a small network goes into Python, autograd and ``vmap``, which find out what to compute.
+    That is the same each time. So the operations are recorded once (:mod:`innerloop.engine.replay.recorder`) and
+    replayed.
 
-    A recording is made only of what is shown to depend on its inputs alone (:mod:`innerloop.engine.replay.walk`), and
-    used only while all that this rests on is as it was. Besides, it must give the same bits as the computation that it
-    stands for, on other data than it was made with, and this is seen again every now and then.
+    A recording is made only if the computation is shown to depend on nothing but its inputs
+    (:mod:`innerloop.engine.replay.walk`). It is used only while everything that this rests on is unchanged. It must
+    also give the same bits as the ordinary computation, on other data than it was made with. This is checked again from
+    time to time.
 
     Args:
         replay: see :data:`Replay`.
@@ -151,7 +153,7 @@ class Replays:
         self._off = replay == "off" or not _torch.has("recording")
 
     def __call__(self, estimate: Estimate) -> tuple[list[Any], pytree.TreeSpec]:
-        """What the estimate computes from its tensors, and how it is read."""
+        """The results of the estimate as a flat list, and their structure."""
         if self._off or not estimate.tensors[0].is_cpu:
             return estimate.compute(estimate.tensors)
         with self._lock:
@@ -176,21 +178,24 @@ class Replays:
             return self._compared(recording, estimate, kind, uses)
         try:
             return recording(estimate.tensors), recording.spec
-        except (RuntimeError, MemoryError):  # of memory, mostly; the computation itself says what can be done
+        except (
+            RuntimeError,
+            MemoryError,
+        ):  # usually too little memory; the ordinary computation raises an error with advice
             return estimate.compute(estimate.tensors)
 
     def look(self) -> None:
-        """See what the caller has set, before chunks are computed, for which some of it is set otherwise."""
+        """Read the caller's settings. This comes before chunks are computed, which change some of them."""
         self._around = surroundings()
 
     @property
     def settled(self) -> bool:
-        """Whether all kinds of calls so far will go on as they do now, and take as long."""
+        """Whether all kinds of calls so far have reached their final speed."""
         with self._lock:
             return self._off or all(kind.ordinary or kind.uses >= COMPARED[1] for kind in self._kinds.values())
 
     def explain(self) -> list[str]:
-        """For each kind of call, whether it is recorded, and if not, why; the latest last."""
+        """For each kind of call, whether it is recorded, or the reason why not. The latest kind is last."""
         if self._off:
             return ["not recorded: " + ("replay='off'" if _torch.has("recording") else "PyTorch lacks what it takes")]
         with self._lock:
@@ -206,12 +211,12 @@ class Replays:
         return kind
 
     def _looked_into(self, estimate: Estimate, kind: _Kind) -> tuple[list[Any], pytree.TreeSpec]:
-        """The result, computed as always; and what it depends on, or why that cannot be told."""
+        """Compute the result in the ordinary way, and find out what it depends on, or why that cannot be found."""
         witness = Witness()
         try:
             with witness:
                 outputs, spec = estimate.compute(estimate.tensors)
-        except RefusedError as error:  # before anything was computed
+        except RefusedError as error:  # raised before anything was computed
             kind.calls, kind.looked, kind.reason = 0, False, str(error)
             return estimate.compute(estimate.tensors)
         with self._refused(kind):
@@ -222,11 +227,11 @@ class Replays:
         return outputs, spec
 
     def _recorded(self, estimate: Estimate, kind: _Kind, known: _Known) -> tuple[list[Any], pytree.TreeSpec]:
-        """The result, computed as always; and a recording, made with other data."""
+        """Compute the result in the ordinary way, and make a recording with other data."""
         held = known.proof.holds()
         outputs, spec = estimate.compute(estimate.tensors)
         with self._refused(kind):
-            # The user's code runs once more only if that changes nothing.
+            # The user's code runs a second time only if that changes nothing.
             if not (held and (self._promised or known.proof.holds())):
                 raise RefusedError("what it depends on changes from call to call")
             kind.recording = self._recording(estimate, known, outputs, spec)
@@ -235,10 +240,10 @@ class Replays:
 
     @contextlib.contextmanager
     def _refused(self, kind: _Kind) -> Iterator[None]:
-        """A context in which any error settles that calls of this kind are not recorded."""
+        """A context in which any error means that calls of this kind are not recorded."""
         try:
             yield
-        except Exception as error:  # whatever it is, the result is there
+        except Exception as error:  # the result is already computed, whatever the error is
             kind.reason, kind.ordinary = first_line(error), True
             _log.debug("a meta-gradient is not recorded: %s", kind.reason)
 
@@ -265,7 +270,7 @@ class Replays:
     def _compared(
         self, recording: _Recording, estimate: Estimate, kind: _Kind, uses: int
     ) -> tuple[list[Any], pytree.TreeSpec]:
-        """Both ways; where they differ, the recording is not used any more."""
+        """Compute both ways. If the results differ, drop the recording."""
         outputs, spec = estimate.compute(estimate.tensors)
         try:
             same = spec == recording.spec and all(map(_same, outputs, recording(estimate.tensors)))
@@ -276,9 +281,9 @@ class Replays:
             kind.reason = "the recording gave other bits than the computation"
             if uses > 1:
                 warnings.warn(
-                    f"a recorded meta-gradient has been used {uses} times, and by now what it stands for has changed: "
-                    "the model or its loss depends on something besides parameters and data. From here on it is "
-                    "computed each time; with such a model, make the engine with replay='off'",
+                    f"a recorded meta-gradient was used {uses} times, and now differs from the computation: the model "
+                    "or its loss depends on something other than parameters and data. From here on it is computed "
+                    "each time; for such a model, make the engine with replay='off'",
                     stacklevel=2,
                 )
         return outputs, spec
@@ -293,10 +298,11 @@ def _described(kind: _Kind) -> str:
 
 
 def _copied(tensor: Tensor, *, changed: bool) -> Tensor:
-    """A copy with memory of its own and the same strides, which decide how PyTorch computes.
+    """A copy with its own memory and the same strides. The strides decide how PyTorch computes.
 
-    Changed, its examples come in another order, and what are not classes or words is halved. What a computation takes
-    from its data in ways that the recorder does not see, by NumPy say, then differs from that of the given data.
+    With ``changed``, its examples are in another order, and floating-point numbers are halved. A computation may take
+    values from its data in ways that the recorder does not see, for example by NumPy. With other data these values
+    differ, so a comparison shows it.
     """
     once = tensor.detach()[tuple(slice(1) if stride == 0 else slice(None) for stride in tensor.stride())]
     copy = torch.empty_strided(once.shape, once.stride(), dtype=once.dtype, device=once.device)
@@ -307,7 +313,7 @@ def _copied(tensor: Tensor, *, changed: bool) -> Tensor:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether two results have the same bits, all NaNs being the same."""
+    """Whether two results are equal, where all NaNs count as equal."""
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         if one.shape != other.shape or one.dtype != other.dtype:
             return False
