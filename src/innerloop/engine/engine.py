@@ -313,7 +313,7 @@ class Engine:
         episode: Episode,
         generator: torch.Generator | None,
     ) -> list[T]:
-        """The results of ``fn`` for each chunk of tasks, in their order; mini-batches are drawn for all beforehand."""
+        """The results of ``fn`` for each chunk of tasks, in order. Mini-batches are drawn for all tasks beforehand."""
         return list(self._each_chunk(fn, adaptation, episode, generator))
 
     def _each_chunk(
@@ -323,7 +323,7 @@ class Engine:
         episode: Episode,
         generator: torch.Generator | None,
     ) -> Iterator[T]:
-        """The same one after another, so that they need not all be in memory at once."""
+        """Yield the results one after another, so that they are not all in memory at once."""
         with self.at_this_moment():
             loss_fn, episode = with_own_targets(self.loss_fn), episode.map(_usual)
             support_x = episode.support_x

@@ -92,7 +92,8 @@ class Config:
     outer_radius: float = 0.0
     """Sharpness-aware outer step: how far uphill the meta-gradient is taken; 0 for an ordinary step."""
     outer_schedule: Literal["constant", "linear", "cosine", "halving"] = "constant"
-    """How the outer learning rate goes down over training, if it does: to zero, or by half every 2000 iterations."""
+    """Schedule of the outer learning rate: constant, falling to zero (linear, cosine), or halved every 2000
+    iterations."""
 
     # Protocol
     val_tasks: int = 200

@@ -1,7 +1,7 @@
-"""Layers of many tasks at once, each task with weights of its own, at the speed of matrix products.
+"""Kernels: layers of many tasks at once, at the speed of matrix products. Each task has its own weights.
 
-``kernels.c`` and the files that it includes hold the arithmetic, ``library.py`` builds and calls it, and
-``intercept.py`` puts it in the place of what a module's layers call.
+``csrc/kernels.c`` and the files that it includes hold the arithmetic. ``library.py`` compiles and calls them.
+``intercept.py`` puts them in place of the functions that a module's layers call.
 """
 
 from innerloop.engine.kernels.geometry import Geometry

@@ -1,7 +1,7 @@
-"""The compiled kernels: built once with the machine's own C compiler, kept in the user's cache folder.
+"""Compiles the kernels once, with the machine's own C compiler, and keeps them in the user's cache folder.
 
-They are an optimisation. Without a compiler, or with ``INNERLOOP_KERNELS=off`` in the environment, everything runs
-on PyTorch alone.
+They are an optimisation. Without a compiler, or with ``INNERLOOP_KERNELS=off`` in the environment, everything runs on
+PyTorch alone.
 """
 
 from __future__ import annotations
@@ -47,22 +47,22 @@ SOURCE = Path(__file__).resolve().parent / "csrc" / "kernels.c"
 SWITCH = "INNERLOOP_KERNELS"
 COMMON = ["-O3", "-std=gnu11", "-fno-math-errno", "-ffp-contract=fast", "-shared", "-fPIC"]
 TUNED: tuple[list[str], ...] = (["-march=native"], ["-mcpu=native"], [])
-"""Ways to ask for this machine's instructions, the first that the compiler takes."""
+"""Options that ask for this machine's instructions. The first that the compiler accepts is used."""
 
 SUFFIX = {torch.float32: "float", torch.float64: "double"}
 
 
 class KernelError(RuntimeError):
-    """A kernel could not get the memory it needs."""
+    """A kernel did not get the memory that it needs."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a kernel is to write to, without holding the tensor.
+    """The place that a kernel writes to. It does not hold the tensor.
 
     Attributes:
-        address: of the first element.
-        ref: what the watcher knows the tensor by; None if nobody watches.
+        address: the address of the first element.
+        ref: the watcher's reference to the tensor; None if nobody watches.
     """
 
     address: int
@@ -70,15 +70,15 @@ class Place:
 
 
 class Watcher(Protocol):
-    """Is told of the kernels that are called in its thread, which no dispatcher of PyTorch sees."""
+    """Is told of every kernel call in its thread. PyTorch's dispatcher does not see these."""
 
     def kernel(
         self, name: str, function: Callable[..., Any], arguments: Sequence[Any], results: Sequence[bool]
     ) -> None:
-        """A kernel was called; ``results`` says which of the arguments it writes to."""
+        """Called after a kernel. ``results`` says which of the arguments it writes to."""
 
     def place(self, tensor: Tensor) -> Place:
-        """Where a kernel is to write to later on."""
+        """The place that a kernel will write to later."""
 
 
 class _Watched(threading.local):
@@ -90,7 +90,7 @@ _watched = _Watched()
 
 @contextmanager
 def watching(watcher: Watcher) -> Iterator[None]:
-    """Within it, the watcher is told of this thread's kernels."""
+    """A context in which the watcher is told of this thread's kernels."""
     before, _watched.watcher = _watched.watcher, watcher
     try:
         yield
@@ -99,12 +99,12 @@ def watching(watcher: Watcher) -> Iterator[None]:
 
 
 def place(tensor: Tensor) -> Place:
-    """Where a kernel is to write to, if whether anybody else holds the tensor is to be told from outside."""
+    """The place of a tensor that a kernel will write to. It holds no reference, so other references can be counted."""
     return Place(tensor.data_ptr()) if _watched.watcher is None else _watched.watcher.place(tensor)
 
 
 def call(name: str, dtype: torch.dtype, *arguments: Geometry | Tensor | Place | int | float | None) -> None:
-    """Call a kernel; tensors are passed by address and must be contiguous in the kernel's layout.
+    """Call a kernel. Tensors are passed by address, and must be contiguous in the kernel's layout.
 
     Raises:
         KernelError: there was not enough memory.
@@ -120,7 +120,7 @@ def call(name: str, dtype: torch.dtype, *arguments: Geometry | Tensor | Place | 
 
 
 class _RESULT(ctypes.c_void_p):
-    """The address of what a kernel writes."""
+    """The address of a tensor that a kernel writes."""
 
 
 _SIZES, _POINTER, _NUMBER = ctypes.POINTER(Geometry), ctypes.c_void_p, ctypes.c_int64
@@ -138,19 +138,22 @@ _SIGNATURES: dict[str, tuple[type[ctypes.c_int] | None, list[Any]]] = {
     "pool_linear": (None, [_SIZES, ctypes.c_int, _POINTER] + [_RESULT] * 2),
 }
 STEPS = tuple(_SIGNATURES)
-"""The kernels as ``csrc/steps.h`` numbers them."""
+"""The names of the kernels, in the order of their numbers in ``csrc/steps.h``."""
 
 _functions: dict[tuple[str, torch.dtype], Callable[..., int | None]] = {}
 
 
 def missing() -> str | None:
-    """Why there are no kernels; None if there are."""
+    """The reason why there are no kernels; None if there are."""
     return None if kernels() is not None else _reason()
 
 
 @functools.cache
 def kernels() -> ctypes.CDLL | None:
-    """The library, built if need be; None where there is none, and the first such call says why in a warning."""
+    """The library, compiled if necessary.
+
+    None if it is not available: the first such call warns and gives the reason.
+    """
     if switched_off(SWITCH):
         return None
     try:
@@ -175,7 +178,7 @@ def kernels() -> ctypes.CDLL | None:
 
 
 def step_runner() -> Callable[..., int] | None:
-    """The kernels' ``run_steps``; None where there are no kernels."""
+    """The C function ``run_steps``; None if there are no kernels."""
     library = kernels()
     return None if library is None else library.run_steps
 
@@ -188,7 +191,7 @@ def _reason() -> str:
 
 
 def _built() -> Path:
-    """The library's path; its name depends on all that its content depends on."""
+    """The path of the library. Its name is a hash of everything that its contents depend on."""
     compiler = _compiler()
     key = hashlib.sha256()
     sources = (path.read_bytes() for path in sorted(SOURCE.parent.glob("*.[ch]")))
@@ -208,7 +211,7 @@ def _built() -> Path:
                 break
         else:
             raise OSError(f"{compiler} could not compile {SOURCE.name}: {first_line(done.stderr)}")
-        target.replace(path)  # atomic, so that two processes may do this at once
+        target.replace(path)  # atomic, so that two processes can do this at once
     return path
 
 
@@ -221,7 +224,7 @@ def _compiler() -> str:
 
 
 def _processor() -> bytes:
-    """What tells machines that share a home folder apart."""
+    """A description of the processor. Machines with different processors may share a home folder."""
     try:
         lines = Path("/proc/cpuinfo").read_bytes().splitlines()
     except OSError:

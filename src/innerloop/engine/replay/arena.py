@@ -1,4 +1,4 @@
-"""Memory of a recording that is used again: which of its blocks lie where in one piece of memory for each thread."""
+"""The arena: one piece of memory for each thread, which recordings reuse. Here their blocks get places in it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from innerloop.engine.replay.recorder import Layout
 __all__ = ["arena_of_thread", "bytes_of", "planned"]
 
 LINE = 64
-"""Bytes of a cache line; each block begins with one."""
+"""The bytes of a cache line. Each block begins at a cache line."""
 
 
 def bytes_of(layout: Layout) -> int:
-    """From the first element of the memory to the last, in bytes."""
+    """The bytes from the beginning of the block to the last element."""
     if 0 in layout.size:
         return 0
     last = sum((size - 1) * stride for size, stride in zip(layout.size, layout.stride, strict=True))
@@ -29,20 +29,20 @@ def bytes_of(layout: Layout) -> int:
 
 
 def planned(sizes: Mapping[int, int], born: Mapping[int, int], last: Mapping[int, int]) -> tuple[dict[int, int], int]:
-    """Where each block lies, so that none overlaps another that is alive at the same step; and the bytes of all.
+    """Give each block a place. No two blocks that are needed at the same step overlap. Return places and total bytes.
 
     Args:
-        sizes: of each block, in bytes.
-        born: the step that first needs the block.
-        last: the step that last needs it.
+        sizes: the size of each block, in bytes.
+        born: the step that first needs each block.
+        last: the step that last needs each block.
 
     Example:
         >>> planned({1: 64, 2: 64, 3: 128}, born={1: 0, 2: 0, 3: 2}, last={1: 1, 2: 1, 3: 2})
         ({1: 0, 2: 64, 3: 0}, 128)
     """
     at: dict[int, int] = {}
-    gaps: list[tuple[int, int]] = []  # begin and end of what is free, in order
-    alive: list[tuple[int, int]] = []  # the last step of each block that lies somewhere, and the block
+    gaps: list[tuple[int, int]] = []  # begin and end of each free range, in order
+    alive: list[tuple[int, int]] = []  # the last step and the number of each placed block
     total = 0
     for block in sorted(sizes, key=lambda block: (born[block], -sizes[block])):
         while alive and alive[0][0] < born[block]:
@@ -53,7 +53,7 @@ def planned(sizes: Mapping[int, int], born: Mapping[int, int], last: Mapping[int
         if fitting:
             _, begin, end = min(fitting)
             gaps.remove((begin, end))
-        elif gaps and gaps[-1][1] == total:  # the end can grow
+        elif gaps and gaps[-1][1] == total:  # the last gap reaches the end, which can grow
             begin, end = gaps.pop()[0], 0
         else:
             begin, end = total, 0
@@ -70,7 +70,7 @@ def _whole(size: int) -> int:
 
 
 def _freed(gaps: Iterable[tuple[int, int]], begin: int, end: int) -> list[tuple[int, int]]:
-    """The gaps and one more, those that touch as one."""
+    """The gaps with one more. Gaps that touch are joined."""
     joined: list[tuple[int, int]] = []
     for one in sorted([*gaps, (begin, end)]):
         if joined and joined[-1][1] == one[0]:
@@ -81,7 +81,7 @@ def _freed(gaps: Iterable[tuple[int, int]], begin: int, end: int) -> list[tuple[
 
 
 class _Own(threading.local):
-    """The memory of a thread, and for each user of it the tensors that lie there."""
+    """The arena of a thread, and for each user of it the tensors that lie there."""
 
     def __init__(self) -> None:
         self.memory: Tensor | None = None
@@ -94,18 +94,18 @@ _own = _Own()
 def arena_of_thread(
     size: int, user: object, layouts: Sequence[tuple[int, int, Layout]]
 ) -> tuple[Tensor, list[tuple[int, Tensor]]]:
-    """Bytes of this thread alone, the same ones in every call until more are wanted; and tensors that lie there.
+    """The arena of this thread, and tensors that lie in it. The arena stays the same until a call needs a larger one.
 
     Args:
-        size: how many bytes at least.
-        user: what the tensors are kept for.
-        layouts: of each tensor, any number, the byte where it begins, and its layout.
+        size: the least number of bytes.
+        user: the object that the tensors are kept for.
+        layouts: for each tensor, a number of the caller's choice, the byte where it begins, and its layout.
 
     Returns:
-        The bytes, and each tensor with its number.
+        The memory, and each tensor with its number.
     """
     if _own.memory is None or len(_own.memory) < size:
-        _own.memory = None  # first, or both would be there at once
+        _own.memory = None  # first, so that the two are not in memory at once
         _own.views = WeakKeyDictionary()
         _give_back_what_is_free()
         _own.memory = torch.empty(size, dtype=torch.uint8)
@@ -115,7 +115,7 @@ def arena_of_thread(
 
 
 def _give_back_what_is_free() -> None:
-    """Have the C library return what the calls before the recording needed, which the arena is instead of."""
+    """Make the C library return free memory. The arena replaces the memory that calls before the recording used."""
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         trim(0)
 

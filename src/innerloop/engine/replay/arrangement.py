@@ -1,4 +1,4 @@
-"""How a recording is done again: which of its steps, which of them without Python, and which blocks share memory."""
+"""``Arrangement``: which steps of a recording are replayed, which run without Python, and which blocks share memory."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ __all__ = ["Arrangement"]
 
 @dataclass(frozen=True)
 class Arrangement:
-    """What is done with the steps and blocks of a recording.
+    """The plan for replaying a recording.
 
     Attributes:
-        steps: those that the results depend on, numbered.
-        native: the numbers of those that run without Python.
-        lies: of each block in the arena, where it begins, in bytes. The arena is there before the first step.
-        bytes: of the arena.
-        seen: the blocks in the arena that other steps use as tensors, in order.
+        steps: the steps that the results depend on, with their numbers.
+        native: the numbers of the steps that run without Python.
+        lies: for each block in the arena, the byte where it begins. The arena exists before the first step.
+        bytes: the size of the arena.
+        seen: the blocks in the arena that steps in Python use as tensors, in order.
         last: for each block, the last step that uses it.
-        returned: the blocks of results.
+        returned: the blocks of the results.
     """
 
     steps: Sequence[tuple[int, Entry]]
@@ -40,14 +40,14 @@ class Arrangement:
 
     @classmethod
     def of(cls, recorder: Recorder, results: Iterable[int]) -> Arrangement:
-        """The arrangement for a recording, given the blocks of its results."""
+        """Make the plan for a recording with these blocks as results."""
         returned = set(results)
         entries = _needed(recorder.entries, returned)
         able = step_runner() is not None
         native = {number for number, entry in enumerate(entries) if able and runs_natively(entry)}
         again = _used_again(entries, native, returned, recorder.bases)
         native = {number for number in native if again.issuperset(entries[number].made)}
-        # What lies in the arena need not be asked for.
+        # Blocks in the arena need no allocation.
         steps = [(n, entry) for n, entry in enumerate(entries) if not (_allocates(entry) and again >= {*entry.made})]
         born, last = dict[int, int](), dict[int, int]()
         for number, entry in steps:
@@ -62,7 +62,7 @@ class Arrangement:
 def _used_again(
     entries: Sequence[Entry], native: AbstractSet[int], returned: AbstractSet[int], bases: Sequence[Layout]
 ) -> set[int]:
-    """The blocks whose memory can be that of the call before: made for kernels or by native steps, and not returned."""
+    """The blocks that can reuse memory: they are made for kernels or by native steps, and are not results."""
     made = [b for n, entry in enumerate(entries) if n in native or (native and _allocates(entry)) for b in entry.made]
     return {block for block in made if block not in returned and not bases[block].offset}
 

@@ -1,4 +1,4 @@
-"""Steps of a recording that run without Python: kernels one after another, and sums and multiples of tensors."""
+"""Steps of a recording that run without Python: kernels, and sums and multiples of tensors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _REAL = {torch.float32: 0, torch.float64: 1}
 
 
 def runs_natively(entry: Entry) -> bool:
-    """Whether this step is one that :class:`Native` can do."""
+    """Whether :class:`Native` can run this step."""
     shape = entry.shape
     if shape.kernel is not None:
         return shape.kernel in STEPS and all(isinstance(a, Slot | Geometry | int | float | None) for a in shape.args)
@@ -39,7 +39,7 @@ def runs_natively(entry: Entry) -> bool:
 
 
 def _dense(layout: Layout) -> bool:
-    """Whether the elements fill a piece of memory, in any order."""
+    """Whether the elements fill a piece of memory without gaps, in any order."""
     expected = 1
     for stride, size in sorted(zip(layout.stride, layout.size, strict=True)):
         if size != 1:
@@ -55,11 +55,11 @@ def _order(layout: Layout) -> tuple[int, ...]:
 
 
 class Native:
-    """Consecutive steps as one call.
+    """Collects consecutive steps into one call.
 
     Args:
-        places: of the blocks that are tensors of their own.
-        arena: where each other block lies in the arena, in bytes.
+        places: the places of blocks that are separate tensors.
+        arena: the byte in the arena where each other block begins.
         bases: the layout of each block's first tensor.
     """
 
@@ -73,7 +73,7 @@ class Native:
         return len(self._names)
 
     def add(self, entry: Entry) -> None:
-        """One more step."""
+        """Add a step."""
         shape, blocks = entry
         if shape.kernel is not None:
             dtype = next(a.layout.dtype for a in shape.args if isinstance(a, Slot) and a.layout.dtype in _REAL)
@@ -106,12 +106,15 @@ class Native:
         return NUMBER, value or 0
 
     def finished(self) -> Callable[[Any, int], None]:
-        """What does the steps, given the addresses of blocks by their places and that of the arena; begins anew."""
+        """Return a function that runs the collected steps, and start a new collection.
+
+        The function takes the addresses of the blocks, by place, and the address of the arena.
+        """
         run, names, kept = step_runner(), self._names, self._kept
         code, count = (ctypes.c_int64 * len(self._code))(*self._code), len(names)
         self._code, self._names, self._kept = [], [], []
 
-        def steps(addresses: Any, arena: int, kept: Sequence[Any] = kept) -> None:  # the sizes live as long as this
+        def steps(addresses: Any, arena: int, kept: Sequence[Any] = kept) -> None:  # keeps the sizes alive
             assert run is not None
             if failed := run(code, count, addresses, arena):
                 raise KernelError(names[failed - 1])

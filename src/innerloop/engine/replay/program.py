@@ -1,4 +1,4 @@
-"""A recorded computation as a function that does it again."""
+"""``Program``: a recorded computation as a function."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from innerloop.engine.replay.refused import RefusedError
 __all__ = ["Program"]
 
 Instruction = Callable[..., Any]
-"""Given the tensors of a run and the places of some of them, does one step, or returns the results."""
+"""Takes the tensors of a run and the places of some of them. It does one step, or returns the results."""
 
 
 class Program:
-    """A function from the inputs of a computation to its results, without autograd, ``vmap`` or the module.
+    """Maps the inputs of a computation to its results, without autograd, ``vmap`` or the module.
 
-    A tensor is let go of after its last use, as in the computation itself. Where there are compiled kernels,
-    consecutive ones run in one call, and what they write lies in memory that the next call uses again.
+    A tensor is released after its last use, as in the computation itself. Consecutive compiled kernels run in one call.
+    They write to memory that the next call reuses.
 
     Args:
-        recorder: has recorded the computation.
-        results: what it gives.
+        recorder: the recorder of the computation.
+        results: the results of the computation.
 
     Attributes:
         read: the blocks of the recorder that the results depend on.
-        steps: what is done, in order.
+        steps: the steps, in order.
 
     Raises:
-        RefusedError: it cannot be written like this.
+        RefusedError: the computation cannot be written as a program.
     """
 
     def __init__(self, recorder: Recorder, results: Sequence[Ref]) -> None:
@@ -48,7 +48,7 @@ class Program:
         self._bytes = order.bytes
         self._constants = [tensor.detach() for tensor in recorder.constants.values()]
         places = {block: place for place, block in enumerate([*range(len(recorder.inputs)), *recorder.constants])}
-        self._views: list[tuple[int, int, Layout]] = []  # the place of a tensor in the arena, where it lies, and how
+        self._views: list[tuple[int, int, Layout]] = []  # tensors in the arena: place, first byte, layout
         for block in order.seen:
             places[block] = len(places)
             self._views.append((places[block], order.lies[block], recorder.bases[block]))
@@ -61,10 +61,10 @@ class Program:
         self._returned = [places[ref.block] for ref in results]
 
     def _write(self, recorder: Recorder, order: Arrangement, places: dict[int, int], wanted: AbstractSet[int]) -> None:
-        """Write the steps, and the places of what they make."""
+        """Write the steps, and give places to the blocks that they make."""
         kept, free = {*places, *order.returned, *order.lies}, list[int]()
         write, together = _Writer(recorder, order.lies.keys()), Native(places, order.lies, recorder.bases)
-        waiting = set[int]()  # places that are empty once the native steps are done
+        waiting = set[int]()  # places that become empty after the native steps
 
         def finish() -> None:
             if together:
@@ -93,7 +93,7 @@ class Program:
         finish()
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """The results for these inputs, which must have the sizes and strides of those recorded."""
+        """The results for these inputs. The inputs must have the same sizes and strides as the recorded ones."""
         tensors: list[Tensor | None] = [*inputs, *self._constants]
         tensors += [None] * (self._size - len(tensors))
         arena, addresses = 0, (ctypes.c_int64 * self._size)()
@@ -118,14 +118,14 @@ class Program:
 
 
 class _Step(NamedTuple):
-    """One or more steps of the computation.
+    """One step in Python, or several native steps.
 
     Attributes:
-        instruction: does it, given the tensors of a run and the places of its own.
-        native: does them instead, given addresses.
-        places: of the tensors.
-        noted: those of them whose addresses are wanted from here on.
-        over: the places that are empty after it.
+        instruction: does the step. It takes the tensors of a run, and the step's places.
+        native: does the native steps. It takes addresses.
+        places: the places of the step's tensors.
+        noted: the places whose addresses later native steps need.
+        over: the places that are empty after the step.
     """
 
     instruction: Instruction | None
@@ -136,11 +136,11 @@ class _Step(NamedTuple):
 
 
 class _Writer:
-    """Writes instructions, one for all entries that differ in nothing but their blocks."""
+    """Writes instructions. Entries that differ only in their blocks share one instruction."""
 
     def __init__(self, recorder: Recorder, within: AbstractSet[int]) -> None:
         self._bases = recorder.bases
-        self._elsewhere = {*range(len(recorder.inputs)), *within}  # blocks that may lie anywhere in their memory
+        self._elsewhere = {*range(len(recorder.inputs)), *within}  # blocks whose place in their memory may vary
         self._written: dict[Any, Instruction] = {}
         self._scope: dict[str, Any] = {}
 
@@ -200,7 +200,7 @@ class _Writer:
             return whole
         if layout.dtype != base.dtype:
             raise RefusedError("it looks at memory as of another type")
-        # An input may lie elsewhere in its memory each time, and so may what lies in the arena.
+        # Inputs and blocks in the arena may lie elsewhere in their memory in each run.
         apart = block in self._elsewhere
         offset = f"{whole}.storage_offset() + {layout.offset - base.offset}" if apart else f"{layout.offset}"
         return f"strided({whole}, {self._constant(layout.size)}, {self._constant(layout.stride)}, {offset})"

@@ -1,4 +1,4 @@
-"""What a computation does, written down: each operation of PyTorch and each kernel, beneath autograd and ``vmap``."""
+"""``Recorder``: records each operation of PyTorch and each kernel of a computation, beneath autograd and ``vmap``."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from innerloop.engine.replay.refused import RefusedError
 __all__ = ["Entry", "Layout", "Recorder", "Ref", "Shape", "Slot"]
 
 FORGET_EVERY = 4096
-"""Blocks after which those that are gone are forgotten."""
+"""After this many blocks, the recorder forgets blocks that no longer exist."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where the elements of a tensor lie within a block of memory; all counts are of elements."""
+    """Where the elements of a tensor lie within a block of memory. All numbers count elements."""
 
     offset: int
     size: tuple[int, ...]
@@ -33,12 +33,12 @@ class Layout:
 
     @classmethod
     def of(cls, tensor: Tensor) -> Layout:
-        """That of a tensor."""
+        """The layout of a tensor."""
         return cls(int(tensor.storage_offset()), tuple(tensor.shape), tensor.stride(), tensor.dtype)
 
 
 class Ref(NamedTuple):
-    """A tensor of the computation: a block of memory, by its number, and where in it."""
+    """A tensor of the computation: the number of its block of memory, and its layout there."""
 
     block: int
     layout: Layout
@@ -46,7 +46,7 @@ class Ref(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """In place of a tensor among arguments: one of the blocks of an entry, by its place, and where in it."""
+    """Stands for a tensor among arguments: the place of its block among an entry's blocks, and its layout there."""
 
     place: int
     layout: Layout
@@ -54,15 +54,15 @@ class Slot:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shape:
-    """What an entry does, with any blocks; the entries of a loop share theirs.
+    """What an entry does, apart from its blocks. The entries of a loop share their shape.
 
     Attributes:
-        function: an operation of PyTorch, or a kernel, which is given addresses.
-        kernel: the kernel's name; None of an operation.
+        function: an operation of PyTorch, or a kernel, which takes addresses.
+        kernel: the kernel's name; None for an operation.
         args: the positional arguments, with a :class:`Slot` for each tensor.
-        kwargs: the others.
-        outputs: the new tensors, by their position among the results, which is None if there is one result.
-        written: of each block, whether it is made or changed.
+        kwargs: the keyword arguments.
+        outputs: the new tensors, each with its position among the results. The position is None if there is one result.
+        written: for each block, whether the entry makes or changes it.
     """
 
     function: Callable[..., Any]
@@ -74,7 +74,7 @@ class Shape:
 
 
 class Entry(NamedTuple):
-    """One step of a computation; first come the blocks among the arguments, then those of the outputs."""
+    """One step of a computation. The blocks of the arguments come first, then the blocks of the outputs."""
 
     shape: Shape
     blocks: tuple[int, ...]
@@ -86,19 +86,19 @@ class Entry(NamedTuple):
 
 
 class Recorder(_torch.Mode):
-    """Within it, what is computed in this thread is written down.
+    """Inside this context, everything that this thread computes is recorded.
 
-    Blocks of memory are told apart by what PyTorch's tensors share, whatever tensors come and go. None is held, only
-    its identity, so that recording needs no more memory than computing.
+    Blocks of memory are identified by the storage that tensors share. The recorder keeps only the identity of a block,
+    not the block. So recording needs no more memory than computing.
 
     Args:
-        inputs: the tensors that the computation is a function of, each with memory of its own.
+        inputs: the input tensors of the computation. Each has memory of its own.
 
     Attributes:
         entries: the steps so far.
-        inputs: the inputs; their blocks have the first numbers.
-        constants: by the number of their block, tensors that were there before and are no inputs.
-        unknown: those of them that the code did not write as numbers.
+        inputs: the inputs. Their blocks have the first numbers.
+        constants: tensors that existed before and are not inputs, by the number of their block.
+        unknown: the constants that do not come from numbers in the code.
         bases: for each block, the layout of its first tensor.
     """
 
@@ -126,10 +126,10 @@ class Recorder(_torch.Mode):
         self._contexts.__exit__(*error)
 
     def outputs(self, tensors: Iterable[Tensor]) -> list[Ref]:
-        """The results, when the computation is done.
+        """The results, after the computation is done.
 
         Raises:
-            RefusedError: it could not be written down.
+            RefusedError: the computation cannot be recorded.
         """
         refs = [self._ref(tensor) for tensor in tensors]
         given = {ref.block for ref in self.inputs} | self.constants.keys()
@@ -151,7 +151,7 @@ class Recorder(_torch.Mode):
             self._refuse(f"{func} depends on values or random numbers, or changes what a tensor is")
         if _torch.only_checks(func):
             self._refuse(f"{func} looks at values to see whether they are good")
-        if func is torch.ops.aten.lift_fresh.default:  # a constant, in memory that PyTorch did not ask for just now
+        if func is torch.ops.aten.lift_fresh.default:  # a constant, whose memory no operation has allocated
             self._constant(args[0])
         blocks: list[int] = []
         args_of = self._noted(args, blocks)
@@ -163,7 +163,7 @@ class Recorder(_torch.Mode):
     def kernel(
         self, name: str, function: Callable[..., Any], arguments: Sequence[Any], results: Sequence[bool]
     ) -> None:
-        """A kernel was called; ``results`` says which of the arguments it writes to."""
+        """Record a call of a kernel. ``results`` says which of the arguments it writes to."""
         if self._refused is not None:
             return
         blocks: list[int] = []
@@ -172,11 +172,11 @@ class Recorder(_torch.Mode):
         self._add(Shape(function, name, args, {}, (), written), blocks)
 
     def place(self, tensor: Tensor) -> Place:
-        """Where a kernel is to write to later on."""
+        """The place that a kernel will write to later."""
         return Place(tensor.data_ptr(), None if self._refused else self._ref(tensor))
 
     def _noted(self, value: Any, blocks: list[int]) -> Any:
-        """Arguments with slots in place of tensors, whose blocks are added to the list."""
+        """The arguments with slots in place of tensors. The blocks of the tensors are added to the list."""
         if isinstance(value, Tensor | Place):
             block, layout = self._ref(value) if isinstance(value, Tensor) else value.ref
             blocks.append(block)
@@ -184,12 +184,12 @@ class Recorder(_torch.Mode):
         return type(value)(self._noted(v, blocks) for v in value) if type(value) in (list, tuple) else value
 
     def _note(self, func: Any, args: Any, kwargs: dict[str, Any], blocks: list[int], result: Any) -> None:
-        """An operation was called."""
+        """Record a call of an operation."""
         results = result if isinstance(result, tuple | list) else [result]
         if any(isinstance(tensor, Tensor) and not self._usual(tensor) for tensor in results):
             return
         if any(_argument(args, kwargs, *which) is None for which in _tensor_arguments(func)):
-            self._refuse(f"{func} is given a tensor that is none")  # as operations give to their own derivatives
+            self._refuse(f"{func} is given a tensor that is none")  # as some operations pass to their own derivatives
         new = [(i, t) for i, t in enumerate(results) if isinstance(t, Tensor) and self._known(t) is None]
         changed = _changed(func, args, kwargs)
         if not new and not changed:
@@ -212,7 +212,7 @@ class Recorder(_torch.Mode):
         self.entries.append(Entry(self._shapes.setdefault(key, shape), tuple(blocks)))
 
     def _known(self, tensor: Tensor) -> int | None:
-        """The number of the block that a tensor lies in."""
+        """The number of the block that a tensor lies in; None if the block is unknown."""
         found = self._blocks.get(_torch.storage_id(tensor))
         return None if found is None else found[1]
 
@@ -231,7 +231,7 @@ class Recorder(_torch.Mode):
 
     def _ref(self, tensor: Tensor) -> Ref:
         if not self._usual(tensor):
-            return Ref(-1, Layout(0, (), (), tensor.dtype))  # of no use, since all of it is refused
+            return Ref(-1, Layout(0, (), (), tensor.dtype))  # never used, because the computation is refused
         block = self._known(tensor)
         if block is None:
             ref = self._constant(tensor)
@@ -244,7 +244,7 @@ class Recorder(_torch.Mode):
         return self._layouts.setdefault(layout, layout)
 
     def _usual(self, tensor: Tensor) -> bool:
-        """Whether a tensor is no more than a part of a block of memory; refuses one that is."""
+        """Whether a tensor is simply a part of a block of memory. Refuse the computation if not."""
         plain = type(tensor) in (Tensor, torch.nn.Parameter) and tensor.layout is torch.strided
         if not plain or tensor.is_quantized or tensor.is_conj() or tensor.is_neg():
             self._refuse(f"it has tensors of an unusual kind: {type(tensor).__name__}, {tensor.layout}, {tensor.dtype}")
@@ -256,14 +256,14 @@ class Recorder(_torch.Mode):
 
 
 def _changed(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> set[int]:
-    """The places of the blocks that an operation changes."""
+    """The places of the blocks that an operation changes in place."""
     values = [_argument(args, kwargs, *which) for which in _written_arguments(func)]
     slots = [slot for value in values for slot in (value if isinstance(value, list | tuple) else [value])]
     return {slot.place for slot in slots if isinstance(slot, Slot)}
 
 
 def _key(value: Any) -> Any:
-    """What tells arguments apart, numbers of different types and zeros of different signs among them."""
+    """A key to compare arguments by. Numbers of different types, and zeros of different signs, have different keys."""
     if isinstance(value, list | tuple):
         return (type(value), *map(_key, value))
     if isinstance(value, Slot | torch.dtype | torch.device | torch.memory_format | torch.layout):
@@ -286,7 +286,7 @@ def _written_arguments(func: Any) -> list[tuple[int, str]]:
 
 
 def _by_number(func: Any, args: tuple[Any, ...]) -> bool:
-    """Whether this is an indexing by numbers, whose result has a known size, unlike one by a mask."""
+    """Whether this is indexing by integers. Its result has a known size, unlike that of indexing by a mask."""
     return func is _aten.index.Tensor and all(i is None or i.dtype in (torch.int64, torch.int32) for i in args[1])
 
 

@@ -1,16 +1,16 @@
-/* Which taps of a kernel meet something: what lies beside the image is left out, not padded with zeros. */
+/* Finds the taps of a kernel that lie within the image. Taps beside the image are skipped, not padded with zeros. */
 
-/* One axis of a product over taps. Positions that meet the same taps are a class: taps `first`, `first` + tap_step
- * and so on, `many` of them, whose sources lie source_step apart. */
+/* One axis of a product over taps. Positions with the same taps form a class. A class has `many` taps: `first`,
+ * `first` + tap_step, and so on. Their sources lie source_step apart. */
 typedef struct {
     int64_t positions, classes, tap_step, source_step;
-    int64_t *of, *source; /* of each position: its class, and the source of its first tap */
-    int64_t *first, *many; /* of each class */
+    int64_t *of, *source; /* for each position: its class, and the source of its first tap */
+    int64_t *first, *many; /* for each class: its first tap, and their number */
 } Axis;
 
-/* Tap t of position q has the source q * stride + t * dilation - pad; with `back`, where sources are the positions of
- * that and taps count from the last, (q + pad - (kernel - 1 - t) * dilation) / stride if that is whole.
- * Returns 0, or 1 without memory. */
+/* Tap t of position q has the source q * stride + t * dilation - pad. With `back`, positions and sources change places
+ * and taps count from the last: the source is (q + pad - (kernel - 1 - t) * dilation) / stride if that is whole.
+ * Returns 0, or 1 if there is not enough memory. */
 static int axis_make(Axis *axis, int64_t positions, int64_t sources, int64_t kernel, int64_t stride, int64_t pad,
                      int64_t dilation, int back) {
     int64_t common = stride, rest = dilation;

@@ -1,19 +1,19 @@
-/* The three products of a convolution: the output, the input's gradient, the weights' gradient. Each position meets the
- * taps that lie within the image; those that meet the same ones make one product. */
+/* The three products of a convolution: the output, the gradient of the input, and the gradient of the weights. Each
+ * position uses only the taps that lie within the image. Positions with the same taps make one product. */
 
-/* `numbers` from there on are to be called into the cache while so many products are taken. */
+/* Prefetch `numbers` numbers from `from` on, while `products` multiplications are done. */
 INLINE Ahead NAME(ahead)(const REAL *from, int64_t numbers, int64_t products) {
     const int64_t steps = products / (NAME(shapes)[NAME(chosen)].numbers);
     return (Ahead){(const char *)from, numbers * (int64_t)sizeof(REAL) * 5 / 4 / (steps ? steps : 1)};
 }
 
-/* For each image and each position of the axes, to [image, down, across, columns]: the sum over the taps that it meets
- * of source [image, height, width, depth] times weights [tap, depth, columns]. The rest is scratch, but for what is
- * wanted next. */
+/* For each image and each position of the axes, write to [image, down, across, columns] the sum over the position's
+ * taps of source [image, height, width, depth] times weights [tap, depth, columns]. `ahead` is the memory to prefetch.
+ * The other arguments are scratch memory. */
 static void NAME(correlate)(const Axis *down, const Axis *across, int64_t images, int64_t height, int64_t width,
                             int64_t depth, const REAL *source, int64_t kernel_w, const REAL *weights, int64_t columns,
                             REAL *to, const REAL **a, REAL **c, int64_t *at, int64_t taps, Ahead ahead) {
-    const int merged = across->tap_step == 1 && across->source_step == 1; /* taps of a row lie side by side */
+    const int merged = across->tap_step == 1 && across->source_step == 1; /* the taps of a row lie side by side */
     for (int64_t cy = 0; cy < down->classes; cy++)
         for (int64_t cx = 0; cx < across->classes; cx++) {
             const int64_t many = across->many[cx], runs = merged && many ? 1 : many;
@@ -41,7 +41,8 @@ static void NAME(correlate)(const Axis *down, const Axis *across, int64_t images
         }
 }
 
-/* Output [task, image, out_height, out_width, out] of input x and weights w. Returns 0, or 1 without memory. */
+/* The output [task, image, out_height, out_width, out] for input x and weights w. Returns 0, or 1 if there is not
+ * enough memory. */
 int NAME(convolve)(const Convolution *s, const REAL *x, const REAL *w, REAL *y) {
     const int64_t taps = s->kernel_h * s->kernel_w, inputs = s->height * s->width * s->in;
     const int64_t each = s->out_height * s->out_width, out = round_up(s->out, LANES); /* pixels of an image */
@@ -74,7 +75,7 @@ int NAME(convolve)(const Convolution *s, const REAL *x, const REAL *w, REAL *y) 
     return failed;
 }
 
-/* Gradient of the input, [task, image, height, width, in], of output gradient g and weights w. */
+/* The gradient of the input, [task, image, height, width, in], for output gradient g and weights w. */
 int NAME(input_gradient)(const Convolution *s, const REAL *g, const REAL *w, REAL *x) {
     const int64_t taps = s->kernel_h * s->kernel_w, outputs = s->out_height * s->out_width * s->out;
     const int64_t each = s->height * s->width, in = round_up(s->in, LANES);
@@ -111,17 +112,17 @@ int NAME(input_gradient)(const Convolution *s, const REAL *g, const REAL *w, REA
     return failed;
 }
 
-/* Adds to w [tap, in, out] the products of images x and their output gradients g; with `clear`, puts them in its place.
- * The positions of the axes are taps, and what they meet are outputs. */
+/* Adds the products of images x and their output gradients g to w [tap, in, out]. With `clear` it overwrites w. Here
+ * the positions of the axes are taps, and their sources are outputs. */
 static void NAME(correlate_weights)(const Convolution *s, const Axis *down, const Axis *across, int64_t images,
                                     const REAL *x, const REAL *g, int64_t out, int clear, REAL *w, const REAL **a,
                                     REAL **c, int64_t *at, int64_t most, Ahead ahead) {
     const int64_t width = s->width * s->in, inputs = s->height * width;
-    const int single = s->in >= 12; /* channels lie side by side, and each output is a piece of its own */
+    const int single = s->in >= 12; /* each output is a separate piece */
     for (int64_t cy = 0; cy < down->classes; cy++)
         for (int64_t cx = 0; cx < across->classes; cx++) {
             const int64_t high = down->many[cy], long_ = across->many[cx];
-            /* The longer of the two is summed over within a piece: a line of outputs, or one output of all images. */
+            /* A piece sums over the longer of the two: a line of outputs, or one output of all images. */
             const int by_image = images > long_;
             const int64_t lines = by_image && !single ? 1 : images, points = by_image || single ? long_ : 1;
             int64_t pieces = 0, rows = 0;
@@ -144,10 +145,10 @@ static void NAME(correlate_weights)(const Convolution *s, const Axis *down, cons
         }
 }
 
-/* Gradient of the weights, [task, tap, in, out], of input x and output gradient g. */
+/* The gradient of the weights, [task, tap, in, out], for input x and output gradient g. */
 int NAME(weight_gradient)(const Convolution *given, const REAL *x, const REAL *g, REAL *w) {
     Convolution own = *given, *s = &own;
-    /* With few channels one product for all taps pays for padding, which makes all meet the same outputs. */
+    /* With padding all taps have the same outputs. With few channels, one product for all taps is worth the padding. */
     const int padded = s->in < 12 && (s->pad_h || s->pad_w);
     if (padded) s->height += 2 * s->pad_h, s->width += 2 * s->pad_w, s->pad_h = s->pad_w = 0;
     const int64_t each = s->out_height * s->out_width, rows = s->kernel_h * s->kernel_w * s->in;

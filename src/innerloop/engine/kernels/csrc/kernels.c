@@ -1,8 +1,8 @@
-/* Convolution, batch norm and max-pooling of many small tasks, each task with weights of its own.
+/* Convolution, batch norm and max-pooling of many small tasks. Each task has its own weights.
  *
- * Images are channels-last, [task, image, row, column, channel]; weights are [task, tap, channel in, channel out].
- * All functions work on one task after another, so that a task's tensors stay in the cache, and hold no global state:
- * they may run in several threads. The files included below are read once for each type of number, REAL. */
+ * Images are channels-last, [task, image, row, column, channel]. Weights are [task, tap, channel in, channel out]. All
+ * functions work on one task after another, so that a task's tensors stay in the cache. They write no global state, so
+ * they may run in several threads. The files below are included once for each type of number, REAL. */
 
 #include <math.h>
 #include <stddef.h>
@@ -20,7 +20,7 @@
 #define VECTOR_BYTES 16
 #define STRIPE 2
 #endif
-#define BLOCK 64 /* rows summed in working precision before the sum goes on in double */
+#define BLOCK 64 /* the number of rows summed in working precision before the sum is added in double */
 
 typedef struct {
     int64_t tasks, images, height, width, in, out;          /* input size and channels */
@@ -38,7 +38,7 @@ typedef struct {
 #define UNROLL _Pragma("GCC unroll 16")
 #define AT(pointer, at) ((pointer) ? (pointer) + (at) : NULL)
 
-/* Images that are worked on at a time: as many as stay in the second-level cache. */
+/* The number of images to work on at a time: as many as fit in the second-level cache. */
 static int64_t block_of(int64_t images, int64_t bytes_of_one) {
     const int64_t most = (384 << 10) / (bytes_of_one > 0 ? bytes_of_one : 1);
     return most < 1 ? 1 : most < images ? most : images;
@@ -46,7 +46,7 @@ static int64_t block_of(int64_t images, int64_t bytes_of_one) {
 
 static int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
-/* Memory that will be wanted, and how far to go on in it with each step of a product. */
+/* Memory to prefetch, and the distance to advance in it with each step of a product. */
 typedef struct {
     const char *next;
     int64_t stride;
@@ -56,7 +56,7 @@ typedef struct {
 
 #define REAL float
 #define FLOATS 1
-#define INTEGER int32_t /* of the same size */
+#define INTEGER int32_t /* an integer of the same size */
 #include "vectors.h"
 #include "shapes.h"
 #include "convolution.h"
@@ -85,9 +85,9 @@ typedef struct {
 #define MOST_ARGUMENTS 20
 enum { NUMBER = -1, ARENA = -2 };
 
-/* Does `count` steps. Each is written as twice its number, plus 1 for doubles; the count of its arguments; and for each
- * argument two numbers: the place of a block in `blocks` and a distance from there in bytes, or ARENA and a distance
- * from `arena`, or NUMBER and the argument itself. Returns 0, or which step failed, counted from 1. */
+/* Does `count` steps. A step is coded as twice its number, plus 1 for doubles; the count of its arguments; and two
+ * numbers for each argument: the place of a block in `blocks` and a distance from it in bytes, or ARENA and a distance
+ * from `arena`, or NUMBER and the argument itself. Returns 0, or the number of the step that failed, from 1. */
 int64_t run_steps(const int64_t *code, int64_t count, const int64_t *blocks, int64_t arena) {
     int64_t v[MOST_ARGUMENTS];
     for (int64_t step = 0; step < count; step++) {

@@ -1,5 +1,6 @@
-/* Batch norm of groups of rows [rows, channels], normalised over rows, to second order. ReLU after it may be part of it.
- * A stripe is a few vectors of channels: its sums stay in registers, and rows are read in order. */
+/* Batch norm of groups of rows [rows, channels], normalised over the rows, with derivatives up to second order. A ReLU
+ * after it can be included. A stripe is a few vectors of channels. Its sums stay in registers, and rows are read in
+ * order. */
 
 typedef struct {
     int64_t rows, channels;
@@ -13,7 +14,7 @@ typedef struct {
 #define TO(pointer, value) NAME(store)((pointer) + v * LANES, value, lanes)
 #define TOTAL (STRIPE * 64 / sizeof(REAL))
 
-/* What a stripe is normalised with: y = (x - centre) * factor + added, factor being root times the scale. */
+/* The numbers that normalise a stripe: y = (x - centre) * factor + added. The factor is root times the scale. */
 typedef struct {
     vec centre[STRIPE], root[STRIPE], factor[STRIPE], added[STRIPE];
 } NAME(Affine);
@@ -76,7 +77,8 @@ INLINE void NAME(normalise_stripe)(const int vectors, const int64_t lanes, const
     }
 }
 
-/* What the gradient of x takes off, from the sums of g and of g (x - centre); gives those of scale and shift. */
+/* From the sums of g and of g (x - centre): the means that are subtracted in the gradient of x, and the gradients of
+ * scale and shift. */
 INLINE void NAME(finish_back)(const int vectors, const int64_t lanes, const NAME(Group) *s, int64_t c,
                               const NAME(Affine) *by, double totals[2][TOTAL], vec *m1, vec *m2) {
     EACH {
@@ -90,7 +92,7 @@ INLINE void NAME(finish_back)(const int vectors, const int64_t lanes, const NAME
     }
 }
 
-/* Its derivative: gradients of x, scale and shift from the gradient g of y. */
+/* The first derivative: gradients of x, scale and shift, from the gradient g of y. */
 INLINE void NAME(back_stripe)(const int vectors, const int64_t lanes, const NAME(Group) *s, int64_t c, REAL epsilon) {
     NAME(Affine) by;
     vec sum[STRIPE] = {{0}}, product[STRIPE] = {{0}}, m1[STRIPE], m2[STRIPE];
@@ -123,7 +125,7 @@ INLINE void NAME(back_stripe)(const int vectors, const int64_t lanes, const NAME
     }
 }
 
-/* What the second derivative is made of, beside what varies from row to row. */
+/* The parts of the second derivative that are the same for all rows. */
 typedef struct {
     vec m2[STRIPE], mu[STRIPE], mux[STRIPE], on_scale[STRIPE], on_shift[STRIPE], q_mean[STRIPE], on_x[STRIPE];
 } NAME(Second);
@@ -145,7 +147,7 @@ INLINE void NAME(finish_twice)(const int vectors, const int64_t lanes, const NAM
     }
 }
 
-/* The gradient of x; `back` becomes that of g. */
+/* The gradient of x. The gradient of g is written to `back`. */
 INLINE vec NAME(twice_of)(const NAME(Second) *by, const int v, const NAME(Affine) *affine, vec X, vec in, vec up,
                           vec *back) {
     const vec factor = affine->factor[v];
@@ -154,9 +156,9 @@ INLINE vec NAME(twice_of)(const NAME(Second) *by, const int v, const NAME(Affine
     return affine->root[v] * (q - by->q_mean[v]) - X * by->on_x[v];
 }
 
-/* The derivative of that: gradients of g, x and scale, from those of gx (u), of g_scale (a) and of g_shift (b).
- * With n the rows, X the normalised x and P(v) = v - mean(v) - X mean(v X), gx = scale / std * P(g); P is symmetric,
- * and its dependence on x is through X and 1 / std. */
+/* The second derivative: gradients of g, x and scale, from the gradients u of gx, a of g_scale and b of g_shift. Let X
+ * be the normalised x and P(v) = v - mean(v) - X mean(v X). Then gx = scale / std * P(g). P is symmetric. gx depends on
+ * x through X and 1 / std. */
 INLINE void NAME(twice_stripe)(const int vectors, const int64_t lanes, const NAME(Group) *s, int64_t c, REAL epsilon) {
     NAME(Affine) by;
     NAME(Second) second;
@@ -190,7 +192,7 @@ INLINE void NAME(twice_stripe)(const int vectors, const int64_t lanes, const NAM
     }
 }
 
-/* All channels of a group, in stripes; of doubles, which are not in a hurry, narrower ones, to compile sooner. */
+/* All channels of a group, in stripes. For doubles the stripes are narrower, because that compiles faster. */
 #define STRIPES(stripe)                                                                                           \
     for (int64_t c = 0; c < channels;) {                                                                          \
         const int64_t left = (channels - c) / LANES;                                                              \
@@ -204,7 +206,7 @@ INLINE void NAME(twice_stripe)(const int vectors, const int64_t lanes, const NAM
             NAME(stripe)(1, channels - c, &s, c, (REAL)epsilon), c = channels;                                     \
     }
 
-/* For `groups` groups of rows; `each` consecutive ones have the same scale and shift, a and b. */
+/* For `groups` groups of rows. Each `each` consecutive groups share scale, shift, a and b. */
 void NAME(normalise)(int64_t groups, int64_t each, int64_t rows, int64_t channels, int relu, double epsilon,
                      const REAL *x, const REAL *scale, const REAL *shift, REAL *mean, REAL *inverse, REAL *y) {
     for (int64_t i = 0; i < groups; i++) {

@@ -1,5 +1,6 @@
-/* Batch norm, ReLU and max-pooling with windows side by side as one, to second order: what lies between them is never
- * written. `chosen` is the tap that a window took, or NOTHING where ReLU left none, and `picked` is x there. */
+/* Batch norm, ReLU and max-pooling fused into one, with derivatives up to second order. Windows lie side by side. The
+ * images between the layers are never written. `chosen` is the tap that a window took, or NOTHING if ReLU left none.
+ * `picked` is x at that tap. */
 
 #define NOTHING 255
 #define OUTSIDE 254 /* the tap of pixels beyond the last window */
@@ -8,7 +9,7 @@ typedef uint8_t NAME(taps) __attribute__((vector_size(VECTOR_BYTES / sizeof(REAL
 
 typedef struct {
     NAME(Group) norm;
-    const Convolution *window; /* its images are those of a group */
+    const Convolution *window; /* its images are the images of a group */
     uint8_t *chosen;
     REAL *picked;
 } NAME(Pooled);
@@ -43,7 +44,7 @@ INLINE void NAME(pooled_stripe)(const int vectors, const int64_t lanes, const NA
                         const REAL *x = corner + (ky * s->width + kx) * s->in;
                         EACH {
                             const vec from = FROM(x), value = (from - by.centre[v]) * by.factor[v] + by.added[v];
-                            /* What is not a number wins, and stays. */
+                            /* A NaN wins and stays. */
                             const mask wins = (mask)(value > best[v]) | (mask)(value != value);
                             const mask better = tap ? wins : (mask){0} - 1;
                             best[v] = (vec)(((mask)value & better) | ((mask)best[v] & ~better));
@@ -59,7 +60,8 @@ INLINE void NAME(pooled_stripe)(const int vectors, const int64_t lanes, const NA
             }
 }
 
-/* Every pixel of the images of a group: `at` where it lies, `to` its window, `tap` which of the window's taps it is. */
+/* Loops over all pixels of a group's images: `at` is the pixel's place, `to` its window, `tap` its tap in the window.
+ * */
 #define PIXELS(...)                                                                                               \
     for (int64_t n = 0, at = c; n < s->images; n++)                                                               \
         for (int64_t y = 0, ky = 0, oy = 0; y < s->height; y++, ky++) {                                           \
@@ -138,7 +140,7 @@ INLINE void NAME(pooled_twice_stripe)(const int vectors, const int64_t lanes, co
     })
 }
 
-/* The group i of all; its images lie one after another, as do their windows. */
+/* Group i of all groups. Its images lie one after another in memory, and so do their windows. */
 INLINE NAME(Pooled) NAME(pooled_group)(const Convolution *s, int64_t each, int64_t i, uint8_t *chosen, REAL *picked,
                                        NAME(Group) all) {
     const int64_t inputs = s->images * s->height * s->width, outputs = s->images * s->out_height * s->out_width;
@@ -151,7 +153,7 @@ INLINE NAME(Pooled) NAME(pooled_group)(const Convolution *s, int64_t each, int64
     return (NAME(Pooled)){.norm = all, .window = s, .chosen = chosen + to, .picked = picked + to};
 }
 
-/* As normalise, normalise_back and normalise_twice, with a pooling window whose tasks are the groups. */
+/* Like normalise, normalise_back and normalise_twice, with a pooling window. The tasks of the window are the groups. */
 void NAME(normalise_pool)(const Convolution *window, int64_t each, double epsilon, const REAL *x, const REAL *scale,
                           const REAL *shift, REAL *mean, REAL *inverse, REAL *y, uint8_t *chosen, REAL *picked) {
     const NAME(Group) all = {.x = x, .scale = scale, .shift = shift, .mean = mean, .inverse = inverse, .y = y};

@@ -1,4 +1,4 @@
-/* The largest of each window for up to LANES channels, and which of the window's taps it is. */
+/* The largest value of each window and its tap, for up to LANES channels. */
 INLINE void NAME(pool_lanes)(const Convolution *s, const REAL *image, int64_t oy, int64_t ox, const int64_t lanes,
                              REAL *y, uint8_t *chosen) {
     vec best = {0};
@@ -10,7 +10,7 @@ INLINE void NAME(pool_lanes)(const Convolution *s, const REAL *image, int64_t oy
             const int64_t column = ox * s->stride_w + kx * s->dilation_w - s->pad_w;
             if (row < 0 || row >= s->height || column < 0 || column >= s->width) continue;
             const vec value = NAME(load)(image + (row * s->width + column) * s->in, lanes);
-            /* What is not a number wins, and stays. */
+            /* A NaN wins and stays. */
             const mask better = first ? which - 1 : (mask)(value > best) | (mask)(value != value);
             best = (vec)(((mask)value & better) | ((mask)best & ~better));
             which = (better & (INTEGER)tap) | (which & ~better);
@@ -20,7 +20,7 @@ INLINE void NAME(pool_lanes)(const Convolution *s, const REAL *image, int64_t oy
     for (int64_t i = 0; i < lanes; i++) chosen[i] = (uint8_t)which[i];
 }
 
-/* The largest of each window, and which of the window's taps it is. A window has at most 255 taps. */
+/* The largest value of each window, and its tap. A window has at most 255 taps. */
 void NAME(pool)(const Convolution *s, const REAL *x, REAL *y, uint8_t *chosen) {
     for (int64_t n = 0; n < s->tasks * s->images; n++)
         for (int64_t oy = 0; oy < s->out_height; oy++)
@@ -35,7 +35,7 @@ void NAME(pool)(const Convolution *s, const REAL *x, REAL *y, uint8_t *chosen) {
                 }
 }
 
-/* With back, g [.., out_height, out_width, in] is added to the chosen pixels of x; else it takes their values. */
+/* With `back`, g [.., out_height, out_width, in] is added to the chosen pixels of x. Otherwise g gets their values. */
 void NAME(pool_linear)(const Convolution *s, int back, const uint8_t *chosen, REAL *x, REAL *g) {
     const int64_t inputs = s->height * s->width * s->in, outputs = s->out_height * s->out_width * s->in;
     memset(back ? x : g, 0, (size_t)(s->tasks * s->images * (back ? inputs : outputs)) * sizeof(REAL));

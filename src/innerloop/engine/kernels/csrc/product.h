@@ -1,6 +1,6 @@
-/* A product by one shape of tile: TALL rows by WIDE vectors of BYTES each, accumulated in registers. Rows are found by
- * address, so that no matrix is ever put together. Every sum is taken in the same order whatever the shape, so that all
- * shapes give the same bits. */
+/* A product with one shape of tile: TALL rows by WIDE vectors of BYTES each, accumulated in registers. Rows are given
+ * by address, so no matrix is ever assembled. All shapes take each sum in the same order, so they give the same bits.
+ * */
 
 #define SHAPED(name) JOIN3(name, SHAPE, REAL)
 #define LINE SHAPED(line)
@@ -8,9 +8,9 @@
 typedef REAL LINE __attribute__((vector_size(BYTES), aligned(sizeof(REAL)), may_alias));
 #define WIDTH ((int64_t)(BYTES / sizeof(REAL)))
 
-/* C[m][n] = sum over pieces p and k < depth of a[m][a_at[p] + k * a_step] * b[b_at[p] + k * b_step + n],
- * for `rows` values of m and `lines` vectors of n, both constants where this is inlined; with `add`, added to C.
- * Meanwhile the memory that is wanted next is called into the cache. */
+/* C[m][n] = sum over pieces p and k < depth of a[m][a_at[p] + k * a_step] * b[b_at[p] + k * b_step + n], for `rows`
+ * values of m and `lines` vectors of n. Both are constants where this is inlined. With `add`, the sum is added to C.
+ * Meanwhile the memory that is needed next is prefetched. */
 INLINE void SHAPED(tile)(const int rows, const int lines, const REAL *const *a, const int64_t *a_at, int64_t a_step,
                          const REAL *b, const int64_t *b_at, int64_t b_step, int64_t pieces, int64_t depth, int add,
                          REAL *const *c, Ahead *ahead) {
@@ -38,7 +38,7 @@ INLINE void SHAPED(tile)(const int rows, const int lines, const REAL *const *a, 
         UNROLL for (int v = 0; v < lines; v++) *(LINE *)(c[m] + v * WIDTH) = sum[m][v];
 }
 
-/* The same with depth 1 and rows of a that lie side by side, a[m] being a[0] + m: one address serves them all. */
+/* The same with depth 1 and rows of a that lie side by side: a[m] is a[0] + m, so one address serves all rows. */
 INLINE void SHAPED(tile_beside)(const int rows, const int lines, const REAL *a, const int64_t *a_at, const REAL *b,
                                 const int64_t *b_at, int64_t pieces, int add, REAL *const *c, Ahead *ahead) {
     LINE sum[TALL][WIDE];
@@ -91,7 +91,7 @@ static void SHAPED(tile_of)(int rows, int lines, const REAL *const *a, const int
     }
 }
 
-/* The product of `count` rows, each with its own place of input and output, and `columns` (a multiple of WIDTH). */
+/* The product of `count` rows with `columns` columns (a multiple of WIDTH). Each row has its own input and output. */
 static void SHAPED(product)(const REAL *const *a, int64_t count, const int64_t *a_at, int64_t a_step, const REAL *b,
                             const int64_t *b_at, int64_t b_step, int64_t pieces, int64_t depth, int64_t columns,
                             int add, REAL *const *c, Ahead *ahead) {
@@ -99,7 +99,7 @@ static void SHAPED(product)(const REAL *const *a, int64_t count, const int64_t *
         const int64_t left = (columns - n) / WIDTH;
         const int lines = left < WIDE ? (int)left : WIDE;
         for (int64_t m = 0, tiles = (count + TALL - 1) / TALL; tiles; tiles--) {
-            const int rows = (int)((count - m + tiles - 1) / tiles); /* as even as can be */
+            const int rows = (int)((count - m + tiles - 1) / tiles); /* tiles of nearly equal height */
             REAL *to[TALL];
             for (int i = 0; i < rows; i++) to[i] = c[m + i] + n;
             SHAPED(tile_of)(rows, lines, a + m, a_at, a_step, b + n, b_at, b_step, pieces, depth, add, to, ahead);

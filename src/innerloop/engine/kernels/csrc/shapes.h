@@ -1,5 +1,5 @@
-/* The shapes of tile to choose from. How many rows and vectors fit depends on the registers, of which there are 32 with
- * AVX-512 and NEON and else 16; which shape is fastest, on loads, caches and clocks. For doubles there is the first. */
+/* The shapes of tile to choose from. The registers limit the rows and vectors of a tile: there are 32 with AVX-512 and
+ * NEON, and otherwise 16. Which shape is fastest depends on loads, caches and clocks. Doubles have only the first. */
 
 #define BYTES VECTOR_BYTES
 #if VECTOR_BYTES == 64 || defined(__aarch64__)
@@ -37,7 +37,7 @@
 #define SHAPE 4x3
 #include "product.h"
 #endif
-#if VECTOR_BYTES == 64 /* processors that slow down with the widest vectors are faster with half as wide ones */
+#if VECTOR_BYTES == 64 /* some processors slow down with the widest vectors, and are faster with half as wide ones */
 #define BYTES 32
 #define TALL 6
 #define WIDE 4
@@ -57,7 +57,7 @@ typedef void NAME(Product)(const REAL *const *a, int64_t count, const int64_t *a
 typedef struct {
     const char *name;
     NAME(Product) *product;
-    int64_t numbers; /* of a whole tile */
+    int64_t numbers; /* numbers in a whole tile */
 } NAME(Shape);
 
 static const NAME(Shape) NAME(shapes)[] = {
@@ -80,11 +80,11 @@ static const NAME(Shape) NAME(shapes)[] = {
 #endif
 #endif
 };
-static int NAME(chosen) = 0; /* set before the first product, and not again */
+static int NAME(chosen) = 0; /* set once, before the first product */
 #define PRODUCT NAME(shapes)[NAME(chosen)].product
 
-/* How many shapes there are, and the name of each. */
+/* The number of shapes, and the name of each. */
 int NAME(shape_count)(void) { return (int)(sizeof NAME(shapes) / sizeof NAME(shapes)[0]); }
 const char *NAME(shape_name)(int shape) { return NAME(shapes)[shape].name; }
-/* From here on products are taken with this shape; all shapes give the same bits. */
+/* Use this shape for all further products. All shapes give the same bits. */
 void NAME(choose_shape)(int shape) { NAME(chosen) = shape; }

@@ -1,10 +1,11 @@
-/* A list of kernels and elementwise operations, one after another, as a recording has them. */
+/* Runs one step of a recording: a kernel, or a sum or multiple of tensors. */
 
 #define P(i) ((REAL *)(intptr_t)v[i])
 #define SIZES ((const Convolution *)(intptr_t)v[0])
 #define TAPS(i) ((uint8_t *)(intptr_t)v[i])
 
-/* One step: what it is by number, the numbers that innerloop.engine.kernels.steps gives them, and its arguments. */
+/* One step with its arguments v. `what` is its number: that of the kernel in STEPS of library.py, or one after those.
+ * */
 static int NAME(step)(int64_t what, const int64_t *v) {
     double epsilon;
     switch (what) {
@@ -35,11 +36,11 @@ static int NAME(step)(int64_t what, const int64_t *v) {
         return 0;
     case 9: NAME(pool)(SIZES, P(1), P(2), TAPS(3)); return 0;
     case 10: NAME(pool_linear)(SIZES, (int)v[1], TAPS(2), P(3), P(4)); return 0;
-    case 11: /* the sum of two */
+    case 11: /* the sum of two tensors */
 #pragma GCC ivdep
         for (int64_t i = 0; i < v[0]; i++) P(3)[i] = P(1)[i] + P(2)[i];
         return 0;
-    case 12: { /* a multiple */
+    case 12: { /* a multiple of a tensor */
         double factor;
         memcpy(&factor, v + 2, sizeof factor);
         const REAL by = (REAL)factor;

@@ -1,4 +1,4 @@
-/* Vectors of numbers, and how they are moved. */
+/* Vectors of numbers: loading, storing, padding and transposing. */
 
 typedef REAL NAME(vec) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
 typedef INTEGER NAME(mask) __attribute__((vector_size(VECTOR_BYTES)));
@@ -6,7 +6,7 @@ typedef INTEGER NAME(mask) __attribute__((vector_size(VECTOR_BYTES)));
 #define mask NAME(mask)
 #define LANES ((int64_t)(VECTOR_BYTES / sizeof(REAL)))
 
-/* Images [images, height, width, channels] into the middle of zeros [images, tall, wide, padded channels]. */
+/* Copy images [images, height, width, channels] into the middle of zeros [images, tall, wide, padded channels]. */
 static void NAME(pad)(const REAL *from, REAL *to, int64_t images, int64_t height, int64_t width, int64_t channels,
                       int64_t top, int64_t left, int64_t tall, int64_t wide, int64_t padded) {
     memset(to, 0, (size_t)(images * tall * wide * padded) * sizeof(REAL));
@@ -22,7 +22,7 @@ static void NAME(pad)(const REAL *from, REAL *to, int64_t images, int64_t height
         }
 }
 
-/* Rows [count, from_width] as [count, to_width], cut or filled up with zeros. */
+/* Copy rows [count, from_width] to [count, to_width]. They are cut, or filled with zeros. */
 static void NAME(resize)(const REAL *from, int64_t from_width, REAL *to, int64_t to_width, int64_t count) {
     const int64_t common = from_width < to_width ? from_width : to_width;
     for (int64_t i = 0; i < count; i++) {
@@ -32,7 +32,7 @@ static void NAME(resize)(const REAL *from, int64_t from_width, REAL *to, int64_t
 }
 
 #if defined(__GNUC__) && !defined(__clang__)
-/* A square of LANES by LANES: squares within it are exchanged across the diagonal, each size half the one before. */
+/* Transpose a square of LANES by LANES: exchange squares across the diagonal, then smaller ones of half the size. */
 INLINE void NAME(transpose_square)(const REAL *from, int64_t from_stride, REAL *to, int64_t to_stride) {
     vec rows[LANES];
     mask upper, lower;
@@ -57,7 +57,7 @@ INLINE void NAME(transpose_square)(const REAL *from, int64_t from_stride, REAL *
 }
 #endif
 
-/* [rows, columns] transposed into [columns, stride]. */
+/* Transpose [rows, columns] into [columns, stride]. */
 static void NAME(transpose)(const REAL *from, REAL *to, int64_t rows, int64_t columns, int64_t stride) {
     const int64_t whole_rows = rows / LANES * LANES, whole_columns = columns / LANES * LANES;
     for (int64_t r = 0; r < whole_rows; r += LANES)
@@ -67,7 +67,7 @@ static void NAME(transpose)(const REAL *from, REAL *to, int64_t rows, int64_t co
         for (int64_t r = c < whole_columns ? whole_rows : 0; r < rows; r++) to[c * stride + r] = from[r * columns + c];
 }
 
-/* Up to LANES numbers; those that are missing are zero. */
+/* Load up to LANES numbers. Missing ones are zero. */
 INLINE vec NAME(load)(const REAL *from, int64_t lanes) {
     vec value = {0};
     if (lanes == LANES)
@@ -84,12 +84,12 @@ INLINE void NAME(store)(REAL *to, vec value, int64_t lanes) {
         memcpy(to, &value, (size_t)lanes * sizeof(REAL));
 }
 
-/* `value` where `test` is not zero or less: the derivative of relu. What is not a number passes. */
+/* `value` where `test` is above zero or NaN, otherwise zero: the derivative of ReLU. */
 INLINE vec NAME(where_positive)(vec test, vec value) {
     return (vec)((mask)value & ~(mask)(test <= 0));
 }
 
-/* Adds the lanes of a sum to totals in double, and clears it. */
+/* Add the lanes of a sum to totals in double, and set the sum to zero. */
 INLINE void NAME(collect)(vec *sum, double *total) {
     for (int64_t i = 0; i < LANES; i++) total[i] += (double)(*sum)[i];
     *sum = (vec){0};
