@@ -1,4 +1,4 @@
-"""The named methods, each a composition of the parts."""
+"""The named methods. Each is a composition of parts, in a file of its own."""
 
 from innerloop.methods.alfa import alfa
 from innerloop.methods.anil import anil

@@ -1,4 +1,4 @@
-"""What the compositions share."""
+"""A function that several methods share."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from innerloop.inner.adaptation import Adaptation
 
 
 def with_steps(adaptation: Adaptation, steps: int | None) -> Adaptation | None:
-    """The inner loop on new tasks where only its number of steps differs; None if that is the same, too."""
+    """The inner loop for new tasks if only its number of steps differs; None if that number is the same, too."""
     return None if steps is None or steps == adaptation.steps else replace(adaptation, steps=steps)

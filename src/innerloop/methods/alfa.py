@@ -1,4 +1,4 @@
-"""ALFA: MAML whose rates and weight decays a small meta-learned network generates at each step."""
+"""ALFA: MAML with learning rates and weight decays that a small meta-learned network generates at each step."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def alfa(
               (\alpha_{i,k}, \beta_{i,k}) = h_\phi(\theta_k, g_{i,k}), \qquad
               g_{i,k} = \nabla L_i^{\mathrm{support}}(\theta_k)
 
-    with a rate α and a decay β for each named tensor (:func:`innerloop.rules.alfa`). The defaults are those of the
-    published code, for mini-ImageNet.
+    There is a rate α and a decay β for each named tensor (:func:`innerloop.rules.alfa`). The defaults are those of the
+    published code for mini-ImageNet.
 
     Args:
-        inner_lr: what every rate begins with.
+        inner_lr: the initial value of every rate.
         inner_steps: inner steps in meta-training.
         test_steps: inner steps on new tasks; ``inner_steps`` by default. Further steps reuse the last scales.
         adapt: name patterns of the parameters to adapt, see :func:`innerloop.inner.selection.partition`.
-        inner_decay: the weight decay that every layer begins with.
+        inner_decay: the initial weight decay of every layer.
         meta_gradient: another exact estimator than :func:`innerloop.unrolled`.
 
     Raises:

@@ -20,14 +20,14 @@ def anil(
 ) -> Method:
     """ANIL, almost no inner loop: MAML that adapts the head only, in meta-training and on new tasks.
 
-    The body is meta-learned, through the head's adaptation.
+    The body is meta-learned through the adaptation of the head.
 
     Args:
         inner_lr: inner learning rate α.
         inner_steps: inner steps in meta-training.
         test_steps: inner steps on new tasks; ``inner_steps`` by default.
         head: name patterns of the head's parameters, such as ``"classifier.*"``; the last layer by default. See
-            :func:`innerloop.inner.selection.partition`, which also names a pattern that matches nothing.
+            :func:`innerloop.inner.selection.partition`.
         meta_gradient: another exact estimator than :func:`innerloop.unrolled`.
 
     Raises:

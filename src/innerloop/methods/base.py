@@ -22,7 +22,7 @@ Make = TypeVar("Make", bound="Callable[..., Method]")
 
 
 class Schedule(Protocol):
-    """How a method changes over meta-training; a frozen dataclass, so that the method can be compared and saved."""
+    """How a method changes over meta-training. Use a frozen dataclass, so that the method can be compared and saved."""
 
     def __call__(self, method: Method, iteration: int) -> Method:
         """The method at an iteration of the outer loop, counted from 0. It must go on learning the same quantities."""
@@ -31,15 +31,15 @@ class Schedule(Protocol):
 
 @dataclass(frozen=True, repr=False)
 class Method(Part):
-    """A meta-learning method: how tasks are adapted to, and how to differentiate through it.
+    """A meta-learning method: an inner loop, and a way to differentiate through it.
 
-    Methods are values. They compare and hash by what they are made of, print as the composition that they are, and can
-    be saved and restored (:mod:`innerloop.parts`).
+    Methods are values. They compare and hash by their parts, print as a composition of these parts, and can be saved
+    and restored (:mod:`innerloop.parts`).
 
     Args:
         adaptation: the inner loop of meta-training.
         meta_gradient: the estimator of the meta-gradient.
-        test_adaptation: the inner loop on new tasks; papers often take more steps there. The same by default.
+        test_adaptation: the inner loop on new tasks, where papers often take more steps. By default it is the same.
         schedule: how the method changes over meta-training, if it does.
 
     Example:
@@ -128,9 +128,9 @@ class NetworkOption:
     """A setting of a method that is an argument of its network.
 
     Args:
-        argument: what the function that makes the network calls it.
-        default: its value where a recipe says nothing.
-        help: what it is.
+        argument: the name of the argument in the function that makes the network.
+        default: the value in recipes that do not give one.
+        help: the text that explains it.
     """
 
     argument: str
@@ -140,21 +140,21 @@ class NetworkOption:
 
 @dataclass(frozen=True)
 class Card:
-    """What the file of a method says beside the function that makes it: plain data, from which recipes are made.
+    """The data in a method's file beside the function that makes it. Recipes are made from it.
 
     Args:
         name: the name under which the method is registered.
         title: its name in prose, such as ``MAML++``.
-        network: the network it needs, by its name in ``innerloop.nets.NETS``. A name that begins with ``with_`` is a
-            variation of the data set's own network: ``with_context`` is ``conv4_with_context`` for images. Empty for
-            the data set's own.
-        network_options: settings that are arguments of that network, by their names in a recipe.
-        tasks: what it is meta-trained on.
-        like: the method whose recipes its own begin with; it has the same settings where ``recipes`` says nothing
-            else, as far as it takes them.
-        recipes: the settings of each recipe, by the experiments ``innerloop.recipes`` knows, such as
-            ``omniglot-5w1s``. A key may name several of them with spaces between. Where an experiment is in several
-            keys, the later ones count.
+        network: the network that it needs, by its name in ``innerloop.nets.NETS``. A name that begins with ``with_`` is
+            a variant of the data set's own network: for images, ``with_context`` is ``conv4_with_context``. Empty means
+            the data set's own network.
+        network_options: the settings that are arguments of that network, by their names in a recipe.
+        tasks: the kind of tasks that it is meta-trained on.
+        like: the method whose recipes its own are based on. Settings that ``recipes`` does not give are taken from
+            there, if this method has them.
+        recipes: the settings of each recipe, by the name of its experiment in ``innerloop.recipes``, such as
+            ``omniglot-5w1s``. A key may name several experiments, separated by spaces. If an experiment is in several
+            keys, the later ones win.
     """
 
     name: str
@@ -190,14 +190,14 @@ def registered(
     like: str = "",
     recipes: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Callable[[Make], Make]:
-    """Enter a function that makes a method into :data:`METHODS`, under its own name, and its card into :data:`CARDS`.
+    """Register a function that makes a method in :data:`METHODS`, under its own name, and its card in :data:`CARDS`.
 
-    The arguments are those of :class:`Card`. All that the package knows of a method comes from its file: this, the
-    signature and the docstring. The command line has its options and their help from the signature and the ``Args``
-    section, and its page in the documentation is made from the docstring.
+    The arguments are those of :class:`Card`. Everything that the package knows about a method is in its file: the card,
+    the signature and the docstring. The command line takes the options and their help from the signature and the
+    ``Args`` section. The documentation page is made from the docstring.
 
     Raises:
-        ValueError: a method of that name is there already.
+        ValueError: there is already a method of that name.
 
     Example:
         >>> CARDS["maml_plus_plus"].title, CARDS["cavia"].network

@@ -1,4 +1,4 @@
-"""Bayesian MAML: particles that stand for the posterior of a task."""
+"""Bayesian MAML: particles that represent the posterior of a task."""
 
 from __future__ import annotations
 
@@ -49,25 +49,25 @@ def bmaml(
     .. math:: \theta_m \leftarrow \theta_m - \frac{\alpha}{M} \sum_j \Big(
               k_{mj} \nabla L_i^{\mathrm{support}}(\theta_j) - \rho \nabla_{\theta_j} k_{mj} \Big)
 
-    which is Stein variational gradient descent (:func:`innerloop.rules.svgd`).
-    :func:`innerloop.nets.with_particles` makes the network of M particles; any other network is one particle, for which
-    this is MAML. The outer loss is that of what the particles predict together, or the chaser loss.
+    This is Stein variational gradient descent (:func:`innerloop.rules.svgd`). :func:`innerloop.nets.with_particles`
+    makes a network of M particles. Any other network is one particle, and then this is MAML. The outer loss is the loss
+    of the particles' joint prediction, or the chaser loss.
 
     Args:
-        inner_lr: inner learning rate α. Particles share their gradients, so that each moves by 1 / M to 2 / M of what
-            it would alone.
+        inner_lr: inner learning rate α. Particles share their gradients, so each moves by 1 / M to 2 / M of the
+            distance that it would move alone.
         inner_steps: inner steps in meta-training.
         repulsion: ρ, how strongly particles drive each other apart, see :func:`innerloop.rules.svgd`.
         weight_decay: how strongly a Gaussian prior pulls each particle to zero.
-        leader_steps: steps of the leader that the inner loop chases (:func:`innerloop.chaser`); 0 for the loss of
-            the predictions.
+        leader_steps: steps of the leader in the chaser loss (:func:`innerloop.chaser`); 0 for the loss of the
+            predictions.
         test_steps: inner steps on new tasks; ``inner_steps`` by default.
-        adapt: name patterns of the parameters to adapt, the same of every particle; see
+        adapt: name patterns of the parameters to adapt. They must choose the same parameters of every particle; see
             :func:`innerloop.inner.selection.partition`.
         meta_gradient: another estimator than these.
 
     Raises:
-        ValueError: a negative number; when used, patterns that do not choose the same of every particle.
+        ValueError: a negative number; when used, patterns that do not choose the same parameters of every particle.
 
     Example:
         >>> import torch, innerloop as il

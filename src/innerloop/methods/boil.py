@@ -25,7 +25,7 @@ def boil(
 ) -> Method:
     """BOIL, body only update in inner loop: MAML that adapts everything but the head.
 
-    The head is meta-learned and the same for every task, so that the features must change.
+    The head is meta-learned and the same for every task. So it is the features that must change.
 
     Args:
         inner_lr: inner learning rate α.

@@ -36,7 +36,7 @@ def cavia(
     context: str = "context*",
     meta_gradient: MetaGradient | None = None,
 ) -> Method:
-    r"""CAVIA: the network is meta-learned and shared; each task has context parameters φ, which start at zero.
+    r"""CAVIA: the network is meta-learned and shared. Each task adapts only context parameters φ, which start at zero.
 
     .. math:: \phi_i = -\alpha \nabla_\phi L_i^{\mathrm{support}}(\phi = 0, \theta), \qquad
               \theta \leftarrow \theta - \beta \nabla_\theta \textstyle\sum_i L_i^{\mathrm{query}}(\phi_i, \theta)
@@ -48,7 +48,7 @@ def cavia(
         inner_steps: inner steps in meta-training.
         test_steps: inner steps on new tasks; ``inner_steps`` by default.
         context: name patterns of the context parameters, see :func:`innerloop.inner.selection.partition`. They start at
-            zero whatever the module holds.
+            zero, whatever their values in the module.
         meta_gradient: another exact estimator than :func:`innerloop.unrolled`.
 
     Raises:

@@ -26,19 +26,18 @@ def clamped_meta_sgd(
     adapt: str = "*",
     meta_gradient: MetaGradient | None = None,
 ) -> Method:
-    r"""Clamped Meta-SGD: Meta-SGD whose learned rates are used as the nearest value between two bounds.
+    r"""Clamped Meta-SGD: Meta-SGD with its learned rates clamped between two bounds.
 
     .. math:: \theta_i' = \theta - \max(l, \min(\alpha, h)) \odot \nabla L_i^{\mathrm{support}}(\theta), \qquad
               (\theta, \alpha) \leftarrow (\theta, \alpha) -
               \beta \nabla_{(\theta, \alpha)} \textstyle\sum_i L_i^{\mathrm{query}}(\theta_i')
 
     Meta-SGD's rates may become negative or large. With a lowest rate of 0 no weight moves against its gradient. The
-    clamp is a plain one, so the meta-gradient is exact: a rate that was carried beyond a bound has a gradient of zero,
-    and stays there unless the outer optimizer's momentum carries it back. The rates under ``method.lr`` are those
-    before the clamp.
+    clamp is differentiated exactly. So a rate beyond a bound has a gradient of zero, and stays there unless the outer
+    optimizer's momentum carries it back. The rates under ``method.lr`` are the values before the clamp.
 
     Args:
-        inner_lr: what every rate α begins with.
+        inner_lr: the initial value of every rate α.
         inner_steps: inner steps in meta-training.
         lowest: the lowest rate l that is used.
         highest: the highest rate h that is used.
@@ -47,7 +46,7 @@ def clamped_meta_sgd(
         meta_gradient: another exact estimator than :func:`innerloop.unrolled`.
 
     Raises:
-        ValueError: a negative rate or number of steps, or bounds that do not hold the first rate between them.
+        ValueError: a negative rate or number of steps, or an initial rate outside the bounds.
 
     Example:
         >>> import torch, innerloop as il

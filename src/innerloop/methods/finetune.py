@@ -45,17 +45,17 @@ def finetune(
               \theta_0 = (\theta_{\mathrm{body}}, 0), \quad
               \theta_{k+1} = \theta_k - \alpha \nabla L^{\mathrm{support}}(\theta_k)
 
-    Meta-training has no inner steps: its meta-gradient is the gradient of the query loss, and its tasks are to be
+    Meta-training has no inner steps: the meta-gradient is the gradient of the query loss. Its tasks must be
     mini-batches with the labels of all classes, as :meth:`innerloop.data.ImageClasses.batches` draws them. The
-    network's head has an output for each of these.
+    network's head has one output for each of these classes.
 
     Args:
         inner_lr: inner learning rate α.
         test_steps: inner steps on new tasks.
-        ways: classes of a new task; as many as the network's head has outputs if None.
-        adapt: name patterns of the parameters that are fine-tuned, the head among them; by default the last layer
-            alone, ``"*"`` for all.
-        head: the name of the linear layer that is replaced, by zeros; the last layer by default.
+        ways: classes of a new task. None means as many as the network's head has outputs.
+        adapt: name patterns of the parameters to fine-tune, including the head. By default only the last layer; ``"*"``
+            for all.
+        head: the name of the linear layer that is replaced by zeros; the last layer by default.
 
     Raises:
         ValueError: a negative rate or number of steps, or less than one class.

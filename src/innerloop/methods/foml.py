@@ -1,4 +1,4 @@
-"""FOML: Reptile's inner loop, of which only the last step counts."""
+"""FOML: Reptile's inner loop, with only the last step as the meta-gradient."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def foml(
 
     .. math:: \theta \leftarrow \theta + \beta \, \mathrm{mean}_i (\theta_{i,K} - \theta_{i,K-1})
 
-    With gradient descent inside, that move is :math:`-\alpha` times the gradient on the last mini-batch at
-    :math:`\theta_{i,K-1}`, for one step that of joint training. β is the rate of the outer optimizer, which is to be
-    plain ``torch.optim.SGD``.
+    With gradient descent as inner optimizer, that move is :math:`-\alpha` times the gradient on the last mini-batch at
+    :math:`\theta_{i,K-1}`. With a single step this is joint training. β is the rate of the outer optimizer, which must
+    be plain ``torch.optim.SGD``.
 
     Args:
         inner_lr: the inner learning rate.
-        inner_steps: inner steps in meta-training, the last included.
+        inner_steps: inner steps in meta-training, including the last.
         inner_batch: support examples of each inner step; None for all of them.
         test_steps: inner steps on new tasks; ``inner_steps`` if None.
-        test_batch: support examples of each of those; None for all of them.
-        inner_optimizer: ``adam`` (with β1 = 0, its moments carried on as in :func:`reptile`) or ``sgd``.
+        test_batch: support examples of each inner step on new tasks; None for all of them.
+        inner_optimizer: ``adam`` (with β1 = 0, and moments carried on as in :func:`reptile`) or ``sgd``.
         adapt: name patterns of the parameters to adapt, see :func:`innerloop.inner.selection.partition`.
-        tail: whether the last mini-batch is the query set, so that it shares no example with those before it. Else it
+        tail: whether the last mini-batch is the query set, which shares no example with the earlier ones. Otherwise it
             is one more of the support set, which the paper finds to be worse.
 
     Raises:

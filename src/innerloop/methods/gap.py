@@ -32,16 +32,16 @@ def gap(
     .. math:: \theta_{k+1} = \theta_k - \alpha \, U_k M \Sigma_k V_k^\top, \qquad
               \nabla L_i^{\mathrm{support}}(\theta_k) = U_k \Sigma_k V_k^\top
 
-    with a diagonal M for each weight matrix or kernel, the identity at first (:func:`innerloop.rules.singular`). The
-    defaults are those of the published code, for mini-ImageNet.
+    There is a diagonal M for each weight matrix or kernel. It begins as the identity
+    (:func:`innerloop.rules.singular`). The defaults are those of the published code for mini-ImageNet.
 
     Args:
         inner_lr: inner learning rate α.
         inner_steps: inner steps in meta-training.
         test_steps: inner steps on new tasks; ``inner_steps`` if None.
         adapt: name patterns of the parameters to adapt, see :func:`innerloop.inner.selection.partition`.
-        precondition: name patterns, separated by spaces, of those whose gradients are scaled. The published code
-            scales convolutions, and leaves the head.
+        precondition: name patterns of the parameters whose gradients are scaled, separated by spaces. The published
+            code scales convolutions but not the head.
         form: ``svd``, ``exact_svd``, or ``diagonal`` (approximate GAP), see :func:`innerloop.rules.singular`.
         meta_gradient: another exact estimator than :func:`innerloop.unrolled`.
 

@@ -39,12 +39,12 @@ def imaml(
               \lambda (\nabla^2 L_i^{\mathrm{support}}(\phi_i) + \lambda I)^{-1} \nabla L_i^{\mathrm{query}}(\phi_i)
 
     Memory does not grow with the number of inner steps. The defaults are those of the published code for 5-way
-    Omniglot, which sets λ to 0 when it tests, unlike this one. Its damping is there for inner problems that are not
-    convex or not solved, where an exact inverse can blow up.
+    Omniglot. That code sets λ to 0 in tests; this one does not. The damping is for inner problems that are not convex
+    or not solved, where an exact inverse can become very large.
 
     Args:
         inner_lr: the rate of gradient descent on the inner problem.
-        inner_steps: its steps in meta-training, enough to come near the solution.
+        inner_steps: inner steps in meta-training. There must be enough of them to come near the solution.
         test_steps: inner steps on new tasks; ``inner_steps`` by default.
         adapt: name patterns of the parameters to adapt, see :func:`innerloop.inner.selection.partition`.
         strength: λ.
@@ -53,7 +53,7 @@ def imaml(
         damping: added to λ in the matrix that is inverted, see :func:`innerloop.implicit`.
 
     Raises:
-        ValueError: a negative rate or number of steps, or what :func:`innerloop.implicit` refuses.
+        ValueError: a negative rate or number of steps, or a setting that :func:`innerloop.implicit` refuses.
 
     Example:
         >>> import torch, innerloop as il

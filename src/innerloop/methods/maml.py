@@ -44,12 +44,12 @@ def maml(
     adapt: str = "*",
     meta_gradient: MetaGradient | None = None,
 ) -> Method:
-    r"""MAML: gradient descent on the support set, the query loss differentiated through it.
+    r"""MAML: gradient descent on the support set. The query loss is differentiated through it.
 
     .. math:: \theta_i' = \theta - \alpha \nabla L_i^{\mathrm{support}}(\theta), \qquad
               \theta \leftarrow \theta - \beta \nabla_\theta \textstyle\sum_i L_i^{\mathrm{query}}(\theta_i')
 
-    β is the learning rate of the outer optimizer, which the paper takes to be Adam.
+    β is the learning rate of the outer optimizer. The paper uses Adam.
 
     Args:
         inner_lr: inner learning rate α.

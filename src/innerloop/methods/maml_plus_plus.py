@@ -79,33 +79,34 @@ def maml_plus_plus(
     per_step: str = "",
     meta_gradient: MetaGradient | None = None,
 ) -> Method:
-    r"""MAML++: what makes MAML stable and better, each part with its own switch.
+    r"""MAML++: additions to MAML that make it stable and better. Each has its own switch.
 
     .. math:: \theta_{k+1} = \theta_k - \alpha_k^{l} \nabla L_i^{\mathrm{support}}(\theta_k), \qquad
               \min_{\theta, \alpha} \textstyle\sum_i \sum_k w_k L_i^{\mathrm{query}}(\theta_{i,k})
 
-    - **Multi-step loss**: at first the queries are scored after every inner step, and the weights w move towards the
-      last one over ``multi_step_iterations``, in ten stages (:func:`innerloop.inner.objectives.multi_step`). On
-      Omniglot these are the ten epochs of the original code.
+    - **Multi-step loss**: at first the queries are scored after every inner step. Over ``multi_step_iterations`` the
+      weights w shift to the last step, in ten stages (:func:`innerloop.inner.objectives.multi_step`). On Omniglot the
+      stages are the ten epochs of the original code.
     - **Learned rates** for each layer (each named tensor) and inner step, under ``method.lr``.
     - **Derivative-order annealing**: first order for ``first_order_iterations``, then exact. The paper's 50 epochs are
-      25,000 iterations; the published configurations leave it off, as is the default here.
+      25,000 iterations. The published configurations leave it off, and so does the default here.
     - **Batch norm's weights for each step**: ``per_step="*.norm.*"``, see :func:`innerloop.rules.by_step`.
-    - **Batch norm's statistics for each step** are a matter of evaluation: :meth:`innerloop.Learner.with_statistics`.
+    - **Batch norm's statistics for each step** are used in evaluation: :meth:`innerloop.Learner.with_statistics`.
     - The cosine schedule of the outer rate belongs to the outer loop; the recipes have it.
 
-    The method itself is that of the end of training; the trainer asks :meth:`innerloop.Method.at` for what it is at an
-    iteration, and so can a loop of your own.
+    The method object is the method at the end of training. The trainer asks :meth:`innerloop.Method.at` for the method
+    at an iteration, and so can a loop of your own.
 
     Args:
-        inner_lr: what every rate begins with.
+        inner_lr: the initial value of every rate.
         inner_steps: inner steps in meta-training.
         test_steps: inner steps on new tasks; ``inner_steps`` by default. Further steps reuse the last rates.
         adapt: name patterns of the parameters to adapt, see :func:`innerloop.inner.selection.partition`.
         learn_rates: whether the rates are meta-learned.
-        multi_step_iterations: iterations until only the last step is scored; 0 scores it alone from the beginning.
+        multi_step_iterations: iterations until only the last step is scored. With 0 only the last step is scored from
+            the beginning.
         first_order_iterations: iterations of first-order gradients at the beginning.
-        per_step: name patterns of the parameters with a meta-learned value for each step, among those adapted.
+        per_step: name patterns of the adapted parameters that have a meta-learned value for each step.
         meta_gradient: another exact estimator than :func:`innerloop.unrolled`.
 
     Raises:

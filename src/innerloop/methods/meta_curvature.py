@@ -25,7 +25,7 @@ def meta_curvature(
     .. math:: \theta_{k+1} = \theta_k - \alpha \,
               (M_{\mathrm{o}} \otimes M_{\mathrm{i}} \otimes M_{\mathrm{f}}) \nabla L_i^{\mathrm{support}}(\theta_k)
 
-    with a matrix for each axis of each parameter, the identity at first (:func:`innerloop.rules.kronecker`).
+    There is a matrix for each axis of each parameter. It begins as the identity (:func:`innerloop.rules.kronecker`).
 
     Args:
         inner_lr: inner learning rate α.

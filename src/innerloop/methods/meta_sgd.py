@@ -33,11 +33,11 @@ def meta_sgd(
               (\theta, \alpha) \leftarrow (\theta, \alpha) -
               \beta \nabla_{(\theta, \alpha)} \textstyle\sum_i L_i^{\mathrm{query}}(\theta_i')
 
-    The rates are meta-parameters under ``method.lr``. The paper begins with all of them at one value that is drawn
-    from 0.005 to 0.1, and takes one inner step.
+    The rates are meta-parameters under ``method.lr``. In the paper all rates begin at one value, drawn from 0.005 to
+    0.1, and there is one inner step.
 
     Args:
-        inner_lr: what every rate α begins with.
+        inner_lr: the initial value of every rate α.
         inner_steps: inner steps in meta-training.
         test_steps: inner steps on new tasks; ``inner_steps`` by default.
         adapt: name patterns of the parameters to adapt, see :func:`innerloop.inner.selection.partition`.

@@ -18,19 +18,19 @@ __all__ = ["nearest_neighbour"]
     recipes={"omniglot-5w1s omniglot-20w1s": {"iterations": 0}},
 )
 def nearest_neighbour(*, head: str = "@last") -> Method:
-    r"""A query is of the class of the support example that is the nearest to it, by Euclidean distance.
+    r"""A query gets the class of the nearest support example, by Euclidean distance.
 
     .. math:: \hat y(x) = y_s, \quad s = \operatorname{argmin}_j \lVert f(x) - f(x_j) \rVert^2
 
-    It has no steps and nothing to learn. The network's head is to be an :class:`innerloop.nets.Neighbours`, which
-    keeps the support set: in pixels with :func:`innerloop.nets.pixels`, in features behind any other layers. With one
-    example of each class this is :func:`prototypical`. Of classes that are equally near, the first is taken.
+    It has no steps and learns nothing. The network's head must be an :class:`innerloop.nets.Neighbours`, which stores
+    the support set. With :func:`innerloop.nets.pixels` it compares pixels; behind other layers it compares features.
+    With one example of each class this is :func:`prototypical`. Of classes that are equally near, the first is taken.
 
     Args:
-        head: the name of the layer that keeps examples; the last layer by default.
+        head: the name of the layer that stores examples; the last layer by default.
 
     Raises:
-        ValueError: when it is used, and that layer keeps no examples.
+        ValueError: when used, a layer that cannot store examples.
 
     Example:
         >>> import torch, innerloop as il

@@ -1,4 +1,4 @@
-"""ProtoMAML: MAML whose head begins as a prototype classifier."""
+"""ProtoMAML: MAML with a head that begins as a prototype classifier."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def protomaml(
               \mu_c = \mathrm{mean}_{y_j = c} f_\theta(x_j), \quad \text{then}\quad
               \theta_{k+1} = \theta_k - \alpha \nabla L_i^{\mathrm{support}}(\theta_k)
 
-    The meta-gradient goes through the prototypes into the body. The head's own meta-parameters have no effect, and a
-    gradient of zero. With no inner steps this is a prototypical network. For classification only.
+    The meta-gradient goes through the prototypes into the body. The head's own meta-parameters have no effect, and get
+    a gradient of zero. Without inner steps this is a prototypical network. It is for classification only.
 
     Args:
         inner_lr: α; the paper searches for it.
         inner_steps: inner steps in meta-training.
         test_steps: inner steps on new tasks; ``inner_steps`` by default.
-        adapt: name patterns of the parameters to adapt, the head among them; see
+        adapt: name patterns of the parameters to adapt, including the head; see
             :func:`innerloop.inner.selection.partition`.
         head: the name of the linear layer that is the head; the last layer by default.
         meta_gradient: another exact estimator than :func:`innerloop.unrolled`.

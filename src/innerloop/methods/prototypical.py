@@ -34,12 +34,13 @@ def prototypical(*, ways: int | None = None, head: str = "@last") -> Method:
     .. math:: \mu_c = \mathrm{mean}_{y_j = c} f_\theta(x_j), \qquad
               p(y = c \mid x) \propto \exp(-\lVert f_\theta(x) - \mu_c \rVert^2)
 
-    This is :func:`protomaml` without inner steps: the prototypes are a linear head. The network's own head says how
-    many classes a task of meta-training has, which the paper takes to be more than in test. For classification only.
+    This is :func:`protomaml` without inner steps: the prototypes are a linear head. A task of meta-training has as many
+    classes as the network's own head has outputs. In the paper that is more than in test. It is for classification
+    only.
 
     Args:
-        ways: classes of a new task; as many as the network's head has outputs if None.
-        head: the name of the linear layer that is the head, whose input are the features; the last layer by default.
+        ways: classes of a new task. None means as many as the network's head has outputs.
+        head: the name of the linear layer that is the head. Its inputs are the features. The last layer by default.
 
     Raises:
         ValueError: less than one class.

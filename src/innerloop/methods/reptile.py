@@ -81,19 +81,20 @@ def reptile(
 
     .. math:: \theta \leftarrow \theta + \beta \, \mathrm{mean}_i (\theta_i' - \theta)
 
-    β is the learning rate of the outer optimizer, which is to be plain ``torch.optim.SGD``; the paper takes it
-    from 1 down to 0 over training. Episodes of one task give the paper's serial form, of several its batched one.
+    β is the learning rate of the outer optimizer, which must be plain ``torch.optim.SGD``. In the paper it falls from 1
+    to 0 over training. Episodes of one task give the paper's serial form. Episodes of several tasks give its batched
+    form.
 
-    The inner Adam has β1 = 0, and its second moments go on from one meta-batch to the next, as in the original
-    code. There the tasks of a meta-batch update them one after the other. Here each task starts from the same
-    moments and their mean is carried on, so that the result does not depend on the order of the tasks.
+    The inner Adam has β1 = 0. Its second moments are carried from one meta-batch to the next, as in the original code.
+    There the tasks of a meta-batch update them one after another. Here each task starts from the same moments, and
+    their mean is carried on. So the result does not depend on the order of the tasks.
 
     Args:
         inner_lr: the inner learning rate.
-        inner_steps: inner steps in meta-training; with a single one this is joint training.
+        inner_steps: inner steps in meta-training. With a single step this is joint training.
         inner_batch: support examples of each inner step; None for all of them.
         test_steps: inner steps on new tasks; ``inner_steps`` if None.
-        test_batch: support examples of each of those; None for all of them.
+        test_batch: support examples of each inner step on new tasks; None for all of them.
         inner_optimizer: ``adam`` (with β1 = 0) or ``sgd``.
         adapt: name patterns of the parameters to adapt, see :func:`innerloop.inner.selection.partition`.
 

@@ -1,4 +1,4 @@
-"""Training from scratch, the baseline that knows nothing of other tasks."""
+"""Training from scratch, the baseline that learns nothing from other tasks."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ __all__ = ["scratch"]
     },
 )
 def scratch(inner_lr: float = 0.5, test_steps: int = 20, *, adapt: str = "*") -> Method:
-    r"""Gradient descent on the support set from the network as it was made.
+    r"""Gradient descent on the support set, from the network's random initialisation.
 
     .. math:: \theta_{k+1} = \theta_k - \alpha \nabla L^{\mathrm{support}}(\theta_k)
 
     Nothing is meta-learned: the meta-gradient is zero, and training changes nothing. Every task starts from the same
-    random initialisation, the network's own; make the network with another seed for another one.
+    random initialisation, the network's own. For another one, make the network with another seed.
 
     Args:
         inner_lr: inner learning rate α.

@@ -1,4 +1,4 @@
-"""Sharp-MAML: MAML whose steps take their gradients where the loss is the highest nearby."""
+"""Sharp-MAML: MAML with steps that take their gradients where the loss nearby is highest."""
 
 from __future__ import annotations
 
@@ -48,23 +48,23 @@ def sharp_maml(
               \epsilon = \rho_{\mathrm{up}} \frac{\nabla F(\theta)}{\lVert \nabla F(\theta) \rVert}, \qquad
               F(\theta) = \textstyle\sum_i L_i^{\mathrm{query}}(\theta_i')
 
-    The lower perturbation is part of this method: each inner step starts at its iterate and takes the gradient uphill
-    of it (:class:`innerloop.inner.uphill.Uphill`). The upper perturbation is a matter of the outer optimizer, and works
-    with every method: :class:`innerloop.SharpnessAware` around any optimizer, in a recipe the setting
-    ``outer_radius``. The paper's three variants are:
+    The lower perturbation is part of this method: each inner step starts at its iterate, but takes the gradient at a
+    point uphill (:class:`innerloop.inner.uphill.Uphill`). The upper perturbation belongs to the outer optimizer and
+    works with every method: wrap any optimizer in :class:`innerloop.SharpnessAware`, or set ``outer_radius`` in a
+    recipe. The paper has three variants:
 
     - lower: this method, with an ordinary outer optimizer.
     - upper: ``inner_radius=0``, which is MAML, with a sharpness-aware outer optimizer.
-    - both: this method, with a sharpness-aware outer optimizer. The recipes are of this one.
+    - both: this method, with a sharpness-aware outer optimizer. The recipes use this variant.
 
-    The meta-gradient is exact: it is differentiated through the perturbation too, as in the published code. New tasks
-    are adapted to in the same way as those of meta-training. The published code's adaptive form, which scales the
-    perturbation by the weights, is not part of it.
+    The meta-gradient is exact: it includes the perturbation, as in the published code. New tasks are adapted to in the
+    same way as tasks of meta-training. The published code also has an adaptive form, which scales the perturbation by
+    the weights. It is not implemented here.
 
     Args:
         inner_lr: inner learning rate α.
         inner_steps: inner steps in meta-training. Each computes two gradients.
-        inner_radius: the distance from an iterate to where its gradient is taken; 0 for MAML.
+        inner_radius: the distance from an iterate to the point where its gradient is taken; 0 for MAML.
         test_steps: inner steps on new tasks; ``inner_steps`` by default.
         adapt: name patterns of the parameters to adapt, see :func:`innerloop.inner.selection.partition`.
         meta_gradient: another exact estimator than :func:`innerloop.unrolled`.

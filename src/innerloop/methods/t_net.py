@@ -34,20 +34,20 @@ def t_net(
     warps: str = "*warp.*",
     meta_gradient: MetaGradient | None = None,
 ) -> Method:
-    r"""T-Net: MAML in a network with a learned matrix T after each layer, which the inner loop leaves alone.
+    r"""T-Net: MAML in a network with a learned matrix T after each layer. The inner loop does not adapt T.
 
     .. math:: h = T W x + T b, \qquad W_i' = W - \alpha \nabla_W L_i^{\mathrm{support}}(W, T), \qquad
               (W, T) \leftarrow (W, T) - \beta \nabla_{(W, T)} \textstyle\sum_i L_i^{\mathrm{query}}(W_i', T)
 
-    so that what a step does to the features is transformed by :math:`T T^\top`: a learned metric for each layer.
-    :func:`innerloop.nets.with_warps` gives any network such matrices, the identity at first. The paper's MT-Net, which
-    also learns a mask of what is adapted, is not part of it.
+    The effect of a step on the features is thus multiplied by :math:`T T^\top`, a learned metric for each layer.
+    :func:`innerloop.nets.with_warps` gives any network such matrices. They begin as the identity. The paper's MT-Net,
+    which also learns a mask of the adapted parameters, is not implemented.
 
     Args:
         inner_lr: inner learning rate α.
         inner_steps: inner steps in meta-training.
         test_steps: inner steps on new tasks; ``inner_steps`` by default.
-        warps: name patterns of the parameters that the inner loop leaves alone, the warp layers' among them; see
+        warps: name patterns of the parameters that the inner loop does not adapt, including the warp layers; see
             :func:`innerloop.inner.selection.partition`.
         meta_gradient: another exact estimator than :func:`innerloop.unrolled`.
 

@@ -40,16 +40,16 @@ def warpgrad(
               \bar\theta_{i,k} - \alpha \nabla L_i^{\mathrm{support}}(\bar\theta_{i,k}; \phi); \phi\big), \qquad
               \min_\theta \sum_i L_i^{\mathrm{query}}(\theta_{i,K}; \phi)
 
-    The iterates are constants in the first objective, which the warp layers φ have
-    (:func:`innerloop.metagrad.trajectory`). The second, which the initialisation has, is any: here MAML's, as in the
-    paper's few-shot experiment. With :func:`innerloop.displacement` nothing is differentiated through the inner loop,
-    which may then be long. The learning rate is that of the published code, for tasks of 100 inner steps.
+    The first objective trains the warp layers φ (:func:`innerloop.metagrad.trajectory`). The iterates are constants in
+    it. The second trains the initialisation, and may be any: the default is MAML's, as in the paper's few-shot
+    experiment. With :func:`innerloop.displacement` nothing is differentiated through the inner loop, so the loop may be
+    long. The learning rate is that of the published code, for tasks with 100 inner steps.
 
     Args:
         inner_lr: inner learning rate α.
         inner_steps: inner steps K in meta-training.
         test_steps: inner steps on new tasks; ``inner_steps`` by default.
-        warps: name patterns of the parameters φ that the inner loop leaves alone, the warp layers' among them; see
+        warps: name patterns of the parameters φ that the inner loop does not adapt, including the warp layers; see
             :func:`innerloop.inner.selection.partition`.
         meta_gradient: the estimator of the initialisation's gradient; :func:`innerloop.unrolled` by default.
 
