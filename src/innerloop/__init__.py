@@ -1,7 +1,8 @@
 """Gradient-based meta-learning: MAML, Reptile and their family."""
 
 from innerloop import data, nets, rules
-from innerloop.engine.engine import Engine, adapt, meta_gradient
+from innerloop.engine.engine import Engine
+from innerloop.engine.functions import adapt, meta_gradient
 from innerloop.engine.runtime import Runtime, runtime
 from innerloop.episode import Episode
 from innerloop.evaluation.calibration import Calibration

@@ -150,7 +150,7 @@ def test_calibration_goes_on_with_what_was_fastest(monkeypatch: pytest.MonkeyPat
         rank = times.setdefault(plan, len(times))
         return next(clock) * (1.0 if rank != 3 else 0.001)
 
-    monkeypatch.setattr("innerloop.engine.engine.time.perf_counter", slower_by_plan)
+    monkeypatch.setattr("innerloop.engine.calibrate.time.perf_counter", slower_by_plan)
     seconds = engine.calibrate(method, episode, rounds=1)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert engine.plan(method.adaptation, episode) == min(seconds, key=seconds.__getitem__) == next(iter(seconds))

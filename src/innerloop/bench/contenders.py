@@ -9,7 +9,8 @@ from dataclasses import replace
 from torch import nn
 
 from innerloop.bench.peers import PEERS, MetaGradientFn, Spec, Unavailable
-from innerloop.engine.engine import Engine, meta_gradient
+from innerloop.engine.engine import Engine
+from innerloop.engine.functions import meta_gradient
 from innerloop.engine.plans import Execution
 from innerloop.episode import Episode
 from innerloop.metagrad import MetaGradient, checkpointed, mixed_mode

@@ -1,15 +1,13 @@
 """``Engine`` runs the tasks of a meta-batch: one by one, all together, or in chunks.
 
-:func:`meta_gradient` and :func:`adapt` are the plain functions for single calls.
+:func:`innerloop.meta_gradient` and :func:`innerloop.adapt` are the plain functions for single calls.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import re
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -20,13 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from innerloop.engine.calibrate import timed
 from innerloop.engine.caller import Caller, normal_mode
 from innerloop.engine.compiled import CompiledEstimates
 from innerloop.engine.estimate import Estimate
 from innerloop.engine.explain import Explanation
+from innerloop.engine.fallback import advised, with_a_loop_to_fall_back_on
 from innerloop.engine.forward import EngineTasks
 from innerloop.engine.kernels import missing, pack, packable
-from innerloop.engine.messages import first_line, first_sentence, own_line
 from innerloop.engine.plans import Execution, Plan, candidates, checked, planned
 from innerloop.engine.precision import Precision, checked_precision, computing_in
 from innerloop.engine.replay import Replay, Replays, checked_replay
@@ -42,11 +41,11 @@ from innerloop.inner.model import Norm, StatelessModel
 from innerloop.inner.problem import Problem
 from innerloop.metagrad.base import Info
 from innerloop.methods.base import Method
-from innerloop.params import Params, map_nested, map_params
+from innerloop.params import Params, map_params
 from innerloop.randomness import RandomState
 from innerloop.rules.base import RuleState
 
-__all__ = ["Engine", "adapt", "meta_gradient"]
+__all__ = ["Engine"]
 
 T = TypeVar("T")
 
@@ -124,14 +123,14 @@ class Engine:
         rule_state: RuleState | None = None,
         generator: torch.Generator | None = None,
     ) -> tuple[Params, Info]:
-        """The meta-gradient, averaged over tasks, see :func:`meta_gradient`."""
+        """The meta-gradient, averaged over tasks, see :func:`innerloop.meta_gradient`."""
         with self.at_this_moment():
             meta = self.packed(method.meta(self.model.initial, meta_params, state=rule_state))
             adaptation = method.adaptation
 
             def estimate(problem: Problem, chunk: Episode, support: Support) -> tuple[Meta, Info]:
                 if not self._proved or self._draws:
-                    with _advised():
+                    with advised():
                         return method.meta_gradient(InnerLoop(problem, adaptation, meta, support), chunk)
                 call = Estimate(method, problem, meta, chunk, support)
                 return call.result(*(self._replays if self._compiled is None else self._compiled)(call))
@@ -145,7 +144,7 @@ class Engine:
 
             grads = functools.reduce(lambda one, other: one.map(torch.add, other), gradients())
             mean = grads.map(lambda total: (total * (1 / episode.tasks)).contiguous())
-            return mean.named(), _joined(infos)
+            return mean.named(), Info.joined(infos)
 
     def adapt(
         self,
@@ -157,7 +156,7 @@ class Engine:
         rule_state: RuleState | None = None,
         generator: torch.Generator | None = None,
     ) -> Params:
-        """Adapt to one task as the method does in a test, see :func:`adapt`.
+        """Adapt to one task as the method does in a test, see :func:`innerloop.adapt`.
 
         Layers such as dropout are off.
 
@@ -243,32 +242,21 @@ class Engine:
         Returns:
             The seconds of each plan, the fastest first.
         """
-        once = partial(self.meta_gradient, method, episode, meta_params, rule_state=rule_state)
-
-        def run(plan: Plan) -> float:
-            self._chosen[key] = plan
-            self.warm_up(once)
-            start = time.perf_counter()
-            once()
-            if not episode.support_x.is_cpu:
-                torch.cuda.synchronize(episode.support_x.device)
-            return time.perf_counter() - start
-
         key = _sizes(method.adaptation, episode)
-        seconds: dict[Plan, float] = {}
-        with RandomState.now(episode.support_x.device).again():
-            once()  # finds out whether tasks can be batched
-            plans = candidates(self.execution, self.model, method.adaptation, episode)
-            for turn in range(rounds + 1 if len(plans) > 1 else 0):
-                for plan in plans:
-                    if turn > 1 and seconds[plan] > 2 * min(seconds.values()):
-                        continue  # it cannot become the fastest
-                    with contextlib.suppress(torch.OutOfMemoryError):
-                        took = run(plan)
-                        seconds[plan] = took if turn < 2 else min(took, seconds[plan])
-                plans = [plan for plan in plans if plan in seconds]
+
+        def run(plan: Plan | None) -> None:
+            if plan is not None:
+                self._chosen[key] = plan
+            self.meta_gradient(method, episode, meta_params, rule_state=rule_state)
+
+        fastest = timed(
+            lambda: candidates(self.execution, self.model, method.adaptation, episode),
+            run,
+            lambda plan: self.warm_up(lambda: run(plan)),
+            episode.support_x.device,
+            rounds,
+        )
         self._chosen.pop(key, None)
-        fastest = dict(sorted(seconds.items(), key=lambda item: item[1]))
         if fastest:
             self.execution = next(iter(fastest)).execution
         return fastest
@@ -335,7 +323,14 @@ class Engine:
                 chunk = episode[tasks]
                 support = Support(chunk.support_x, chunk.support_y, None if batches is None else batches[tasks])
                 with computing_in(self._precision, support_x.device):
-                    return self._fallen_back(fn, problem, chunk, support)
+                    result, why = with_a_loop_to_fall_back_on(
+                        lambda problem: fn(problem, chunk, support), problem, self.execution
+                    )
+                if why:
+                    self.execution, self._not_batched = "serial", why
+                    self._chosen.clear()
+                    warnings.warn(why, stacklevel=2)
+                return result
 
             first = 0
             results: list[T] = []
@@ -402,69 +397,6 @@ class Engine:
         results.append(result)
         return plan.tasks
 
-    def _fallen_back(
-        self, fn: Callable[[Problem, Episode, Support], T], problem: Problem, chunk: Episode, support: Support
-    ) -> T:
-        """Call ``fn``. With ``execution="auto"``, if it fails batched but works in a loop, stop batching."""
-        if not problem.tasks.batched:
-            return fn(problem, chunk, support)
-        try:
-            return fn(problem, chunk, support)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:
-            if self.execution != "auto":
-                if not _OF_TRANSFORMS.search(str(error)):
-                    raise
-                raise RuntimeError(
-                    f"execution={self.execution!r} runs tasks together, and {_not_batched(problem, error)}. Pass "
-                    "execution='serial', or 'auto', which then runs tasks one by one"
-                ) from error
-            reason = _why_not_batched(problem, error)
-        # This is outside the handler, so that an error of the loop is not shown as caused by the first error.
-        one_by_one = replace(problem, tasks=EngineTasks(batched=False, recurrent=problem.model.recurrent))
-        result = fn(one_by_one, chunk, support)
-        self.execution, self._not_batched = "serial", reason
-        self._chosen.clear()
-        warnings.warn(reason, stacklevel=2)
-        return result
-
-
-@contextlib.contextmanager
-def _advised() -> Iterator[None]:
-    """A context that adds advice to the error of a derivative that PyTorch lacks."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not re.search("derivative for .* is not implemented", str(error)):
-            raise
-        raise RuntimeError(
-            f"{first_line(error).rstrip('.')}. An exact meta-gradient takes second derivatives: use another "
-            "operation in the model, or a first-order method, such as il.fomaml or meta_gradient=il.first_order()"
-        ) from error
-
-
-def _why_not_batched(problem: Problem, error: Exception) -> str:
-    """The warning that tasks cannot run together: the reason, what happens instead, and what to do."""
-    return (
-        f"tasks run one by one: {_not_batched(problem, error)}. The results are the same, but take "
-        "longer. To run tasks together, write that part with operations that vmap knows "
-        "(docs/models.md has examples); execution='serial' runs one by one without this warning"
-    )
-
-
-def _not_batched(problem: Problem, error: Exception) -> str:
-    layer, line = problem.model.layer_of(error), own_line(error)
-    said = first_sentence(error).removeprefix("vmap: ")
-    if "escaped from inside" in said:
-        said = "it keeps tensors beyond the batched call, as torch.utils.checkpoint does"
-    said += "" if line is None or layer is None else f" ({line})"
-    return f"torch.func.vmap cannot batch {layer or 'this model or its loss'}: {said}"
-
-
-_OF_TRANSFORMS = re.compile(r"vmap|functorch|torch\.func|functional transform|saved tensor hooks", re.IGNORECASE)
-"""Matches PyTorch's messages about code that cannot be batched."""
-
 
 def _usual(tensor: Tensor) -> Tensor:
     """The same values as a tensor that can take part in a graph. A tensor made in ``inference_mode`` cannot."""
@@ -474,123 +406,3 @@ def _usual(tensor: Tensor) -> Tensor:
 def _sizes(adaptation: Adaptation, episode: Episode) -> tuple[int, ...]:
     """The sizes that a plan depends on."""
     return (adaptation.steps, adaptation.batch_size or 0, *episode.support_x.shape, episode.query_x.shape[1])
-
-
-def meta_gradient(
-    net: nn.Module,
-    method: Method,
-    episode: Episode,
-    loss_fn: LossFn = F.cross_entropy,
-    *,
-    meta_params: Mapping[str, Tensor] | None = None,
-    norm: Norm = "transductive",
-    execution: Execution = "auto",
-    unused: Literal["error", "ignore"] = "error",
-    rule_state: RuleState | None = None,
-    generator: torch.Generator | None = None,
-) -> tuple[Params, Info]:
-    """The meta-gradient of a method on an episode, for a training loop of your own.
-
-    Each call makes a new :class:`Engine`. For repeated calls, make one engine yourself: it is faster.
-
-    Args:
-        net: any ``nn.Module``. It is never changed.
-        method: the method, such as :func:`innerloop.maml`.
-        episode: the tasks.
-        loss_fn: ``(outputs, targets) -> scalar`` of one task.
-        meta_params: values to use instead of the module's own, by name.
-        norm: the normalisation mode, see :mod:`innerloop.inner.model`.
-        execution: how tasks are run: ``auto``, ``serial``, ``batched``, or a number of tasks at a time.
-        unused: ``error`` raises for a parameter that the loss does not use. ``ignore`` gives it a gradient of zero.
-        rule_state: the inner rule's state carried over, from an earlier ``info.rule_state``.
-        generator: the source of randomness of inner mini-batches; by default torch's global generator.
-
-    Returns:
-        The gradient, averaged over tasks, and an :class:`Info`. The gradient is a dict with the module's own parameter
-        names, then what the method learns under ``method.``.
-
-    Raises:
-        ValueError: an option or a name in ``meta_params`` is unknown, or the loss is not a scalar or does not use a
-            parameter.
-
-    Example:
-        >>> import torch, innerloop as il
-        >>> net, x, y = torch.nn.Linear(1, 1), torch.randn(2, 5, 1), torch.randn(2, 5, 1)
-        >>> episode = il.Episode(x, y, x, y)
-        >>> grads, info = il.meta_gradient(net, il.maml(0.01), episode, torch.nn.functional.mse_loss)
-        >>> sorted(grads), info.loss.shape
-        (['bias', 'weight'], torch.Size([2]))
-    """
-    engine = Engine(net, loss_fn, norm=norm, execution=execution, unused=unused)
-    return engine.meta_gradient(method, episode, meta_params, rule_state=rule_state, generator=generator)
-
-
-def adapt(
-    net: nn.Module,
-    method: Method,
-    x_support: Tensor,
-    y_support: Tensor,
-    loss_fn: LossFn = F.cross_entropy,
-    *,
-    meta_params: Mapping[str, Tensor] | None = None,
-    norm: Norm = "transductive",
-    statistics: Mapping[str, Tensor] | None = None,
-    unused: Literal["error", "ignore"] = "error",
-    rule_state: RuleState | None = None,
-    generator: torch.Generator | None = None,
-) -> Params:
-    """Adapt to one task as the method does in a test, and return the adapted parameters.
-
-    Layers such as dropout are off.
-
-    Args:
-        net: any ``nn.Module``. It is never changed.
-        method: its ``test`` adaptation is used.
-        x_support: the support inputs ``[S, ...]``.
-        y_support: their targets ``[S, ...]``.
-        loss_fn: ``(outputs, targets) -> scalar``.
-        meta_params: values to start from instead of the module's own, by name.
-        norm: as for :func:`meta_gradient`. While adapting, ``transductive`` and ``inductive`` are the same.
-        statistics: the batch-norm statistics of the ``per_step`` mode, see
-            :func:`innerloop.evaluation.norm_statistics.statistics_by_step`.
-        unused: as for :func:`meta_gradient`.
-        rule_state: as for :func:`meta_gradient`.
-        generator: as for :func:`meta_gradient`.
-
-    Returns:
-        All trainable parameters by name, without a graph, for ``torch.func.functional_call(net, params, x)``.
-
-    Raises:
-        ValueError: as for :func:`meta_gradient`.
-
-    Example:
-        >>> import torch, innerloop as il
-        >>> net = torch.nn.Linear(1, 1)
-        >>> params = il.adapt(net, il.maml(0.01), torch.ones(3, 1), torch.ones(3, 1), torch.nn.functional.mse_loss)
-        >>> torch.func.functional_call(net, params, torch.ones(2, 1)).shape
-        torch.Size([2, 1])
-    """
-    engine = Engine(net, loss_fn, norm=norm, execution="serial", unused=unused, training=False, statistics=statistics)
-    return engine.adapt(method, x_support, y_support, meta_params, rule_state=rule_state, generator=generator)
-
-
-def _joined(infos: list[Info]) -> Info:
-    """Join the :class:`Info` of consecutive chunks."""
-    tasks = [info.support_losses.shape[0] for info in infos]
-    state = None
-    if infos[0].rule_state is not None:
-        states = [info.rule_state for info in infos]
-        state = map_nested(
-            lambda *parts: sum(n * part for n, part in zip(tasks, parts, strict=True)) / sum(tasks), *states
-        )
-    return Info(
-        loss=_concatenated([info.loss for info in infos]),
-        support_losses=torch.cat([info.support_losses for info in infos]),
-        query_accuracy=_concatenated([info.query_accuracy for info in infos]),
-        rule_state=state,
-    )
-
-
-def _concatenated(parts: list[Tensor | None]) -> Tensor | None:
-    present = [part for part in parts if part is not None]
-    return torch.cat(present) if present else None

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from innerloop.engine.engine import adapt
+from innerloop.engine.functions import adapt
 from innerloop.episode import EpisodeSampler
 from innerloop.evaluation.evaluate import Evaluation, Member, evaluate_together
 from innerloop.evaluation.norm_statistics import statistics_by_step

@@ -56,6 +56,23 @@ class Info:
     query_accuracy: Tensor | None
     rule_state: RuleState | None = None
 
+    @classmethod
+    def joined(cls, infos: Sequence[Info]) -> Info:
+        """The observations of consecutive groups of tasks as one; a rule's state is averaged over all tasks."""
+        tasks = [info.support_losses.shape[0] for info in infos]
+        state = None
+        if infos[0].rule_state is not None:
+            states = [info.rule_state for info in infos]
+            state = map_nested(
+                lambda *parts: sum(n * part for n, part in zip(tasks, parts, strict=True)) / sum(tasks), *states
+            )
+        return cls(
+            loss=_concatenated([info.loss for info in infos]),
+            support_losses=torch.cat([info.support_losses for info in infos]),
+            query_accuracy=_concatenated([info.query_accuracy for info in infos]),
+            rule_state=state,
+        )
+
 
 class MetaGradient(Part, ABC):
     """An estimator of the meta-gradient: a way to differentiate the outer objective.
@@ -166,3 +183,8 @@ def stack_steps(losses: list[Tensor], episode: Episode) -> Tensor:
 def carried_state(adaptation: Adaptation, state: RuleState) -> RuleState | None:
     """The rule's final state, averaged over tasks, if the adaptation carries it on; otherwise None."""
     return map_nested(lambda t: sum_tasks(t.detach()) / len(t), state) if adaptation.carry_state else None
+
+
+def _concatenated(parts: list[Tensor | None]) -> Tensor | None:
+    present = [part for part in parts if part is not None]
+    return torch.cat(present) if present else None
