@@ -36,11 +36,11 @@ def alfa(
 
     Args:
         inner_lr: the initial value of every rate.
-        inner_steps: inner steps in meta-training.
+        inner_steps: the number of inner steps in meta-training.
         test_steps: inner steps on new tasks; ``inner_steps`` by default. Further steps reuse the last scales.
         adapt: name patterns of the parameters to adapt, see :func:`innerloop.inner.selection.partition`.
         inner_decay: the initial weight decay of every layer.
-        meta_gradient: another exact estimator than :func:`innerloop.unrolled`.
+        meta_gradient: an exact estimator of the meta-gradient; by default :func:`innerloop.unrolled`.
 
     Raises:
         ValueError: a negative rate, decay or number of steps.

@@ -23,12 +23,12 @@ def anil(
     The body is meta-learned through the adaptation of the head.
 
     Args:
-        inner_lr: inner learning rate α.
-        inner_steps: inner steps in meta-training.
-        test_steps: inner steps on new tasks; ``inner_steps`` by default.
+        inner_lr: the inner learning rate α.
+        inner_steps: the number of inner steps in meta-training.
+        test_steps: the number of inner steps on new tasks. None means ``inner_steps``.
         head: name patterns of the head's parameters, such as ``"classifier.*"``; the last layer by default. See
             :func:`innerloop.inner.selection.partition`.
-        meta_gradient: another exact estimator than :func:`innerloop.unrolled`.
+        meta_gradient: an exact estimator of the meta-gradient; by default :func:`innerloop.unrolled`.
 
     Raises:
         ValueError: a negative rate or number of steps.

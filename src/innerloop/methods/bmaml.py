@@ -54,14 +54,14 @@ def bmaml(
     of the particles' joint prediction, or the chaser loss.
 
     Args:
-        inner_lr: inner learning rate α. Particles share their gradients, so each moves by 1 / M to 2 / M of the
+        inner_lr: the inner learning rate α. Particles share their gradients, so each moves by 1 / M to 2 / M of the
             distance that it would move alone.
-        inner_steps: inner steps in meta-training.
+        inner_steps: the number of inner steps in meta-training.
         repulsion: ρ, how strongly particles drive each other apart, see :func:`innerloop.rules.svgd`.
         weight_decay: how strongly a Gaussian prior pulls each particle to zero.
         leader_steps: steps of the leader in the chaser loss (:func:`innerloop.chaser`); 0 for the loss of the
             predictions.
-        test_steps: inner steps on new tasks; ``inner_steps`` by default.
+        test_steps: the number of inner steps on new tasks. None means ``inner_steps``.
         adapt: name patterns of the parameters to adapt. They must choose the same parameters of every particle; see
             :func:`innerloop.inner.selection.partition`.
         meta_gradient: another estimator than these.

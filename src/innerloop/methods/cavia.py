@@ -44,12 +44,12 @@ def cavia(
     :func:`innerloop.nets.with_context` gives any network a context, as further inputs or by modulating features.
 
     Args:
-        inner_lr: inner learning rate α.
-        inner_steps: inner steps in meta-training.
-        test_steps: inner steps on new tasks; ``inner_steps`` by default.
+        inner_lr: the inner learning rate α.
+        inner_steps: the number of inner steps in meta-training.
+        test_steps: the number of inner steps on new tasks. None means ``inner_steps``.
         context: name patterns of the context parameters, see :func:`innerloop.inner.selection.partition`. They start at
             zero, whatever their values in the module.
-        meta_gradient: another exact estimator than :func:`innerloop.unrolled`.
+        meta_gradient: an exact estimator of the meta-gradient; by default :func:`innerloop.unrolled`.
 
     Raises:
         ValueError: a negative rate or number of steps.

@@ -38,12 +38,12 @@ def clamped_meta_sgd(
 
     Args:
         inner_lr: the initial value of every rate α.
-        inner_steps: inner steps in meta-training.
+        inner_steps: the number of inner steps in meta-training.
         lowest: the lowest rate l that is used.
         highest: the highest rate h that is used.
-        test_steps: inner steps on new tasks; ``inner_steps`` by default.
+        test_steps: the number of inner steps on new tasks. None means ``inner_steps``.
         adapt: name patterns of the parameters to adapt, see :func:`innerloop.inner.selection.partition`.
-        meta_gradient: another exact estimator than :func:`innerloop.unrolled`.
+        meta_gradient: an exact estimator of the meta-gradient; by default :func:`innerloop.unrolled`.
 
     Raises:
         ValueError: a negative rate or number of steps, or an initial rate outside the bounds.

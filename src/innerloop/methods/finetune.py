@@ -50,8 +50,8 @@ def finetune(
     network's head has one output for each of these classes.
 
     Args:
-        inner_lr: inner learning rate α.
-        test_steps: inner steps on new tasks.
+        inner_lr: the inner learning rate α.
+        test_steps: the number of inner steps on new tasks.
         ways: classes of a new task. None means as many as the network's head has outputs.
         adapt: name patterns of the parameters to fine-tune, including the head. By default only the last layer; ``"*"``
             for all.

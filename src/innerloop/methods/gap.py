@@ -36,14 +36,14 @@ def gap(
     (:func:`innerloop.rules.singular`). The defaults are those of the published code for mini-ImageNet.
 
     Args:
-        inner_lr: inner learning rate α.
-        inner_steps: inner steps in meta-training.
-        test_steps: inner steps on new tasks; ``inner_steps`` if None.
+        inner_lr: the inner learning rate α.
+        inner_steps: the number of inner steps in meta-training.
+        test_steps: the number of inner steps on new tasks. None means ``inner_steps``.
         adapt: name patterns of the parameters to adapt, see :func:`innerloop.inner.selection.partition`.
         precondition: name patterns of the parameters whose gradients are scaled, separated by spaces. The published
             code scales convolutions but not the head.
         form: ``svd``, ``exact_svd``, or ``diagonal`` (approximate GAP), see :func:`innerloop.rules.singular`.
-        meta_gradient: another exact estimator than :func:`innerloop.unrolled`.
+        meta_gradient: an exact estimator of the meta-gradient; by default :func:`innerloop.unrolled`.
 
     Raises:
         ValueError: a negative rate or number of steps, or an unknown form.

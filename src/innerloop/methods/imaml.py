@@ -44,8 +44,8 @@ def imaml(
 
     Args:
         inner_lr: the rate of gradient descent on the inner problem.
-        inner_steps: inner steps in meta-training. There must be enough of them to come near the solution.
-        test_steps: inner steps on new tasks; ``inner_steps`` by default.
+        inner_steps: the number of inner steps in meta-training. There must be enough of them to come near the solution.
+        test_steps: the number of inner steps on new tasks. None means ``inner_steps``.
         adapt: name patterns of the parameters to adapt, see :func:`innerloop.inner.selection.partition`.
         strength: λ.
         solver_iterations: products with the Hessian that the solver takes.

@@ -52,11 +52,11 @@ def maml(
     β is the learning rate of the outer optimizer. The paper uses Adam.
 
     Args:
-        inner_lr: inner learning rate α.
-        inner_steps: inner steps in meta-training.
-        test_steps: inner steps on new tasks; ``inner_steps`` by default.
+        inner_lr: the inner learning rate α.
+        inner_steps: the number of inner steps in meta-training.
+        test_steps: the number of inner steps on new tasks. None means ``inner_steps``.
         adapt: name patterns of the parameters to adapt, see :func:`innerloop.inner.selection.partition`.
-        meta_gradient: another exact estimator than :func:`innerloop.unrolled`.
+        meta_gradient: an exact estimator of the meta-gradient; by default :func:`innerloop.unrolled`.
 
     Raises:
         ValueError: a negative rate or number of steps.
@@ -85,9 +85,9 @@ def fomaml(inner_lr: float = 0.4, inner_steps: int = 1, *, test_steps: int | Non
     """First-order MAML: as :func:`maml`, with the gradients of the inner loop taken as constants.
 
     Args:
-        inner_lr: inner learning rate α.
-        inner_steps: inner steps in meta-training.
-        test_steps: inner steps on new tasks; ``inner_steps`` by default.
+        inner_lr: the inner learning rate α.
+        inner_steps: the number of inner steps in meta-training.
+        test_steps: the number of inner steps on new tasks. None means ``inner_steps``.
         adapt: name patterns of the parameters to adapt, see :func:`innerloop.inner.selection.partition`.
 
     Raises:

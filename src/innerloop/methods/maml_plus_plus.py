@@ -99,7 +99,7 @@ def maml_plus_plus(
 
     Args:
         inner_lr: the initial value of every rate.
-        inner_steps: inner steps in meta-training.
+        inner_steps: the number of inner steps in meta-training.
         test_steps: inner steps on new tasks; ``inner_steps`` by default. Further steps reuse the last rates.
         adapt: name patterns of the parameters to adapt, see :func:`innerloop.inner.selection.partition`.
         learn_rates: whether the rates are meta-learned.
@@ -107,7 +107,7 @@ def maml_plus_plus(
             the beginning.
         first_order_iterations: iterations of first-order gradients at the beginning.
         per_step: name patterns of the adapted parameters that have a meta-learned value for each step.
-        meta_gradient: another exact estimator than :func:`innerloop.unrolled`.
+        meta_gradient: an exact estimator of the meta-gradient; by default :func:`innerloop.unrolled`.
 
     Raises:
         ValueError: a negative rate, or a negative number of steps or iterations.

@@ -28,11 +28,11 @@ def meta_curvature(
     There is a matrix for each axis of each parameter. It begins as the identity (:func:`innerloop.rules.kronecker`).
 
     Args:
-        inner_lr: inner learning rate α.
-        inner_steps: inner steps in meta-training.
-        test_steps: inner steps on new tasks; ``inner_steps`` by default.
+        inner_lr: the inner learning rate α.
+        inner_steps: the number of inner steps in meta-training.
+        test_steps: the number of inner steps on new tasks. None means ``inner_steps``.
         adapt: name patterns of the parameters to adapt, see :func:`innerloop.inner.selection.partition`.
-        meta_gradient: another exact estimator than :func:`innerloop.unrolled`.
+        meta_gradient: an exact estimator of the meta-gradient; by default :func:`innerloop.unrolled`.
 
     Raises:
         ValueError: a negative rate or number of steps.

@@ -33,12 +33,12 @@ def protomaml(
 
     Args:
         inner_lr: α; the paper searches for it.
-        inner_steps: inner steps in meta-training.
-        test_steps: inner steps on new tasks; ``inner_steps`` by default.
+        inner_steps: the number of inner steps in meta-training.
+        test_steps: the number of inner steps on new tasks. None means ``inner_steps``.
         adapt: name patterns of the parameters to adapt, including the head; see
             :func:`innerloop.inner.selection.partition`.
         head: the name of the linear layer that is the head; the last layer by default.
-        meta_gradient: another exact estimator than :func:`innerloop.unrolled`.
+        meta_gradient: an exact estimator of the meta-gradient; by default :func:`innerloop.unrolled`.
 
     Raises:
         ValueError: a negative rate or number of steps.

@@ -91,9 +91,9 @@ def reptile(
 
     Args:
         inner_lr: the inner learning rate.
-        inner_steps: inner steps in meta-training. With a single step this is joint training.
-        inner_batch: support examples of each inner step; None for all of them.
-        test_steps: inner steps on new tasks; ``inner_steps`` if None.
+        inner_steps: the number of inner steps in meta-training. With a single step this is joint training.
+        inner_batch: the number of support examples in each inner step. None means all of them.
+        test_steps: the number of inner steps on new tasks. None means ``inner_steps``.
         test_batch: support examples of each inner step on new tasks; None for all of them.
         inner_optimizer: ``adam`` (with β1 = 0) or ``sgd``.
         adapt: name patterns of the parameters to adapt, see :func:`innerloop.inner.selection.partition`.

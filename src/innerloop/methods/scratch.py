@@ -32,7 +32,7 @@ def scratch(inner_lr: float = 0.5, test_steps: int = 20, *, adapt: str = "*") ->
     random initialisation, the network's own. For another one, make the network with another seed.
 
     Args:
-        inner_lr: inner learning rate α.
+        inner_lr: the inner learning rate α.
         test_steps: the number of steps.
         adapt: name patterns of the parameters to train, see :func:`innerloop.inner.selection.partition`.
 

@@ -62,12 +62,12 @@ def sharp_maml(
     the weights. It is not implemented here.
 
     Args:
-        inner_lr: inner learning rate α.
-        inner_steps: inner steps in meta-training. Each computes two gradients.
+        inner_lr: the inner learning rate α.
+        inner_steps: the number of inner steps in meta-training. Each computes two gradients.
         inner_radius: the distance from an iterate to the point where its gradient is taken; 0 for MAML.
-        test_steps: inner steps on new tasks; ``inner_steps`` by default.
+        test_steps: the number of inner steps on new tasks. None means ``inner_steps``.
         adapt: name patterns of the parameters to adapt, see :func:`innerloop.inner.selection.partition`.
-        meta_gradient: another exact estimator than :func:`innerloop.unrolled`.
+        meta_gradient: an exact estimator of the meta-gradient; by default :func:`innerloop.unrolled`.
 
     Raises:
         ValueError: a negative rate, radius or number of steps.

@@ -44,12 +44,12 @@ def t_net(
     which also learns a mask of the adapted parameters, is not implemented.
 
     Args:
-        inner_lr: inner learning rate α.
-        inner_steps: inner steps in meta-training.
-        test_steps: inner steps on new tasks; ``inner_steps`` by default.
+        inner_lr: the inner learning rate α.
+        inner_steps: the number of inner steps in meta-training.
+        test_steps: the number of inner steps on new tasks. None means ``inner_steps``.
         warps: name patterns of the parameters that the inner loop does not adapt, including the warp layers; see
             :func:`innerloop.inner.selection.partition`.
-        meta_gradient: another exact estimator than :func:`innerloop.unrolled`.
+        meta_gradient: an exact estimator of the meta-gradient; by default :func:`innerloop.unrolled`.
 
     Raises:
         ValueError: a negative rate or number of steps.

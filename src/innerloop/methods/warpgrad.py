@@ -46,9 +46,9 @@ def warpgrad(
     long. The learning rate is that of the published code, for tasks with 100 inner steps.
 
     Args:
-        inner_lr: inner learning rate α.
+        inner_lr: the inner learning rate α.
         inner_steps: inner steps K in meta-training.
-        test_steps: inner steps on new tasks; ``inner_steps`` by default.
+        test_steps: the number of inner steps on new tasks. None means ``inner_steps``.
         warps: name patterns of the parameters φ that the inner loop does not adapt, including the warp layers; see
             :func:`innerloop.inner.selection.partition`.
         meta_gradient: the estimator of the initialisation's gradient; :func:`innerloop.unrolled` by default.

@@ -78,7 +78,7 @@ def options_of(make: Callable[..., Any], *, without: Collection[str] = ()) -> di
         >>> import innerloop as il
         >>> found = options_of(il.maml)
         >>> list(found), found["inner_lr"].default, found["inner_lr"].help
-        (['inner_lr', 'inner_steps', 'test_steps', 'adapt'], 0.4, 'Inner learning rate α.')
+        (['inner_lr', 'inner_steps', 'test_steps', 'adapt'], 0.4, 'The inner learning rate α.')
     """
     hints, explained = get_type_hints(make), _explained(inspect.getdoc(make) or "")
     return {
