@@ -24,8 +24,8 @@ RTOL, ATOL = 1e-7, 1e-10
 LR = 0.1
 MOMENTS = (4, 9, 20, 40, 150, 1500)
 """The calls before which something changes: when a recording may just have been made, and when it is long in use."""
-SHORT, LONG = 23, 43
-"""How many calls a case has: a few more than the moment at 20, or at 40."""
+SHORT, LONG = 21, 41
+"""How many calls a case has: one more than the moment at 20, or at 40."""
 CLEAR = (ValueError, RuntimeError, TypeError, NotImplementedError)
 """What a refusal may be. Anything else is an accident."""
 
@@ -241,17 +241,18 @@ WAYS: tuple[tuple[str | int, int], ...] = ((1, 2), ("batched", 1), ("auto", 2), 
 class Cases:
     """The cases of a file, which make scripts; the name of a case reads as a sentence.
 
-    Every case is run serially and as ``auto`` chooses on one thread, and for longer in one of :data:`WAYS`.
+    Every case is run on one thread, serially or as ``auto`` chooses in turns, and for longer in one of :data:`WAYS`.
     """
 
     def __init__(self) -> None:
         self._made: list[Any] = []
         self._turn = itertools.cycle(WAYS)
+        self._first: itertools.cycle[str] = itertools.cycle(("serial", "auto"))
 
     def __call__(self, make: Make, *, name: str | None = None, ways: Ways = (), calls: int = LONG) -> Make:
         """Enter a case; also a decorator. ``ways`` are in place of the usual ones; ``calls`` those of the last."""
         sentence = (name or make.__name__).replace("_", " ").strip()
-        ways = ways or (("serial", 1), ("auto", 1), self.next_way())
+        ways = ways or ((next(self._first), 1), self.next_way())
         for number, (execution, threads) in enumerate(ways):
             many = calls if number == len(ways) - 1 else SHORT
             label = f"{sentence} - {execution} on {threads}"

@@ -147,14 +147,14 @@ for sentence, (see, context) in CONTEXTS.items():
     loose = 2e-2 if "autocast" in sentence else 1e-7
     cases(
         lambda see=see, context=context, loose=loose: Script(
-            Sees(see), around=now_and_then(context), calls=16, refusal=True, rtol=loose
+            Sees(see), around=now_and_then(context), calls=10, refusal=True, rtol=loose
         ),
         name=f"{sentence} around some calls",
         ways=EVERYWHERE,
     )
     cases(
         lambda see=see, context=context, loose=loose: Script(
-            Sees(see), around=always(context), calls=8, refusal=True, rtol=loose
+            Sees(see), around=always(context), calls=7, refusal=True, rtol=loose
         ),
         name=f"{sentence} around all calls",
         ways=((1, 2), ("auto", 1)),

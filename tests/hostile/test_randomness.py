@@ -145,8 +145,27 @@ def the_same_noise_by_a_seed_within_the_forward_pass() -> Script:
         torch.manual_seed(3)
         return torch.rand(2, dtype=torch.float64)
 
-    # With a seed of the caller's at each call: that a forward pass sets the very seed that holds already is not seen.
     return Script(Tosses(noise), refusal=True, before=lambda call: torch.manual_seed(100 + call))
+
+
+@cases.only(("auto", 1), (1, 2), ("batched", 1))
+def the_same_noise_by_the_seed_that_holds_already() -> Script:
+    def noise() -> Tensor:
+        torch.manual_seed(3)
+        return torch.rand(2, dtype=torch.float64)
+
+    torch.manual_seed(3)
+    return Script(Tosses(noise), refusal=True, calls=12)
+
+
+@cases.only(("auto", 1), ("batched", 1))
+def the_same_noise_by_a_forked_generator_as_a_tensor() -> Script:
+    def noise() -> Tensor:
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+            return torch.rand(2, dtype=torch.float64)
+
+    return Script(Tosses(noise), refusal=True, calls=12)
 
 
 @cases.only(("serial", 1), ("auto", 1), (1, 2))

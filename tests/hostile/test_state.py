@@ -49,12 +49,17 @@ def in_the_module(make: Place) -> Callable[[pytest.MonkeyPatch], Script]:
 
 cases = Cases()
 for number, (sentence, make) in enumerate(PLACES.items()):
-    cases(in_the_module(make), name=f"the module reads {sentence}", ways=(("serial", 1),))
+    cases(
+        in_the_module(make),
+        name=f"the module reads {sentence}",
+        ways=(("serial", 1),),
+        calls=SHORT if number % 4 == 0 else 11,
+    )
     cases(
         in_the_loss(make),
         name=f"the loss reads {sentence}",
         ways=(cases.next_way(),),
-        calls=SHORT if number % 3 else LONG,
+        calls=SHORT if number % 8 else LONG,
     )
 
 

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from innerloop.engine.bound import FEW, bound_to_caller, watched
 from innerloop.engine.calibrate import timed
 from innerloop.engine.caller import Caller, normal_mode
 from innerloop.engine.compiled import CompiledEstimates
@@ -107,10 +108,12 @@ class Engine:
         self._calls_inside = 0
         self._proved = False  # whether the model has run as planned
         self._draws = False  # whether it draws random numbers, as dropout does
+        self._bound: str | None = None  # what the module and its loss use that only the caller's thread has
+        self._bound_method: tuple[object, str | None] = (None, None)  # the same for a method, with its adaptation
         self._chosen: dict[tuple[int, ...], Plan] = {}
         self._latest: Plan | None = None
         self._not_batched = ""
-        self.loss_fn = loss_fn
+        self.loss_fn = self._loss_seen = loss_fn
         self.execution: Execution = checked(execution)
         self.unused: Literal["error", "ignore"] = unused
 
@@ -198,7 +201,7 @@ class Engine:
         with self._lock:
             plan = "" if self._latest is None else f"{self._latest} (execution={self.execution!r})"
             plan += f"; {self._not_batched}" if self._not_batched else ""
-            bound = Caller.now().bound_to
+            bound = Caller.now().bound_to or self._bound or self._bound_method[1]
             threads = f"{runtime.cores()}, as many as torch.get_num_threads() says"
             if bound or self._draws or self._compiled is not None:
                 why = bound or ("random numbers, which come in one order" if self._draws else "compiled graphs")
@@ -292,6 +295,8 @@ class Engine:
             self.model, self._at_test = self._make_model(), None
             self._packable = frozenset(packable(self._net))
             self._proved, self._replays = False, Replays(self._replay)
+        if self.loss_fn is not self._loss_seen:
+            self._loss_seen, self._proved = self.loss_fn, False
         self._replays.look()
 
     def over_chunks(
@@ -318,7 +323,8 @@ class Engine:
             batches = draw_batches(adaptation, episode.tasks, support_x.shape[1], generator, support_x.device)
 
             def run(tasks: slice) -> T:
-                how = EngineTasks(self.plan(adaptation, episode).batched, self.model.recurrent)
+                plan, draws = self.plan(adaptation, episode), self._draws or not self._proved
+                how = EngineTasks(plan.batched, self.model.recurrent, watched=draws)
                 problem = Problem(self.model, loss_fn, how, self.unused)
                 chunk = episode[tasks]
                 support = Support(chunk.support_x, chunk.support_y, None if batches is None else batches[tasks])
@@ -332,6 +338,8 @@ class Engine:
                     warnings.warn(why, stacklevel=2)
                 return result
 
+            if self._bound_method[0] is not adaptation:
+                self._bound_method = (adaptation, bound_to_caller(adaptation, fn, most=FEW))
             first = 0
             results: list[T] = []
             while first < episode.tasks and not self._proved:
@@ -342,7 +350,7 @@ class Engine:
             if not self._side_by_side(plan, episode):
                 with runtime.on_all_cores():
                     yield from map(run, jobs)
-            elif len(jobs) < 2:
+            elif len(jobs) < 2 or self._bound or self._bound_method[1]:
                 yield from map(run, jobs)
             else:
                 yield from self._workers.map(Caller.now().taken_along(run), jobs, plan.threads)
@@ -379,7 +387,8 @@ class Engine:
         apart = self._side_by_side(plan, episode)
         try:
             with contextlib.nullcontext() if apart else runtime.on_all_cores():
-                result = run(chunk)
+                result, self._bound = watched(partial(run, chunk), self._net, self.loss_fn)
+            self._bound = self._bound or self.model.unreadable
             # Random numbers must be drawn in the same order each time. Threads would not keep the order.
             self._draws = not before.same_as(RandomState.now(before.device))
             if self._draws and apart:  # from now on chunks are computed on all cores, and so is this one

@@ -27,15 +27,17 @@ class EngineTasks:
     Args:
         batched: whether the tasks run together or one by one.
         recurrent: whether the module has recurrent layers, and their mode.
+        watched: whether it is watched that tasks that run together draw random numbers as a loop over them would.
     """
 
     batched: bool = True
     recurrent: Literal["none", "training", "evaluating"] = "none"
+    watched: bool = True
 
     def __call__(self, fn: Callable[..., Any], params: Params, *data: Tensor, second_order: bool = False) -> Any:
         """The results of all tasks, stacked."""
         device = data[0].device
         aside = to_set_aside(device, second_order=second_order, batched=self.batched, recurrent=self.recurrent)
-        with without(aside), taskwise(device) if self.batched else contextlib.nullcontext():
+        with without(aside), taskwise(device, watched=self.watched) if self.batched else contextlib.nullcontext():
             run = Together() if self.batched else OneByOne()
             return run(fn, params, *data, second_order=second_order)

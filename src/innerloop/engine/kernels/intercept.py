@@ -32,17 +32,23 @@ from innerloop.engine.kernels.normalisation import Norm, batch_norm, started
 from innerloop.engine.kernels.pooled import joinable, max_pooled
 from innerloop.engine.kernels.pooling import max_pool
 from innerloop.engine.kernels.recurrent import Cell, gru_cell, lstm_cell, plain_cell, recurrent
-from innerloop.engine.kernels.unlike_loops import check_call, check_seed
+from innerloop.engine.kernels.unlike_loops import Draws, check_call, check_seed
 
 __all__ = ["taskwise"]
 
 
-def taskwise(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """The context for a device. Kernels are used only on a CPU, and not while a graph is traced."""
+def taskwise(device: torch.device, *, watched: bool = True) -> contextlib.AbstractContextManager[object]:
+    """The context for a device. Kernels are used only on a CPU, and not while a graph is traced.
+
+    If ``watched``, an error is raised for seeds that the code in the context sets to the value they have.
+    """
     fits = _torch.has("vmap") and not torch.is_autocast_enabled(device.type)
     compiled = fits and device.type == "cpu" and not _torch.traced()
     return _Mode(
-        device.type, use_products=fits and _torch.has("passes"), use_kernels=compiled and kernels() is not None
+        device,
+        use_products=fits and _torch.has("passes"),
+        use_kernels=compiled and kernels() is not None,
+        draws=Draws(device) if watched and not _torch.traced() else None,
     )
 
 
@@ -53,19 +59,22 @@ Replacement = Callable[..., Any]
 class _Mode(TorchFunctionMode):
     """While this mode is entered, it replaces calls in the current thread."""
 
-    def __init__(self, device: str, *, use_products: bool, use_kernels: bool) -> None:
+    def __init__(self, device: torch.device, *, use_products: bool, use_kernels: bool, draws: Draws | None) -> None:
         super().__init__()
-        self.device = device
+        self.device = device.type
         self.use_products = use_products
         self.use_kernels = use_kernels
         self._weights: dict[tuple[object, ...], tuple[Tensor, Weights]] = {}
         self._deferred = Deferred()
         self._seed = torch.initial_seed()
+        self._draws = draws
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         check_call(func, kwargs)
+        if self._draws is not None:
+            self._draws.check()
         replace = _REWRITTEN.get(func)
         if replace is None and self.use_products and func in _PRODUCTS and self._applies():
             replace = _PRODUCTS[func]
@@ -83,6 +92,8 @@ class _Mode(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         finally:
             self._deferred.arm()
+            if self._draws is not None:
+                self._draws.note()
 
     def requires_grad(self, tensor: Tensor) -> bool | None:
         """The same answer as in a loop. Under ``vmap``, PyTorch says that nothing requires a gradient."""

@@ -11,8 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["check_call", "check_seed"]
+from innerloop.randomness import RandomState
 
+__all__ = ["Draws", "check_call", "check_seed"]
+
+_SET = (
+    "a forward pass that sets the seed gives each task other numbers under vmap, where a loop over tasks gives all of "
+    "them the same; run tasks one by one, with execution='serial'"
+)
 _HOOKS = (Tensor.register_hook, Tensor.register_post_accumulate_grad_hook)
 
 
@@ -34,7 +40,27 @@ def check_call(func: Callable[..., Any], kwargs: Mapping[str, Any] | None) -> No
 def check_seed(before: int) -> None:
     """Raise ``RuntimeError`` if a forward pass has set the seed of the global generator, which was ``before``."""
     if torch.initial_seed() != before:
-        raise RuntimeError(
-            "a forward pass that sets the seed gives each task other numbers under vmap, where a loop over tasks gives "
-            "all of them the same; run tasks one by one, with execution='serial'"
-        )
+        raise RuntimeError(_SET)
+
+
+class Draws:
+    """Notices that a forward pass sets a global generator, even to the seed or the state that it has already had.
+
+    The generators must change within calls of PyTorch's functions only. Otherwise something sets them in between.
+
+    Args:
+        device: the device whose global generator counts, besides the CPU's.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.note()
+
+    def note(self) -> None:
+        """Remember the generators as they are after a call."""
+        self._state = RandomState.now(self._device)
+
+    def check(self) -> None:
+        """Raise ``RuntimeError`` if the generators have changed since :meth:`note`."""
+        if not self._state.same_as(RandomState.now(self._device)):
+            raise RuntimeError(_SET)
