@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from innerloop.data import find_omniglot
-from innerloop.engine.kernels import missing
+from innerloop.engine.kernels import why_no_kernels
 
 # One intra-op thread in every process of the tests: the suite runs on all cores already, several processes at a time.
 # What a test starts inherits the variable. Tests that are about threads set two, and put them back.
@@ -25,12 +25,14 @@ def pytest_configure() -> None:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        missing()
+        why_no_kernels()
 
 
 def pytest_report_header() -> str:
     """What the tests run on."""
-    return f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, kernels: {missing() or 'built'}"
+    return (
+        f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, kernels: {why_no_kernels() or 'built'}"
+    )
 
 
 @pytest.fixture(autouse=True)

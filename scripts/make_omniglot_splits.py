@@ -23,7 +23,7 @@ import sys
 from pathlib import Path
 
 from innerloop.data._omniglot_source import PARTS, Source
-from innerloop.data._splits import pack
+from innerloop.data._splits import packed_by_alphabet
 
 RULES = {
     "maml": "by alphabet, then number; random.Random(1).shuffle; the first 1100, the next 100, the rest",
@@ -57,7 +57,10 @@ def write(data: Path, out: Path) -> None:
         raise SystemExit(f"{data} does not hold {' and '.join(PARTS)}")
     parts = [sorted(source.characters(part), key=lambda name: name.split("/")) for part in PARTS]
     for scheme, splits in make(*parts).items():
-        content = {"rule": RULES[scheme], "splits": {split: pack(names) for split, names in splits.items()}}
+        content = {
+            "rule": RULES[scheme],
+            "splits": {split: packed_by_alphabet(names) for split, names in splits.items()},
+        }
         path = out / f"omniglot-{scheme}.json"
         path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 

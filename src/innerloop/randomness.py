@@ -108,5 +108,5 @@ def drawn_again(device: torch.device, generator: torch.Generator | None = None) 
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
-    # torch.equal would ask a tensor for a value, and then a computation cannot be recorded (innerloop.engine.replay).
+    # By NumPy, so that no tensor is asked for a value by an operation of PyTorch.
     return bool(np.array_equal(one.numpy(), other.numpy()))

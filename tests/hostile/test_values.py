@@ -43,6 +43,11 @@ def rarely_large(call: int) -> il.Episode:
     return episode
 
 
+def by_pointer(x: Tensor) -> list[float]:
+    """The first numbers of a tensor, which is alive as long as its memory is read."""
+    return [ctypes.c_double.from_address(x.data_ptr() + 8 * i).value for i in range(6)]
+
+
 def saved(x: Tensor) -> bytes:
     memory = io.BytesIO()
     torch.save(x, memory)
@@ -90,10 +95,7 @@ READERS: dict[str, Callable[[Tensor], Any]] = {
     "bytes of NumPy": lambda x: hashlib.sha256(np.maximum(x.detach().numpy(), 1).tobytes()).digest()[0] / 256,
     "a view of memory": lambda x: max(memoryview(x.detach().clone().numpy().reshape(-1))) > 1,
     "DLPack": lambda x: np.from_dlpack(x.detach().contiguous()).max() > 1,
-    "a pointer": lambda x: (
-        max(ctypes.c_double.from_address(x.detach().clone().contiguous().data_ptr() + 8 * i).value for i in range(6))
-        > 1
-    ),
+    "a pointer": lambda x: max(by_pointer(x.detach().clone().contiguous())) > 1,
     "a storage": lambda x: any(x.detach().clamp(1, 2).clone().sub(1).untyped_storage().tolist()),
     "a text": lambda x: "5.0000" in repr(x.detach()),
     "a pickle": lambda x: len(set(pickle.loads(pickle.dumps(x.detach())).clamp(1, 2).flatten().tolist())) > 1,

@@ -24,14 +24,14 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 
 import innerloop as il
-from innerloop.engine.kernels import library, missing, taskwise
+from innerloop.engine.kernels import library, taskwise, why_no_kernels
 from innerloop.engine.kernels.convolution import Window, convolve
 from innerloop.engine.kernels.normalisation import batch_norm, started
 from innerloop.engine.kernels.pooled import max_pooled
 from innerloop.engine.kernels.pooling import max_pool
 from innerloop.inner.private import levels
 
-needs_kernels = pytest.mark.skipif(missing() is not None, reason=f"no kernels: {missing()}")
+needs_kernels = pytest.mark.skipif(why_no_kernels() is not None, reason=f"no kernels: {why_no_kernels()}")
 CPU = torch.device("cpu")
 
 
@@ -44,7 +44,7 @@ def numbers(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> T
 def test_there_are_kernels_where_there_is_a_compiler() -> None:
     if not any(map(shutil.which, ("cc", "gcc", "clang"))) or os.environ.get(library.SWITCH):
         pytest.skip("no C compiler, or switched off")
-    assert missing() is None
+    assert why_no_kernels() is None
 
 
 WINDOWS = [
@@ -434,14 +434,14 @@ def test_float32_agrees_with_float64() -> None:
 
 SCRIPT = """
 import warnings, torch, innerloop as il
-from innerloop.engine.kernels import missing
+from innerloop.engine.kernels import why_no_kernels
 torch.manual_seed(0)
 x, y = torch.rand(3, 6, 1, 16, 16), torch.arange(6).remainder(3).expand(3, 6)
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     grads, _ = il.meta_gradient(il.nets.conv4(3, size=16, filters=4), il.maml(0.1), il.Episode(x, y, x, y))
 size = float(sum(g.double().abs().sum() for g in grads.values()))
-print(missing(), "|", [str(w.message)[:40] for w in caught], "|", size)
+print(why_no_kernels(), "|", [str(w.message)[:40] for w in caught], "|", size)
 """
 
 
@@ -483,8 +483,8 @@ def test_without_kernels_everything_runs_on_torch(tmp_path: Path) -> None:
 
 
 def test_a_damaged_library_is_reported_and_done_without(tmp_path: Path) -> None:
-    if missing() is not None:
-        pytest.skip(f"no kernels: {missing()}")
+    if why_no_kernels() is not None:
+        pytest.skip(f"no kernels: {why_no_kernels()}")
     built = tmp_path / "innerloop" / "kernels" / library._built().name
     built.parent.mkdir(parents=True)
     built.write_bytes(b"not a library")

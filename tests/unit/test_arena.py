@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from innerloop.engine.kernels import step_runner
-from innerloop.engine.replay.arena import LINE, bytes_of, planned
+from innerloop.engine.replay.arena import LINE, arranged, bytes_of
 from innerloop.engine.replay.program import Program
 from innerloop.engine.replay.recorder import Layout, Recorder
 
@@ -26,7 +26,7 @@ def test_blocks_that_are_alive_at_once_lie_apart(blocks: list[tuple[int, int, in
     sizes = {i: size for i, (size, _, _) in enumerate(blocks)}
     born = {i: first for i, (_, first, _) in enumerate(blocks)}
     last = {i: first + more for i, (_, first, more) in enumerate(blocks)}
-    at, total = planned(sizes, born, last)
+    at, total = arranged(sizes, born, last)
     assert all(at[i] % LINE == 0 and at[i] + sizes[i] <= total for i in sizes)
     for one, other in combinations(sizes, 2):
         together = born[one] <= last[other] and born[other] <= last[one]
@@ -36,7 +36,7 @@ def test_blocks_that_are_alive_at_once_lie_apart(blocks: list[tuple[int, int, in
 
 def test_memory_is_used_again() -> None:
     sizes, born = dict.fromkeys(range(100), 640), {i: i for i in range(100)}
-    assert planned(sizes, born, {i: i + 1 for i in range(100)})[1] == 2 * 640
+    assert arranged(sizes, born, {i: i + 1 for i in range(100)})[1] == 2 * 640
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 0, 3), (2, 3, 4)])

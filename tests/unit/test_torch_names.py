@@ -19,7 +19,7 @@ import innerloop
 import innerloop as il
 from innerloop.engine import _torch, pytree
 from innerloop.engine.engine import Engine
-from innerloop.engine.kernels import missing as kernels_missing
+from innerloop.engine.kernels import why_no_kernels as kernels_missing
 from innerloop.inner import layers
 
 ROOT = Path(innerloop.__file__).parent

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from innerloop.data.base import DATASETS, Place, registered_data
+from innerloop.data.base import DATASETS, Location, registered_data
 from innerloop.data.errors import DataError
 from innerloop.data.glyphs import glyphs
 from innerloop.data.images import ImageClasses
@@ -13,7 +13,7 @@ __all__ = [
     "DATASETS",
     "DataError",
     "ImageClasses",
-    "Place",
+    "Location",
     "find_omniglot",
     "glyphs",
     "omniglot",

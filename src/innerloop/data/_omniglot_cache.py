@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from innerloop.data._omniglot_source import Layout, Source
+from innerloop.data._omniglot_source import Contents, Source
 from innerloop.folders import user_cache
 
 __all__ = ["drawings"]
@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 _FORMAT = 1  # raise it when the contents of the file or the preprocessing change
 
 
-def drawings(source: Source, layout: Layout, size: int, progress: bool | None = None) -> NDArray[np.uint8]:
+def drawings(source: Source, layout: Contents, size: int, progress: bool | None = None) -> NDArray[np.uint8]:
     """Return the drawings ``[characters, drawings, size, size]``, ink 1, ordered as ``layout.names``.
 
     They are read from the cache file beside the source or in the user's cache folder. If neither is sound, they are

@@ -18,7 +18,7 @@ from PIL import Image
 from innerloop.data._splits import split_names
 from innerloop.data.errors import DataError
 
-__all__ = ["PARTS", "Layout", "Source", "omniglot_layout"]
+__all__ = ["PARTS", "Contents", "Source", "omniglot_layout"]
 
 PARTS = ("images_background", "images_evaluation")
 _SUBFOLDERS = ("", "omniglot", "omniglot-py")  # the last is where torchvision puts it
@@ -27,7 +27,7 @@ _MOST_BYTES = 1 << 20  # an original has 200 to 400 bytes, so a file near this s
 
 
 @dataclass(frozen=True)
-class Layout:
+class Contents:
     """A complete data set: the characters of each part, and the number of drawings of each character."""
 
     parts: Mapping[str, Sequence[str]]
@@ -40,9 +40,9 @@ class Layout:
 
 
 @lru_cache(maxsize=1)
-def omniglot_layout() -> Layout:
+def omniglot_layout() -> Contents:
     """Return the 964 background and 659 evaluation characters."""
-    return Layout(dict(zip(PARTS, (split_names("lake", "train"), split_names("lake", "test")), strict=True)))
+    return Contents(dict(zip(PARTS, (split_names("lake", "train"), split_names("lake", "test")), strict=True)))
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Source:
         finally:
             opened.close()
 
-    def read(self, layout: Layout, size: int) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    def read(self, layout: Contents, size: int) -> Iterator[tuple[str, NDArray[np.uint8]]]:
         """Yield each character's name and drawings ``[drawings, size, size]``, ink 1, in order of name.
 
         Raises:
@@ -173,7 +173,7 @@ def _characters(part: str, names: Sequence[str]) -> dict[str, list[str]]:
     return found
 
 
-def _check(members: Sequence[Mapping[str, Sequence[str]]], layout: Layout) -> None:
+def _check(members: Sequence[Mapping[str, Sequence[str]]], layout: Contents) -> None:
     faults = []
     for found, (part, expected) in zip(members, layout.parts.items(), strict=True):
         for name in sorted({*found, *expected}):

@@ -15,16 +15,16 @@ from itertools import groupby
 
 from innerloop.data.errors import DataError
 
-__all__ = ["SCHEMES", "pack", "split_names", "unpack"]
+__all__ = ["SCHEMES", "packed_by_alphabet", "split_names", "unpack"]
 
 SCHEMES = ("maml", "reptile", "vinyals", "lake")
 
 
-def pack(names: Iterable[str]) -> dict[str, str]:
+def packed_by_alphabet(names: Iterable[str]) -> dict[str, str]:
     """Write the ranges of character numbers by alphabet.
 
     Example:
-        >>> pack(["Greek/character07", "Greek/character01", "Greek/character02"])
+        >>> packed_by_alphabet(["Greek/character07", "Greek/character01", "Greek/character02"])
         {'Greek': '1-2,7'}
     """
     alphabets: dict[str, list[int]] = {}

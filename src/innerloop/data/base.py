@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-__all__ = ["DATASETS", "DataSet", "Kind", "Place", "Split", "registered_data"]
+__all__ = ["DATASETS", "DataSet", "Kind", "Location", "Split", "registered_data"]
 
 Kind = Literal["classification", "regression"]
 """The kind of a data set's tasks."""
@@ -17,7 +17,7 @@ Split = Literal["train", "val", "test"]
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """The folder of a data set, and the device to load it on.
 
     Args:
@@ -66,7 +66,7 @@ def registered_data(
 ) -> Callable[[Open], Open]:
     """Register the function that opens a data set in :data:`DATASETS`.
 
-    The function takes the split and a :class:`Place`. Its further arguments are keywords with defaults, and are the
+    The function takes the split and a :class:`Location`. Its further arguments are keywords with defaults, and are the
     options of the data set. The command line shows them, with their help from the ``Args`` section of the docstring.
 
     Args:

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from innerloop.data.base import Place, Split, registered_data
+from innerloop.data.base import Location, Split, registered_data
 from innerloop.data.images import ImageClasses, Rotations
 
 __all__ = ["draw_glyphs", "glyphs"]
@@ -76,7 +76,7 @@ def glyphs(
 
 
 @registered_data("glyphs", kind="classification", network="conv4")
-def _open(split: Split, place: Place) -> ImageClasses:
+def _open(split: Split, place: Location) -> ImageClasses:
     """Glyphs for a recipe."""
     return glyphs(split, device=place.device)
 

@@ -13,7 +13,7 @@ from innerloop.data._download import download as download_file
 from innerloop.data._omniglot_cache import drawings
 from innerloop.data._omniglot_source import PARTS, Source, omniglot_layout
 from innerloop.data._splits import split_names
-from innerloop.data.base import Place, Split, registered_data
+from innerloop.data.base import Location, Split, registered_data
 from innerloop.data.errors import DataError
 from innerloop.data.images import ImageClasses, Rotations
 from innerloop.folders import user_cache
@@ -125,7 +125,7 @@ def _validates(scheme: str, **options: object) -> bool:
 @registered_data("omniglot", kind="classification", network="conv4", held_out=_validates)
 def _open(
     split: Split,
-    place: Place,
+    place: Location,
     *,
     scheme: Literal["maml", "reptile", "vinyals", "lake"] = "maml",
     test_rotations: Rotations | None = None,

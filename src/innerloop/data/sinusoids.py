@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from innerloop.data.base import Place, Split, registered_data
+from innerloop.data.base import Location, Split, registered_data
 from innerloop.episode import Episode
 
 __all__ = ["SinusoidEpisodes", "Sinusoids", "sinusoids"]
@@ -103,6 +103,6 @@ def sinusoids() -> Sinusoids:
 
 
 @registered_data("sinusoids", kind="regression", network="mlp")
-def _open(split: Split, place: Place) -> Sinusoids:
+def _open(split: Split, place: Location) -> Sinusoids:
     """Sinusoids for a recipe; every split has the same functions."""
     return sinusoids()

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from innerloop.engine import _torch
 
-__all__ = ["Caller", "normal_mode"]
+__all__ = ["Caller", "normal_mode", "usual"]
 
 T = TypeVar("T")
 
@@ -84,3 +85,8 @@ def normal_mode() -> Iterator[None]:
         return
     with torch.inference_mode(False):
         yield
+
+
+def usual(tensor: Tensor) -> Tensor:
+    """The same values as a tensor that can take part in a graph. A tensor made in ``inference_mode`` cannot."""
+    return tensor.clone() if tensor.is_inference() else tensor

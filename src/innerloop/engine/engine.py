@@ -20,14 +20,14 @@ from torch import Tensor, nn
 
 from innerloop.engine.bound import FEW, bound_to_caller, watched
 from innerloop.engine.calibrate import timed
-from innerloop.engine.caller import Caller, normal_mode
+from innerloop.engine.caller import Caller, normal_mode, usual
 from innerloop.engine.compiled import CompiledEstimates
 from innerloop.engine.estimate import Estimate
-from innerloop.engine.explain import Explanation
+from innerloop.engine.explain import Explanation, threads_in_words
 from innerloop.engine.fallback import advised, with_a_loop_to_fall_back_on
 from innerloop.engine.forward import EngineTasks
-from innerloop.engine.kernels import missing, pack, packable
-from innerloop.engine.plans import Execution, Plan, candidates, checked, planned
+from innerloop.engine.kernels import pack, packable, why_no_kernels
+from innerloop.engine.plans import Execution, Plan, candidates, checked, planned, sizes_of
 from innerloop.engine.precision import Precision, checked_precision, computing_in
 from innerloop.engine.replay import Replay, Replays, checked_replay
 from innerloop.engine.runtime import runtime
@@ -178,8 +178,8 @@ class Engine:
             if self._at_test is None or not self._at_test.lasts():
                 self._at_test = self._make_model(training=False)
             model, adaptation = self._at_test, method.test
-            meta = method.meta(model.initial, meta_params, state=rule_state).map(_usual)
-            x, y = _usual(x_support)[None], _usual(y_support)[None]
+            meta = method.meta(model.initial, meta_params, state=rule_state).map(usual)
+            x, y = usual(x_support)[None], usual(y_support)[None]
             support = Support(x, y, draw_batches(adaptation, 1, x.shape[1], generator, x.device))
             tasks = EngineTasks(batched=False, recurrent=model.recurrent)
             problem = Problem(model, with_own_targets(self.loss_fn), tasks, self.unused)
@@ -202,11 +202,8 @@ class Engine:
             plan = "" if self._latest is None else f"{self._latest} (execution={self.execution!r})"
             plan += f"; {self._not_batched}" if self._not_batched else ""
             bound = Caller.now().bound_to or self._bound or self._bound_method[1]
-            threads = f"{runtime.cores()}, as many as torch.get_num_threads() says"
-            if bound or self._draws or self._compiled is not None:
-                why = bound or ("random numbers, which come in one order" if self._draws else "compiled graphs")
-                threads = f"chunks take turns in the caller's thread, because of {why}"
-            reason = missing()
+            threads = threads_in_words(bound, draws=self._draws, compiled=self._compiled is not None)
+            reason = why_no_kernels()
             recordings = self._replays.explain() if self._compiled is None else ["not recorded: compile=True"]
             if self._draws:
                 recordings = ["not recorded: the module or its loss draws random numbers"]
@@ -245,7 +242,7 @@ class Engine:
         Returns:
             The seconds of each plan, the fastest first.
         """
-        key = _sizes(method.adaptation, episode)
+        key = sizes_of(method.adaptation, episode)
 
         def run(plan: Plan | None) -> None:
             if plan is not None:
@@ -269,7 +266,7 @@ class Engine:
         with normal_mode():
             model = {
                 name: pack(tensor.detach()) if name in self._packable and tensor.is_cpu else tensor
-                for name, tensor in map_params(_usual, meta.model).items()
+                for name, tensor in map_params(usual, meta.model).items()
             }
         return replace(meta, model=model)
 
@@ -318,7 +315,7 @@ class Engine:
     ) -> Iterator[T]:
         """Yield the results one after another, so that they are not all in memory at once."""
         with self.at_this_moment():
-            loss_fn, episode = with_own_targets(self.loss_fn), episode.map(_usual)
+            loss_fn, episode = with_own_targets(self.loss_fn), episode.map(usual)
             support_x = episode.support_x
             batches = draw_batches(adaptation, episode.tasks, support_x.shape[1], generator, support_x.device)
 
@@ -366,7 +363,7 @@ class Engine:
 
     def plan(self, adaptation: Adaptation, episode: Episode) -> Plan:
         """The plan for an episode of this size."""
-        chosen = self._chosen.get(_sizes(adaptation, episode))
+        chosen = self._chosen.get(sizes_of(adaptation, episode))
         return planned(self.execution, self.model, adaptation, episode) if chosen is None else chosen
 
     def _prove(
@@ -399,19 +396,9 @@ class Engine:
             if self.execution != "auto" or plan.tasks == 1:
                 raise
             smaller = replace(plan, tasks=-(-plan.tasks // 2))
-            self._chosen[_sizes(adaptation, episode)] = smaller
+            self._chosen[sizes_of(adaptation, episode)] = smaller
             warnings.warn(f"out of memory with {plan}; going on with {smaller}", stacklevel=2)
             return 0
         self._proved = True
         results.append(result)
         return plan.tasks
-
-
-def _usual(tensor: Tensor) -> Tensor:
-    """The same values as a tensor that can take part in a graph. A tensor made in ``inference_mode`` cannot."""
-    return tensor.clone() if tensor.is_inference() else tensor
-
-
-def _sizes(adaptation: Adaptation, episode: Episode) -> tuple[int, ...]:
-    """The sizes that a plan depends on."""
-    return (adaptation.steps, adaptation.batch_size or 0, *episode.support_x.shape, episode.query_x.shape[1])

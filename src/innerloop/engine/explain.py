@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Explanation"]
+from innerloop.engine.runtime import runtime
+
+__all__ = ["Explanation", "threads_in_words"]
 
 
 @dataclass(frozen=True)
@@ -34,3 +36,17 @@ class Explanation:
         recordings = "\n            ".join(self.recordings) or "none yet"
         plan = self.plan or "none yet"
         return f"plan: {plan}\nthreads: {self.threads}\nkernels: {self.kernels}\nrecordings: {recordings}"
+
+
+def threads_in_words(bound: str | None, *, draws: bool, compiled: bool) -> str:
+    """The threads of the chunks.
+
+    Args:
+        bound: what keeps the chunks in the caller's thread; None if nothing does.
+        draws: whether the model draws random numbers.
+        compiled: whether graphs are compiled.
+    """
+    if not (bound or draws or compiled):
+        return f"{runtime.cores()}, as many as torch.get_num_threads() says"
+    why = bound or ("random numbers, which come in one order" if draws else "compiled graphs")
+    return f"chunks take turns in the caller's thread, because of {why}"

@@ -32,7 +32,7 @@ def first_sentence(error: object) -> str:
 
 def own_line(error: BaseException) -> str | None:
     """The innermost line outside PyTorch and this library that an error passed through: ``file.py, line 3``."""
-    libraries = [Path(torch.__file__).parent, Path(__file__).parent]
+    libraries = [Path(torch.__file__).parent, Path(__file__).parents[1]]
     lines = [
         f"{Path(frame.filename).name}, line {frame.lineno}"
         for frame in traceback.extract_tb(error.__traceback__)

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 from weakref import WeakKeyDictionary
 
-from innerloop.engine.kernels import missing, packable
+from innerloop.engine.kernels import packable, why_no_kernels
 from innerloop.engine.runtime import runtime
 from innerloop.episode import Episode
 from innerloop.inner.adaptation import Adaptation
 from innerloop.inner.model import StatelessModel
 from innerloop.inner.selection import partition
 
-__all__ = ["Execution", "Plan", "candidates", "checked", "planned"]
+__all__ = ["Execution", "Plan", "candidates", "checked", "planned", "sizes_of"]
 
 Execution = Literal["auto", "serial", "batched"] | int
 """How the tasks of a meta-batch are run: one by one (``serial``), all together (``batched``), a number at a time, or
@@ -109,7 +109,7 @@ def planned(execution: Execution, model: StatelessModel, adaptation: Adaptation,
     if not episode.support_x.is_floating_point():  # indices of words
         elements *= model.embedding_width
     weights = _adapted(model, adaptation.adapt) * (adaptation.steps + 1)
-    most = IMAGE_ELEMENTS if _convolves(model) and missing() is None else CACHE_ELEMENTS
+    most = IMAGE_ELEMENTS if _convolves(model) and why_no_kernels() is None else CACHE_ELEMENTS
     rounds = max(1, round(episode.tasks * max(elements / most, weights / WEIGHT_ELEMENTS) / threads))
     return Plan(-(-episode.tasks // (rounds * threads)), threads=threads)
 
@@ -147,3 +147,8 @@ def _convolves(model: StatelessModel) -> bool:
 
 _convolving: WeakKeyDictionary[StatelessModel, bool] = WeakKeyDictionary()
 _counts: WeakKeyDictionary[StatelessModel, dict[str, int]] = WeakKeyDictionary()
+
+
+def sizes_of(adaptation: Adaptation, episode: Episode) -> tuple[int, ...]:
+    """The sizes that a plan depends on."""
+    return (adaptation.steps, adaptation.batch_size or 0, *episode.support_x.shape, episode.query_x.shape[1])

@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from innerloop.data import DATASETS, Place
+from innerloop.data import DATASETS, Location
 from innerloop.data.base import Split
 from innerloop.engine.precision import Precision
 from innerloop.episode import EpisodeSampler
@@ -30,8 +30,8 @@ EVALUATION_BATCH = 20
 
 
 @dataclass(frozen=True)
-class DataSource(Place):
-    """The data of a run, and the samplers for a configuration. The arguments are those of ``Place``."""
+class DataSource(Location):
+    """The data of a run, and the samplers for a configuration. The arguments are those of ``Location``."""
 
     def training(self, config: Config) -> EpisodeSampler:
         """The sampler of meta-training."""

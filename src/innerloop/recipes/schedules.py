@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Protocol
 
-__all__ = ["SCHEDULES", "Schedule"]
+__all__ = ["SCHEDULES", "RateSchedule"]
 
 
 def constant(iteration: int, iterations: int) -> float:
@@ -28,7 +28,7 @@ def halving(iteration: int, iterations: int) -> float:
     return 0.5 ** (iteration // 2000)
 
 
-class Schedule(Protocol):
+class RateSchedule(Protocol):
     """``(iteration, iterations) -> factor``."""
 
     def __call__(self, iteration: int, iterations: int) -> float:
@@ -36,4 +36,4 @@ class Schedule(Protocol):
         ...
 
 
-SCHEDULES: dict[str, Schedule] = {"constant": constant, "linear": linear, "cosine": cosine, "halving": halving}
+SCHEDULES: dict[str, RateSchedule] = {"constant": constant, "linear": linear, "cosine": cosine, "halving": halving}

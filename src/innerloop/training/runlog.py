@@ -18,7 +18,7 @@ from innerloop.learner.schema import Number, Record, Whole
 from innerloop.metagrad.base import Info
 from innerloop.training.events import Events
 
-__all__ = ["RunLog", "Window", "read_metrics"]
+__all__ = ["RunLog", "RunningMeans", "read_metrics"]
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -102,7 +102,7 @@ class RunLog:
                     self._events.add(f"{group}/{name.removeprefix('val_')}", value, int(record["iteration"]))
 
 
-class Window:
+class RunningMeans:
     """Sums of the losses and accuracies since the last record. They stay on the device until they are read."""
 
     def __init__(self, iterations: int = 0, sums: dict[str, Tensor] | None = None) -> None:

@@ -36,7 +36,7 @@ from innerloop.training.best import BestLearners, Validated
 from innerloop.training.checkpoint import read_checkpoint
 from innerloop.training.divergence import DivergedError, all_finite, last_good
 from innerloop.training.folder import RunFolder
-from innerloop.training.runlog import RunLog, Window
+from innerloop.training.runlog import RunLog, RunningMeans
 from innerloop.training.signals import TrainingStopped, stop_signals
 from innerloop.training.validation import Validation
 
@@ -118,7 +118,7 @@ class MetaTrainer:
         self._threads: int | None = None  # those of the run so far, if it was resumed
         self._validated = 0
         self._best_learners = BestLearners()
-        self._window = Window()
+        self._window = RunningMeans()
 
     def step(self, episode: Episode, generator: torch.Generator | None = None) -> Info:
         """One outer update on a meta-batch.
@@ -335,7 +335,7 @@ class MetaTrainer:
         self._threads = state.get("threads")
         self.iteration, self.best, self._validated = state["iteration"], state["best"], state["validated"]
         self._best_learners = BestLearners(entries=(Validated(*entry) for entry in state.get("best_learners", ())))
-        self._window = Window(**state["window"])
+        self._window = RunningMeans(**state["window"])
         cuda = state["random"]["cuda"] if self.device.type == "cuda" else None  # a run may resume on another device
         RandomState(state["random"]["cpu"], cuda, self.device).restore()
 
@@ -358,7 +358,7 @@ class MetaTrainer:
         if self.iteration % log_every == 0:
             rate = float(self.optimizer.param_groups[0]["lr"])
             means = self._window.means()
-            self._window = Window()
+            self._window = RunningMeans()
             if not all(math.isfinite(value) for value in means.values()):
                 raise DivergedError(f"the loss became infinite or NaN by iteration {self.iteration}")
             log.train({"iteration": self.iteration, **means, "outer_lr": rate})

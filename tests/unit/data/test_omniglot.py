@@ -21,12 +21,12 @@ from PIL import Image
 from innerloop.data import DataError, find_omniglot, omniglot
 from innerloop.data._download import download
 from innerloop.data._omniglot_cache import drawings
-from innerloop.data._omniglot_source import PARTS, Layout, Source, omniglot_layout
-from innerloop.data._splits import SCHEMES, pack, split_names, unpack
+from innerloop.data._omniglot_source import PARTS, Contents, Source, omniglot_layout
+from innerloop.data._splits import SCHEMES, packed_by_alphabet, split_names, unpack
 from innerloop.data.omniglot import fetch
 from innerloop.folders import user_cache
 
-TINY = Layout({PARTS[0]: ["Latin/character01", "Latin/character02"], PARTS[1]: ["Tengwar/character01"]}, drawings=2)
+TINY = Contents({PARTS[0]: ["Latin/character01", "Latin/character02"], PARTS[1]: ["Tengwar/character01"]}, drawings=2)
 Files = dict[str, bytes]
 
 
@@ -266,7 +266,7 @@ def test_vinyals_holds_whole_alphabets() -> None:
 
 def test_packing_is_undone_by_unpacking() -> None:
     names = random.Random(0).sample(omniglot_layout().names, 400)
-    assert unpack(pack(names)) == sorted(names)
+    assert unpack(packed_by_alphabet(names)) == sorted(names)
 
 
 # --- finding and loading

@@ -7,17 +7,17 @@
 from innerloop.engine.kernels.geometry import Geometry
 from innerloop.engine.kernels.intercept import taskwise
 from innerloop.engine.kernels.layout import pack, packable
-from innerloop.engine.kernels.library import STEPS, KernelError, Place, missing, step_runner, watching
+from innerloop.engine.kernels.library import STEPS, Destination, KernelError, step_runner, watching, why_no_kernels
 
 __all__ = [
     "STEPS",
+    "Destination",
     "Geometry",
     "KernelError",
-    "Place",
-    "missing",
     "pack",
     "packable",
     "step_runner",
     "taskwise",
     "watching",
+    "why_no_kernels",
 ]

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from innerloop.engine import _torch
-from innerloop.engine.kernels.normalisation import Norm
+from innerloop.engine.kernels.normalisation import NormCall
 from innerloop.engine.kernels.tasks import Stack
 
 __all__ = ["Deferred", "Unwritten"]
@@ -36,7 +36,7 @@ class Unwritten:
     output: Tensor | None
     value: Tensor
     write: Callable[[], None]
-    made_of: tuple[Stack, Norm, bool]
+    made_of: tuple[Stack, NormCall, bool]
 
     def wanted(self) -> bool:
         """Whether anything else holds the output or the tensor behind it. Releases the output if not."""
@@ -64,7 +64,7 @@ class Deferred:
             return
         self._waiting.append(unwritten)
 
-    def find(self, output: Tensor) -> tuple[Stack, Norm, bool] | None:
+    def find(self, output: Tensor) -> tuple[Stack, NormCall, bool] | None:
         """The parts of an output, if it was handed out last and is not written."""
         last = self._waiting[-1] if self._waiting else None
         return last.made_of if last is not None and last.output is output else None

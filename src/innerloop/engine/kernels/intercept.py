@@ -28,7 +28,7 @@ from innerloop.engine.kernels.deferred import Deferred, Unwritten
 from innerloop.engine.kernels.library import SUFFIX, kernels
 from innerloop.engine.kernels.linear import Weights, linear
 from innerloop.engine.kernels.losses import cross_entropy
-from innerloop.engine.kernels.normalisation import Norm, batch_norm, started
+from innerloop.engine.kernels.normalisation import NormCall, batch_norm, started
 from innerloop.engine.kernels.pooled import joinable, max_pooled
 from innerloop.engine.kernels.pooling import max_pool
 from innerloop.engine.kernels.recurrent import Cell, gru_cell, lstm_cell, plain_cell, recurrent
@@ -189,7 +189,7 @@ class _Mode(TorchFunctionMode):
         stack, norm, after_relu = found
         return None if after_relu else self._normalised(stack, norm, relu=True)
 
-    def _normalised(self, stack: tasks.Stack, norm: Norm, *, relu: bool) -> Tensor:
+    def _normalised(self, stack: tasks.Stack, norm: NormCall, *, relu: bool) -> Tensor:
         with tasks.outside():
             value, write = batch_norm(norm, relu=relu)
         output: Tensor = stack.unstacked(value)

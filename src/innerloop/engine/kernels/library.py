@@ -32,15 +32,15 @@ from innerloop.folders import switched_off, user_cache
 
 __all__ = [
     "STEPS",
+    "Destination",
     "Geometry",
     "KernelError",
-    "Place",
     "call",
     "kernels",
-    "missing",
     "place",
     "step_runner",
     "watching",
+    "why_no_kernels",
 ]
 
 SOURCE = Path(__file__).resolve().parent / "csrc" / "kernels.c"
@@ -57,7 +57,7 @@ class KernelError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Place:
+class Destination:
     """The place that a kernel writes to. It does not hold the tensor.
 
     Attributes:
@@ -77,7 +77,7 @@ class Watcher(Protocol):
     ) -> None:
         """Called after a kernel. ``results`` says which of the arguments it writes to."""
 
-    def place(self, tensor: Tensor) -> Place:
+    def place(self, tensor: Tensor) -> Destination:
         """The place that a kernel will write to later."""
 
 
@@ -98,12 +98,12 @@ def watching(watcher: Watcher) -> Iterator[None]:
         _watched.watcher = before
 
 
-def place(tensor: Tensor) -> Place:
+def place(tensor: Tensor) -> Destination:
     """The place of a tensor that a kernel will write to. It holds no reference, so other references can be counted."""
-    return Place(tensor.data_ptr()) if _watched.watcher is None else _watched.watcher.place(tensor)
+    return Destination(tensor.data_ptr()) if _watched.watcher is None else _watched.watcher.place(tensor)
 
 
-def call(name: str, dtype: torch.dtype, *arguments: Geometry | Tensor | Place | int | float | None) -> None:
+def call(name: str, dtype: torch.dtype, *arguments: Geometry | Tensor | Destination | int | float | None) -> None:
     """Call a kernel. Tensors are passed by address, and must be contiguous in the kernel's layout.
 
     Raises:
@@ -111,7 +111,7 @@ def call(name: str, dtype: torch.dtype, *arguments: Geometry | Tensor | Place | 
     """
     function = _functions[name, dtype]
     failed = function(
-        *[a.data_ptr() if isinstance(a, Tensor) else a.address if isinstance(a, Place) else a for a in arguments]
+        *[a.data_ptr() if isinstance(a, Tensor) else a.address if isinstance(a, Destination) else a for a in arguments]
     )
     if failed:
         raise KernelError(f"{name}: not enough memory; use a smaller meta-batch or a smaller number for execution=")
@@ -143,7 +143,7 @@ STEPS = tuple(_SIGNATURES)
 _functions: dict[tuple[str, torch.dtype], Callable[..., int | None]] = {}
 
 
-def missing() -> str | None:
+def why_no_kernels() -> str | None:
     """The reason why there are no kernels; None if there are."""
     return None if kernels() is not None else _reason()
 

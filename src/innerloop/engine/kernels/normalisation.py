@@ -19,11 +19,20 @@ from torch.autograd import Function
 from innerloop.engine.kernels.layout import apply, contiguous, new_channels_last, own_axes
 from innerloop.engine.kernels.library import call, place
 
-__all__ = ["Norm", "batch_norm", "differentiable", "gradient_formula", "groups_each", "of_inputs", "sets_of", "started"]
+__all__ = [
+    "NormCall",
+    "batch_norm",
+    "differentiable",
+    "gradient_formula",
+    "groups_each",
+    "of_inputs",
+    "sets_of",
+    "started",
+]
 
 
 @dataclass(frozen=True)
-class Norm:
+class NormCall:
     """Batch norm of images or vectors ``[..., N, C, *]``. The leading axes are tasks. Each is one group of statistics.
 
     Attributes:
@@ -50,15 +59,15 @@ class Norm:
         return self.x, self.scale, self.shift, self.mean, self.inverse
 
 
-def started(x: Tensor, scale: Tensor | None, shift: Tensor | None, epsilon: float, spatial: int) -> Norm:
-    """A :class:`Norm` whose statistics are not computed yet."""
+def started(x: Tensor, scale: Tensor | None, shift: Tensor | None, epsilon: float, spatial: int) -> NormCall:
+    """A :class:`NormCall` whose statistics are not computed yet."""
     stack, channels = x.shape[: -2 - spatial], x.shape[-1 - spatial]
     strides = contiguous((*stack, channels))
     mean, inverse = (x.new_empty_strided((*stack, channels), strides) for _ in range(2))
-    return Norm(x, scale, shift, epsilon, spatial, mean, inverse)
+    return NormCall(x, scale, shift, epsilon, spatial, mean, inverse)
 
 
-def batch_norm(norm: Norm, *, relu: bool = False) -> tuple[Tensor, Callable[[], None]]:
+def batch_norm(norm: NormCall, *, relu: bool = False) -> tuple[Tensor, Callable[[], None]]:
     """The output, scaled and shifted, with ReLU if wanted, and a function that writes its values."""
     writers: list[Callable[[], None]] = []
     output: Tensor = apply(_Output, *norm.tensors, norm.epsilon, relu, norm.spatial, writers)

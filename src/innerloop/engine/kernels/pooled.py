@@ -18,7 +18,7 @@ from innerloop.engine.kernels.convolution import Window
 from innerloop.engine.kernels.layout import apply, channels_last, new_channels_last
 from innerloop.engine.kernels.library import Geometry, call
 from innerloop.engine.kernels.normalisation import (
-    Norm,
+    NormCall,
     differentiable,
     gradient_formula,
     groups_each,
@@ -36,7 +36,7 @@ def joinable(window: Window) -> bool:
     return plain and prod(window.kernel) <= 254
 
 
-def max_pooled(norm: Norm, window: Window) -> Tensor:
+def max_pooled(norm: NormCall, window: Window) -> Tensor:
     """Normalise images ``[..., N, C, H, W]``, apply ReLU, and take the largest value of each window."""
     output: Tensor = apply(_Output, *norm.tensors, norm.epsilon, window)
     return output

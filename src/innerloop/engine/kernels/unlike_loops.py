@@ -5,12 +5,15 @@ Such code is an error while tasks run together. Then ``execution="auto"`` runs t
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from innerloop.engine import _torch
+from innerloop.engine.kernels import tasks
 from innerloop.randomness import RandomState
 
 __all__ = ["Draws", "check_call", "check_seed"]
@@ -58,9 +61,16 @@ class Draws:
 
     def note(self) -> None:
         """Remember the generators as they are after a call."""
-        self._state = RandomState.now(self._device)
+        with self._untransformed():
+            self._state = RandomState.now(self._device)
 
     def check(self) -> None:
         """Raise ``RuntimeError`` if the generators have changed since :meth:`note`."""
-        if not self._state.same_as(RandomState.now(self._device)):
+        with self._untransformed():
+            same = self._state.same_as(RandomState.now(self._device))
+        if not same:
             raise RuntimeError(_SET)
+
+    def _untransformed(self) -> contextlib.AbstractContextManager[object]:
+        """A context in which the state of a generator is a plain tensor, also under a transform of the user's."""
+        return tasks.outside() if _torch.has("vmap") else contextlib.nullcontext()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from innerloop.engine.replay.recorder import Layout
 
-__all__ = ["arena_of_thread", "bytes_of", "planned"]
+__all__ = ["arena_of_thread", "arranged", "bytes_of"]
 
 LINE = 64
 """The bytes of a cache line. Each block begins at a cache line."""
@@ -28,7 +28,7 @@ def bytes_of(layout: Layout) -> int:
     return (layout.offset + last + 1) * layout.dtype.itemsize
 
 
-def planned(sizes: Mapping[int, int], born: Mapping[int, int], last: Mapping[int, int]) -> tuple[dict[int, int], int]:
+def arranged(sizes: Mapping[int, int], born: Mapping[int, int], last: Mapping[int, int]) -> tuple[dict[int, int], int]:
     """Give each block a place. No two blocks that are needed at the same step overlap. Return places and total bytes.
 
     Args:
@@ -37,7 +37,7 @@ def planned(sizes: Mapping[int, int], born: Mapping[int, int], last: Mapping[int
         last: the step that last needs each block.
 
     Example:
-        >>> planned({1: 64, 2: 64, 3: 128}, born={1: 0, 2: 0, 3: 2}, last={1: 1, 2: 1, 3: 2})
+        >>> arranged({1: 64, 2: 64, 3: 128}, born={1: 0, 2: 0, 3: 2}, last={1: 1, 2: 1, 3: 2})
         ({1: 0, 2: 64, 3: 0}, 128)
     """
     at: dict[int, int] = {}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from innerloop.engine.kernels import step_runner
-from innerloop.engine.replay.arena import bytes_of, planned
+from innerloop.engine.replay.arena import arranged, bytes_of
 from innerloop.engine.replay.native import runs_natively
 from innerloop.engine.replay.recorder import Entry, Layout, Recorder
 
@@ -54,7 +54,7 @@ class Arrangement:
             for block in entry.blocks:
                 born.setdefault(block, number)
                 last[block] = number
-        lies, total = planned({b: bytes_of(recorder.bases[b]) for b in again & born.keys()}, born, last)
+        lies, total = arranged({b: bytes_of(recorder.bases[b]) for b in again & born.keys()}, born, last)
         seen = dict.fromkeys(b for n, entry in steps if n not in native for b in entry.blocks if b in lies)
         return cls(steps, native, lies, total, list(seen), last, returned)
 

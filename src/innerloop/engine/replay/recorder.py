@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from innerloop.engine import _torch
-from innerloop.engine.kernels import Place, watching
+from innerloop.engine.kernels import Destination, watching
 from innerloop.engine.replay.reads import Reads
 from innerloop.engine.replay.refused import RefusedError
 
@@ -171,13 +171,13 @@ class Recorder(_torch.Mode):
         written = tuple(to for arg, to in zip(args, results, strict=True) if isinstance(arg, Slot))
         self._add(Shape(function, name, args, {}, (), written), blocks)
 
-    def place(self, tensor: Tensor) -> Place:
+    def place(self, tensor: Tensor) -> Destination:
         """The place that a kernel will write to later."""
-        return Place(tensor.data_ptr(), None if self._refused else self._ref(tensor))
+        return Destination(tensor.data_ptr(), None if self._refused else self._ref(tensor))
 
     def _noted(self, value: Any, blocks: list[int]) -> Any:
         """The arguments with slots in place of tensors. The blocks of the tensors are added to the list."""
-        if isinstance(value, Tensor | Place):
+        if isinstance(value, Tensor | Destination):
             block, layout = self._ref(value) if isinstance(value, Tensor) else value.ref
             blocks.append(block)
             return Slot(len(blocks) - 1, layout)
