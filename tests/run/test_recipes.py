@@ -14,7 +14,7 @@ import torch
 import innerloop as il
 from innerloop.cli.main import main
 from innerloop.cli.train_arguments import train_arguments
-from innerloop.data import DATASETS, ImageClasses, Place, registered_data
+from innerloop.data import DATASETS, ImageClasses, Location, registered_data
 from innerloop.methods.base import CARDS, METHODS, registered
 from innerloop.nets import NETS
 from innerloop.recipes import RECIPES, Config, ConfigError, read_run, recipe
@@ -202,7 +202,7 @@ def toy() -> Iterator[str]:
     """A data set of 40 classes of noise, made known in the way that one's own would be."""
 
     @registered_data("toy", kind="classification", network="conv4")
-    def opened(split: Literal["train", "val", "test"], place: Place, *, grey: int = 128) -> ImageClasses:
+    def opened(split: Literal["train", "val", "test"], place: Location, *, grey: int = 128) -> ImageClasses:
         """Noise.
 
         Args:

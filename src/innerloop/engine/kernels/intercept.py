@@ -73,6 +73,7 @@ class _Mode(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         check_call(func, kwargs)
+        self._deferred.disarm()  # before anything that passes the dispatcher, such as a look at a generator
         if self._draws is not None:
             self._draws.check()
         replace = _REWRITTEN.get(func)
@@ -80,7 +81,6 @@ class _Mode(TorchFunctionMode):
             replace = _PRODUCTS[func]
         if replace is None and self.use_kernels and func in _KERNELS and self._applies():
             replace = _KERNELS[func]
-        self._deferred.disarm()
         try:
             if replace not in _JOINING:
                 self._deferred.settle()
@@ -91,9 +91,9 @@ class _Mode(TorchFunctionMode):
                 self._deferred.settle()
             return func(*args, **(kwargs or {}))
         finally:
-            self._deferred.arm()
             if self._draws is not None:
                 self._draws.note()
+            self._deferred.arm()
 
     def requires_grad(self, tensor: Tensor) -> bool | None:
         """The same answer as in a loop. Under ``vmap``, PyTorch says that nothing requires a gradient."""
