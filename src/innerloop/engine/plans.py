@@ -29,7 +29,7 @@ CACHE_ELEMENTS = 250_000
 Half or twice as many take the same time, within a twentieth. Memory is proportional (docs/performance.md).
 """
 
-IMAGE_ELEMENTS = 16_000
+IMAGE_ELEMENTS = 32_000
 """The same number if the compiled kernels convolve images. Activations are then many times as large as the images.
 
 More tasks at once would not be faster, because the kernels work on one task after another. They would take more space
