@@ -7,13 +7,22 @@ from innerloop.data.errors import DataError
 from innerloop.data.glyphs import glyphs
 from innerloop.data.images import ImageClasses
 from innerloop.data.omniglot import find_omniglot, omniglot
+from innerloop.data.preprocess import ArrayPreprocessing, ImagePreprocessing, Preprocessing, Scale
 from innerloop.data.sinusoids import sinusoids
+from innerloop.data.table_preprocess import CategoryColumn, NumberColumn, TablePreprocessing
 
 __all__ = [
     "DATASETS",
+    "ArrayPreprocessing",
+    "CategoryColumn",
     "DataError",
     "ImageClasses",
+    "ImagePreprocessing",
     "Location",
+    "NumberColumn",
+    "Preprocessing",
+    "Scale",
+    "TablePreprocessing",
     "find_omniglot",
     "glyphs",
     "omniglot",
