@@ -29,6 +29,8 @@ PATIENCE = 420
 """The seconds that an installation may take."""
 TESTS = ["src", "tests/unit"]
 WORKERS = ["-n", "logical", "--dist", "loadgroup"]
+EXTRAS = ["cli", "hub", "images", "plots", "sklearn", "tensorboard"]
+"""The optional packages that are installed as well."""
 TOOLS = ["pytest", "pytest-xdist", "hypothesis"]
 
 
@@ -53,7 +55,8 @@ def environments() -> dict[str, Environment]:
     """The environments by name."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     pinned = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
-    lowest = [requirement.partition(",")[0].replace(">=", "==") for requirement in project["dependencies"]]
+    extras = [one for name in EXTRAS for one in project["optional-dependencies"][name]]
+    lowest = [one.partition(",")[0].replace(">=", "==") for one in [*project["dependencies"], *extras]]
     tools = [pin for pin in pinned if pin.partition("==")[0] in TOOLS]
     return {
         "lowest": Environment(project["requires-python"].removeprefix(">="), [*lowest, *tools]),
@@ -107,7 +110,18 @@ def made(name: str, environment: Environment) -> Path:
     subprocess.run([base, "-m", "venv", str(folder)], check=True)
     pins = folder / "pins.txt"
     pins.write_text("\n".join(environment.pins) + "\n")
-    command = [str(python), "-m", "pip", "install", "--quiet", "-c", str(pins), "-e", str(ROOT), *TOOLS]
+    command = [
+        str(python),
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "-c",
+        str(pins),
+        "-e",
+        f"{ROOT}[{','.join(EXTRAS)}]",
+        *TOOLS,
+    ]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     except subprocess.TimeoutExpired:

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -62,11 +63,16 @@ def test_what_is_claimed_is_what_is_run(versions: ModuleType) -> None:
     lowest, newest = versions.environments()["lowest"], versions.environments()["newest"]
     text = (ROOT / "pyproject.toml").read_text()
     assert f'requires-python = ">={lowest.python}"' in text
-    claimed = set(
-        re.findall(r'"([a-z]+)>=([\d.]+)(?:,<[\d.]+)?",\n', text.partition("dependencies = [")[2].partition("]")[0])
-    )
-    assert ("torch", "2.6") in claimed
-    assert {f"{name}=={version}" for name, version in claimed} <= set(lowest.pins)
+    project = tomllib.loads(text)["project"]
+    optional = project["optional-dependencies"]
+    extras = optional["all"][0].removeprefix("innerloop[").removesuffix("]").split(",")
+    assert extras == versions.EXTRAS
+    claimed = {}
+    for requirement in [*project["dependencies"], *(one for name in extras for one in optional[name])]:
+        name, bound = re.fullmatch(r"([\w-]+)>=([\d.]+)(?:,<[\d.]+)?", requirement).groups()
+        claimed[name] = bound
+    assert claimed["torch"] == "2.6"
+    assert {f"{name}=={version}" for name, version in claimed.items()} <= set(lowest.pins)
     assert f"Python :: {newest.python}" in text
     assert newest.pins == [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line[0] != "#"]
 

@@ -14,7 +14,7 @@ ROOT = Path(innerloop.__file__).parent
 
 # A unit is a top-level module or a package. It may import the units before it, and its own modules.
 HOUSE: list[str] = [
-    *("folders", "params", "randomness", "episode", "particles", "parts"),
+    *("extras", "folders", "params", "randomness", "episode", "particles", "parts"),
     *("rules", "inner", "metagrad", "methods"),
     *("engine", "evaluation", "learner", "training"),
 ]

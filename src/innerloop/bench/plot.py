@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from innerloop.bench.contenders import OURS
+from innerloop.extras import extra
 from innerloop.learner.files import write_atomically
 
 __all__ = ["draw"]
@@ -22,8 +23,9 @@ def draw(path: Path, rows: Sequence[Mapping[str, Any]], title: str, sweep: str |
         title: the title above the picture.
         sweep: the size that varies from row to row, if one does.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    with extra("plots"):
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
 
     panels = [("seconds", "seconds", 1.0)]
     if any(size is not None for row in rows for size in row["peak_memory"].values()):

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-import tyro
-from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
-
 from innerloop.bench import Options
+from innerloop.extras import extra
+
+with extra("cli"):
+    import tyro
+    from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
 __all__ = [
     "BenchArguments",

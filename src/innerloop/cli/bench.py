@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from innerloop.bench import DisagreementError, run_benchmark
 from innerloop.cli.arguments import BenchArguments, UsageError, parse
+from innerloop.extras import need
 
 __all__ = ["bench"]
 
@@ -23,6 +24,8 @@ def bench(argv: Sequence[str]) -> int:
         raise UsageError("--plot draws rows, and --throughput has none; leave out one of the two")
     if arguments.plot is not None and not arguments.plot.absolute().parent.is_dir():
         raise UsageError(f"--plot is {arguments.plot}, whose folder does not exist; create it")
+    if arguments.plot is not None:
+        need("plots")
     try:
         report = run_benchmark(arguments.options, _say, arguments.plot)
     except DisagreementError as error:

@@ -20,6 +20,7 @@ from innerloop.cli.arguments import (
 from innerloop.cli.train_arguments import train_arguments
 from innerloop.data import DataError
 from innerloop.engine.runtime import runtime
+from innerloop.extras import MissingExtraError, need
 from innerloop.learner.files import CheckpointError
 from innerloop.recipes import (
     RECIPES,
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if argv is None:  # the process belongs to the command line
             runtime.keep_memory()
         return COMMANDS[arguments[0]](arguments[1:])
-    except (UsageError, ConfigError, DataError, CheckpointError) as error:
+    except (UsageError, ConfigError, DataError, CheckpointError, MissingExtraError) as error:
         return _fail(str(error), 2)
     except OSError as error:
         return _fail(_reason(error), 2)
@@ -119,6 +120,7 @@ def evaluate(argv: Sequence[str]) -> int:
     if arguments.seed is not None and arguments.seed < 0:
         raise ConfigError(f"--seed is {arguments.seed}; it must be a whole number of at least 0")
     if arguments.calibration is not None:
+        need("plots")
         if not arguments.calibration.absolute().parent.is_dir():
             raise UsageError(f"--calibration is {arguments.calibration}, whose folder does not exist; create it")
         if read_run(arguments.run).config.regression:
@@ -159,6 +161,7 @@ def quickstart(argv: Sequence[str]) -> int:
     from innerloop.recipes.quickstart import run_quickstart
 
     arguments = parse(QuickstartArguments, "quickstart", argv)
+    need("plots")
     run_quickstart(arguments.out, arguments.data_dir)
     return 0
 

@@ -13,10 +13,10 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from innerloop.data._splits import split_names
 from innerloop.data.errors import DataError
+from innerloop.extras import extra
 
 __all__ = ["PARTS", "Contents", "Source", "omniglot_layout"]
 
@@ -197,6 +197,8 @@ def _decode(data: bytes, size: int, name: str) -> NDArray[np.uint8]:
     MAML's and Reptile's code resize the 1-bit originals with Pillow. For 1-bit images Pillow always uses nearest
     neighbour.
     """
+    with extra("images"):
+        from PIL import Image
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             if image.size != (_SIDE, _SIDE) or image.mode != "1":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from io import BytesIO
 from pathlib import Path
 
+from innerloop.extras import extra
 from innerloop.learner.files import write_atomically
 from innerloop.training.runlog import read_metrics
 
@@ -24,8 +25,9 @@ def draw_curves(folder: Path) -> None:
     ]
     if not panels:
         return
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    with extra("plots"):
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
 
     labels = {
         "loss": "training (query)",

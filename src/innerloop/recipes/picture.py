@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from innerloop.episode import Episode
+from innerloop.extras import extra
 from innerloop.learner.files import write_atomically
 
 __all__ = ["draw_predictions"]
@@ -22,8 +23,9 @@ def draw_predictions(path: Path, episode: Episode, probabilities: Tensor, title:
         probabilities: the predicted probabilities ``[T, Q, ways]``.
         title: the title above the picture.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    with extra("plots"):
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
 
     first_of_class = [int((episode.query_y[0] == way).nonzero()[0]) for way in episode.query_y[0].unique()]
     shown, asked = episode.support_x.shape[1], len(first_of_class)

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from innerloop.evaluation.calibration import Calibration
+from innerloop.extras import extra
 from innerloop.learner.files import write_atomically
 
 __all__ = ["draw_reliability"]
@@ -21,8 +22,9 @@ def draw_reliability(calibration: Calibration, path: Path, title: str = "") -> N
         path: the PNG file. Its folder must exist.
         title: the title above the picture.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    with extra("plots"):
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
 
     bins = len(calibration.counts)
     edges = torch.linspace(0, 1, bins + 1)[:-1].tolist()

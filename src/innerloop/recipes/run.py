@@ -19,6 +19,7 @@ import torch
 from innerloop.data import DATASETS
 from innerloop.evaluation.calibration import Calibration
 from innerloop.evaluation.evaluate import Evaluation
+from innerloop.extras import MissingExtraError
 from innerloop.inner.model import Norm
 from innerloop.learner.files import CheckpointError, load_json, write_atomically
 from innerloop.learner.learner import Learner
@@ -160,10 +161,11 @@ def train_run(
             if config.statistics_tasks:
                 _add_statistics(folder, config, source)
         except BaseException:
-            with contextlib.suppress(OSError, CheckpointError):  # an error in drawing must not hide the first one
+            with contextlib.suppress(OSError, CheckpointError, MissingExtraError):  # must not hide the error
                 draw_curves(folder)
             raise
-        draw_curves(folder)
+        with contextlib.suppress(MissingExtraError):  # the numbers are in metrics.jsonl all the same
+            draw_curves(folder)
     return Run(folder, recipe, config)
 
 

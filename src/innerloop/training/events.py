@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from innerloop.extras import extra
+
 __all__ = ["Events"]
 
 
@@ -22,14 +24,15 @@ class Events:
         done: the number of iterations that the run has already. TensorBoard hides later ones from earlier files.
 
     Raises:
-        ImportError: TensorBoard is not installed.
+        MissingExtraError: TensorBoard is not installed.
         OSError: the file cannot be written.
     """
 
     def __init__(self, folder: Path, done: int = 0) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-        from tensorboard.compat.proto.summary_pb2 import Summary
-        from tensorboard.summary.writer.record_writer import RecordWriter
+        with extra("tensorboard"):
+            from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+            from tensorboard.compat.proto.summary_pb2 import Summary
+            from tensorboard.summary.writer.record_writer import RecordWriter
 
         self._event, self._summary = Event, Summary
         self._path = folder / f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"

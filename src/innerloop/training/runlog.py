@@ -6,13 +6,13 @@ import json
 import math
 import sys
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from innerloop.extras import MissingExtraError
 from innerloop.learner.files import read_bytes, write_atomically
 from innerloop.learner.schema import Number, Record, Whole
 from innerloop.metagrad.base import Info
@@ -45,7 +45,10 @@ class RunLog:
         self._quiet = progress is False
         if folder is not None:
             _drop_after(folder, done, self.say)
-            self._events = _events(folder, done)
+            try:
+                self._events = Events(folder, done)
+            except MissingExtraError as error:
+                self.say(f"no TensorBoard events are written: {error}")
 
     def advance(self, tasks: int) -> None:
         """Note that an iteration with this number of tasks is done."""
@@ -187,14 +190,6 @@ def _drop_after(folder: Path, iteration: int, say: Callable[[str], None]) -> Non
         say(f"{path} is damaged in {lines}{more}: the other lines are kept, and the whole file as {copy.name}")
     kept = [record for record in records if record["iteration"] <= iteration]
     write_atomically(path, "".join(json.dumps(record) + "\n" for record in kept).encode())
-
-
-def _events(folder: Path, done: int) -> Events | None:
-    try:
-        return Events(folder, done)
-    except ImportError:
-        warnings.warn("TensorBoard is not installed, so no events are written: pip install tensorboard", stacklevel=2)
-        return None
 
 
 def _percent(record: Mapping[str, float], key: str, label: str) -> dict[str, str]:
