@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from innerloop.data.errors import DataError
+from innerloop.extras import extra
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -44,7 +45,8 @@ def pixels_of(source: Any, channels: int) -> NDArray[np.uint8]:
     Raises:
         DataError: it is no such image, or cannot be read.
     """
-    from PIL import Image
+    with extra("images"):
+        from PIL import Image
 
     if isinstance(source, Mapping):
         source = source.get("bytes") or source.get("path")
@@ -151,7 +153,8 @@ def fitted(
         >>> fitted(wide, (4, 4), "pad")[:, 0, 0]
         array([255,   0,   0, 255], dtype=uint8)
     """
-    from PIL import Image, ImageOps
+    with extra("images"):
+        from PIL import Image, ImageOps
 
     height, width = size
     if pixels.shape[:2] == size:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, get_args, runtime_checkable
@@ -286,6 +287,5 @@ def as_list(inputs: Any) -> list[Any]:
 
 
 def _is_picture(inputs: Any) -> bool:
-    from PIL import Image
-
-    return isinstance(inputs, Image.Image)
+    pillow = sys.modules.get("PIL.Image")  # who has an image of Pillow's has imported it
+    return pillow is not None and isinstance(inputs, pillow.Image)
