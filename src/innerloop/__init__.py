@@ -13,6 +13,7 @@ from innerloop.inner.meta import Meta
 from innerloop.learner.files import CheckpointError
 from innerloop.learner.learner import Learner
 from innerloop.learner.predictor import Predictor, Uncertainty
+from innerloop.learner.trace import Trace
 from innerloop.metagrad import (
     Info,
     MetaGradient,
@@ -74,6 +75,7 @@ __all__ = [
     "Predictor",
     "Runtime",
     "SharpnessAware",
+    "Trace",
     "TrainingStopped",
     "Uncertainty",
     "Validation",

@@ -17,6 +17,7 @@ from innerloop.engine.functions import adapt
 from innerloop.episode import EpisodeSampler
 from innerloop.evaluation.evaluate import Evaluation, Member, evaluate_together
 from innerloop.evaluation.norm_statistics import statistics_by_step
+from innerloop.inner.adaptation import draw_batches
 from innerloop.inner.loop import InnerLoop, Support, Track
 from innerloop.inner.losses import LOSSES, LossFn
 from innerloop.inner.meta import METHOD_PREFIX, Meta
@@ -38,6 +39,7 @@ from innerloop.learner.files import CheckpointError, load_json, load_state, save
 from innerloop.learner.predictor import Predictor
 from innerloop.learner.schema import Record, check
 from innerloop.learner.tensors import Like
+from innerloop.learner.trace import Trace, for_ways, traced
 from innerloop.methods.base import Method
 from innerloop.params import Params, detached, map_nested, map_params
 from innerloop.randomness import Stream, generator_at
@@ -124,16 +126,7 @@ class Learner:
         """
         device = next(iter(self._meta.model.values())).device
         x, y = x_support.to(device, copy=True), y_support.to(device)
-        if len(x) != len(y) or len(x) == 0:
-            raise ValueError(f"there are {len(x)} support inputs and {len(y)} targets; give one target for each input")
-        classes = None
-        if not y.is_floating_point():
-            classes, ways = y.unique(), self._ways(x, y)
-            if int(classes[0]) < 0 or int(classes[-1]) >= ways:
-                raise ValueError(
-                    f"the support set has the class indices {classes.tolist()}, and this learner was trained for "
-                    f"{ways} ways: number the classes from 0 to {ways - 1}"
-                )
+        classes = self._check(x, y, None)
         params = adapt(
             self._net,
             self.method,
@@ -149,6 +142,45 @@ class Learner:
         )
         # These are copies, because parameters that are not adapted would otherwise be the start's own tensors.
         return Predictor(map_params(Tensor.clone, params), classes, self._model.at(self.method.test.steps), x)
+
+    def trace(
+        self,
+        x_support: Tensor,
+        y_support: Tensor,
+        queries: Tensor,
+        *,
+        ways: int | None = None,
+        steps: int | None = None,
+    ) -> Trace:
+        """Adapt to one task, and predict before the first inner step and after each one.
+
+        Args:
+            x_support: the support inputs ``[S, ...]``.
+            y_support: class indices ``[S]`` from 0 to ways - 1, or regression targets ``[S, ...]``.
+            queries: the inputs to predict for, ``[Q, ...]``. There may be none.
+            ways: the number of classes of the task, where the start makes the head: ``NewHead`` or ``Prototypes``.
+                None means as many as the network or the start has.
+            steps: the number of inner steps. None means the method's, on new tasks.
+
+        Raises:
+            ValueError: inputs and targets differ in number, there are none, a class index is out of range, or the
+                start cannot make a head of this many classes.
+
+        Example:
+            >>> import innerloop as il
+            >>> learner = Learner(il.nets.conv4(ways=3, filters=4), il.maml(inner_lr=0.1))
+            >>> trace = learner.trace(torch.rand(3, 1, 28, 28), torch.arange(3), torch.rand(2, 1, 28, 28), steps=4)
+            >>> trace.support_loss.shape, trace.probabilities.shape
+            (torch.Size([5]), torch.Size([5, 2, 3]))
+        """
+        adaptation = for_ways(self.method.test, ways)
+        adaptation = adaptation if steps is None else replace(adaptation, steps=steps)
+        device = next(iter(self._meta.model.values())).device
+        x, y, queries = x_support.to(device, copy=True), y_support.to(device), queries.to(device)
+        self._check(x, y, ways)
+        batches = draw_batches(adaptation, 1, len(x), generator_at(0, Stream.ADAPTING, device=device), device)
+        problem = Problem(self._model, self.loss_fn, OneByOne(), unused="ignore")
+        return traced(InnerLoop(problem, adaptation, self._meta, Support(x[None], y[None], batches)), queries)
 
     def with_statistics(
         self, episodes: EpisodeSampler, *, tasks: int = 100, norm: Norm | None = None, seed: int = 0
@@ -317,6 +349,21 @@ class Learner:
         except ValueError as error:
             what = f"what {folder} holds is of another method or an earlier version: {error}"
             raise CheckpointError(f"{what}; pass its own as method=, or train again") from error
+
+    def _check(self, x: Tensor, y: Tensor, ways: int | None) -> Tensor | None:
+        """The class indices of a support set, None for regression. Raise if they do not fit its inputs or the ways."""
+        if len(x) != len(y) or len(x) == 0:
+            raise ValueError(f"there are {len(x)} support inputs and {len(y)} targets; give one target for each input")
+        if y.is_floating_point():
+            return None
+        classes: Tensor = y.unique()
+        ways = ways or self._ways(x, y)
+        if int(classes[0]) < 0 or int(classes[-1]) >= ways:
+            raise ValueError(
+                f"the support set has the class indices {classes.tolist()}, and this learner was trained for "
+                f"{ways} ways: number the classes from 0 to {ways - 1}"
+            )
+        return classes
 
     def _ways(self, x: Tensor, y: Tensor) -> int:
         """The number of classes: the outputs of the network at the start, which may have replaced the head."""
