@@ -107,6 +107,8 @@ class Prototypes(Part):
 
     of_classes: ClassVar[bool] = True
     """The targets must be class indices."""
+    any_ways: ClassVar[bool] = True
+    """The head is made for each task, with any number of outputs."""
     head: str = "@last"
     ways: int | None = None
 
@@ -133,14 +135,22 @@ class NearestNeighbours(Part):
 
     Args:
         head: the name of the layer, an :class:`innerloop.nets.Neighbours`; ``@last`` for the last one.
+        ways: the number of classes. None means as many as the network's own head has.
 
     Raises:
-        ValueError: when used, targets that are not class indices, or a layer that cannot store examples.
+        ValueError: less than one class; when used, targets that are not class indices, or a layer that cannot store
+            examples.
     """
 
     of_classes: ClassVar[bool] = True
     """The targets must be class indices."""
+    any_ways: ClassVar[bool] = True
+    """The head is made for each task, with any number of outputs."""
     head: str = "@last"
+    ways: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_ways(self.ways)
 
     def __call__(self, adapted: Mapping[str, Tensor], tasks: Tasks) -> Params:
         """The starting values of each task."""
@@ -151,8 +161,7 @@ class NearestNeighbours(Part):
                 f"the layer {layer!r} cannot store examples, which nearest neighbours need; let it be an "
                 "il.nets.Neighbours, as in il.nets.pixels"
             )
-        ways = len(adapted[members])
-        member = _members(tasks, ways).mT
+        member = _members(tasks, self.ways or len(adapted[members])).mT
         kept = adapted[members].new_zeros(member.shape).masked_fill(~member, -math.inf)
         return _with_head(adapted, tasks, {examples: tasks.inputs_of(layer), members: kept})
 
@@ -175,6 +184,8 @@ class NewHead(Part):
         ValueError: less than one class; when used, a head that is not adapted or is not a linear layer with a bias.
     """
 
+    any_ways: ClassVar[bool] = True
+    """The head is made for each task, with any number of outputs."""
     head: str = "@last"
     ways: int | None = None
 

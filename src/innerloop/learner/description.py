@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 from torch import Tensor, nn
 
+from innerloop.data import Preprocessing
 from innerloop.engine.messages import first_line
 from innerloop.inner.losses import LOSSES
 from innerloop.inner.meta import Meta
@@ -30,6 +31,7 @@ __all__ = [
     "fresh_rule_state",
     "made_net",
     "restored",
+    "restored_preprocessing",
     "statistics_of",
     "unfit_tensor",
 ]
@@ -45,7 +47,8 @@ DESCRIPTION = Record(
         "loss": OneOf(tuple(LOSSES)),
         "norm": OneOf(get_args(Norm)),
         "about": Table(ANYTHING),
-    }
+    },
+    optional={"preprocessing": Maybe(Table(ANYTHING))},  # older folders have none
 )
 """The contents of ``learner.json``."""
 
@@ -62,13 +65,13 @@ def fresh_rule_state(method: Method, meta: Meta) -> RuleState:
     return method.adaptation.rule.init(detached(adapted), detached(meta.learned))
 
 
-def described(method: Method) -> Any:
-    """The description of a method.
+def described(part: Method | Preprocessing) -> Any:
+    """The description of a method or a preprocessing.
 
-    If a method cannot be described, the reason, so that its learner can still be saved.
+    If it cannot be described, the reason, so that its learner can still be saved.
     """
     try:
-        return describe(method)
+        return describe(part)
     except ValueError as error:
         return {"undescribed": str(error)}
 
@@ -90,6 +93,22 @@ def restored(description: dict[str, Any], path: Path) -> Method:
         kind = type(method).__name__
         raise CheckpointError(f"{path} is damaged: method is a {kind}, and must be a Method; train again")
     return method
+
+
+def restored_preprocessing(description: dict[str, Any], path: Path) -> Preprocessing:
+    """Make the preprocessing from its description."""
+    if "undescribed" in description:
+        reason = description["undescribed"]
+        raise CheckpointError(f"{path} does not say how inputs are prepared ({reason}); pass it as preprocessing=")
+    try:
+        preprocessing = restore(description)
+    except (TypeError, ValueError) as error:
+        reason = f"preprocessing cannot be made: {first_line(error)}"
+        raise CheckpointError(f"{path} is damaged: {reason}; pass it as preprocessing=, or train again") from error
+    if not isinstance(preprocessing, Preprocessing):
+        kind = type(preprocessing).__name__
+        raise CheckpointError(f"{path} is damaged: preprocessing is a {kind}; pass it as preprocessing=")
+    return preprocessing
 
 
 def made_net(spec: dict[str, Any], path: Path) -> nn.Module:

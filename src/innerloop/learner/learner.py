@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,33 +12,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from innerloop.data import Preprocessing
 from innerloop.engine.functions import adapt
 from innerloop.episode import EpisodeSampler
 from innerloop.evaluation.evaluate import Evaluation, Member, evaluate_together
 from innerloop.evaluation.norm_statistics import statistics_by_step
-from innerloop.inner.adaptation import draw_batches
+from innerloop.inner.adaptation import Adaptation, draw_batches
 from innerloop.inner.loop import InnerLoop, Support, Track
-from innerloop.inner.losses import LOSSES, LossFn
+from innerloop.inner.losses import LossFn
 from innerloop.inner.meta import METHOD_PREFIX, Meta
 from innerloop.inner.model import Norm, StatelessModel
 from innerloop.inner.problem import Problem
 from innerloop.inner.tasks import OneByOne
-from innerloop.learner.description import (
-    DESCRIPTION,
-    FORMAT,
-    WEIGHTS,
-    described,
-    fresh_rule_state,
-    made_net,
-    restored,
-    statistics_of,
-    unfit_tensor,
-)
-from innerloop.learner.files import CheckpointError, load_json, load_state, save_state, write_atomically
+from innerloop.learner.inputs import read_inputs
 from innerloop.learner.predictor import Predictor
-from innerloop.learner.schema import Record, check
-from innerloop.learner.tensors import Like
-from innerloop.learner.trace import Trace, for_ways, traced
+from innerloop.learner.saving import Saved, read_learner, unfit_learner, write_learner
+from innerloop.learner.task import Task, read_task
+from innerloop.learner.trace import Trace, traced
 from innerloop.methods.base import Method
 from innerloop.params import Params, detached, map_nested, map_params
 from innerloop.randomness import Stream, generator_at
@@ -63,6 +52,8 @@ class Learner:
             a prediction does not depend on the other queries.
         net_spec: ``{"name": ..., "arguments": {...}}`` of one of :data:`innerloop.nets.NETS`. With it, :meth:`load` can
             make the network itself.
+        preprocessing: makes the tensor that the network takes from inputs as a person has them. It is saved with the
+            learner.
         about: anything else to keep with the learner, as JSON values.
 
     Raises:
@@ -87,6 +78,7 @@ class Learner:
         loss_fn: LossFn = F.cross_entropy,
         norm: Norm = "inductive",
         net_spec: Mapping[str, Any] | None = None,
+        preprocessing: Preprocessing | None = None,
         about: Mapping[str, Any] | None = None,
     ) -> None:
         self._net = copy.deepcopy(net).eval()
@@ -107,64 +99,71 @@ class Learner:
         state = map_nested(lambda t: t.detach().clone(), rule_state)
         self._meta = replace(copied, state=state, statistics=statistics)
         self.method, self.loss_fn, self.norm = method, loss_fn, norm
-        self.net_spec, self.about = net_spec, dict(about or {})
+        self.net_spec, self.preprocessing, self.about = net_spec, preprocessing, dict(about or {})
 
     @property
     def statistics(self) -> Params | None:
         """The batch-norm statistics of the mode ``per_step``; None if they were not gathered."""
         return self._meta.statistics
 
-    def adapt(self, x_support: Tensor, y_support: Tensor) -> Predictor:
+    def adapt(self, x: Any, y: Any, *, steps: int | None = None, ways: int | None = None) -> Predictor:
         """Adapt to one task. The learner itself does not change, and the result is deterministic.
 
         Args:
-            x_support: the support inputs ``[S, ...]``.
-            y_support: class indices ``[S]`` from 0 to ways - 1, or regression targets ``[S, ...]``.
+            x: the support inputs, of ``S`` examples: a tensor ``[S, ...]`` as the network takes it, or what the
+                learner's preprocessing takes, such as paths, Pillow images, arrays or a data frame. Without a
+                preprocessing, tensors and arrays of numbers.
+            y: the targets of the ``S`` examples. For classification these are labels of any kind: texts, numbers,
+                truth values. A tensor of whole numbers from 0 to ways - 1 is taken as class indices. For regression
+                they are numbers, in their own units. If inputs and targets are both floating-point tensors, they are
+                taken as prepared already.
+            steps: the number of inner steps. None means the method's, on new tasks.
+            ways: the number of classes of the task. None means as many as there are labels; of class indices, as many
+                as the learner was trained for. It can be greater than in training if the method makes a head for each
+                task, as :func:`innerloop.protomaml` does.
 
         Raises:
-            ValueError: inputs and targets differ in number, there are none, or a class index is out of range.
+            ValueError: inputs and targets differ in number, there are none, they are of the wrong kind, or there are
+                more classes than this learner can tell apart.
+
+        Example:
+            >>> import innerloop as il
+            >>> learner = Learner(il.nets.mlp(2, 3), il.maml(0.1))
+            >>> predictor = learner.adapt([[0.0, 0.0], [1.0, 1.0]], ["left", "right"], steps=5)
+            >>> predictor.predict([[1.1, 0.9], [0.1, 0.0]]).tolist()
+            ['right', 'left']
         """
-        device = next(iter(self._meta.model.values())).device
-        x, y = x_support.to(device, copy=True), y_support.to(device)
-        classes = self._check(x, y, None)
+        task = self._task(x, y, steps, ways)
         params = adapt(
             self._net,
-            self.method,
-            x,
-            y,
+            replace(self.method, test_adaptation=task.adaptation),
+            task.x,
+            task.y,
             self.loss_fn,
             meta_params=self._meta.named(),
             norm=self.norm,
             statistics=self._meta.statistics,
             unused="ignore",
             rule_state=self._meta.state,
-            generator=generator_at(0, Stream.ADAPTING, device=device),
+            generator=generator_at(0, Stream.ADAPTING, device=task.x.device),
         )
         # These are copies, because parameters that are not adapted would otherwise be the start's own tensors.
-        return Predictor(map_params(Tensor.clone, params), classes, self._model.at(self.method.test.steps), x)
+        params = map_params(Tensor.clone, params)
+        model = self._model.at(task.adaptation.steps)
+        return Predictor(params, task.classes, model, task.x, task.targets, self.preprocessing)
 
-    def trace(
-        self,
-        x_support: Tensor,
-        y_support: Tensor,
-        queries: Tensor,
-        *,
-        ways: int | None = None,
-        steps: int | None = None,
-    ) -> Trace:
+    def trace(self, x: Any, y: Any, queries: Any, *, ways: int | None = None, steps: int | None = None) -> Trace:
         """Adapt to one task, and predict before the first inner step and after each one.
 
         Args:
-            x_support: the support inputs ``[S, ...]``.
-            y_support: class indices ``[S]`` from 0 to ways - 1, or regression targets ``[S, ...]``.
-            queries: the inputs to predict for, ``[Q, ...]``. There may be none.
-            ways: the number of classes of the task, where the start makes the head: ``NewHead`` or ``Prototypes``.
-                None means as many as the network or the start has.
+            x: the support inputs, as for :meth:`adapt`.
+            y: their targets, as for :meth:`adapt`.
+            queries: the inputs to predict for. There may be none.
+            ways: the number of classes of the task, as for :meth:`adapt`.
             steps: the number of inner steps. None means the method's, on new tasks.
 
         Raises:
-            ValueError: inputs and targets differ in number, there are none, a class index is out of range, or the
-                start cannot make a head of this many classes.
+            ValueError: as for :meth:`adapt`.
 
         Example:
             >>> import innerloop as il
@@ -173,14 +172,11 @@ class Learner:
             >>> trace.support_loss.shape, trace.probabilities.shape
             (torch.Size([5]), torch.Size([5, 2, 3]))
         """
-        adaptation = for_ways(self.method.test, ways)
-        adaptation = adaptation if steps is None else replace(adaptation, steps=steps)
-        device = next(iter(self._meta.model.values())).device
-        x, y, queries = x_support.to(device, copy=True), y_support.to(device), queries.to(device)
-        self._check(x, y, ways)
-        batches = draw_batches(adaptation, 1, len(x), generator_at(0, Stream.ADAPTING, device=device), device)
+        task, device = self._task(x, y, steps, ways), next(iter(self._meta.model.values())).device
+        batches = draw_batches(task.adaptation, 1, len(task.x), generator_at(0, Stream.ADAPTING, device=device), device)
         problem = Problem(self._model, self.loss_fn, OneByOne(), unused="ignore")
-        return traced(InnerLoop(problem, adaptation, self._meta, Support(x[None], y[None], batches)), queries)
+        loop = InnerLoop(problem, task.adaptation, self._meta, Support(task.x[None], task.y[None], batches))
+        return traced(loop, read_inputs(queries, self.preprocessing, task.x))
 
     def with_statistics(
         self, episodes: EpisodeSampler, *, tasks: int = 100, norm: Norm | None = None, seed: int = 0
@@ -222,6 +218,7 @@ class Learner:
             loss_fn=self.loss_fn,
             norm=norm or self.norm,
             net_spec=self.net_spec,
+            preprocessing=self.preprocessing,
             about=self.about,
         )
 
@@ -258,27 +255,17 @@ class Learner:
         Raises:
             ValueError: the loss is not one of :data:`innerloop.inner.losses.LOSSES`.
         """
-        losses = [name for name, fn in LOSSES.items() if fn is self.loss_fn]
-        if not losses:
-            raise ValueError(f"only learners with one of the losses {', '.join(LOSSES)} can be saved")
-        description = {
-            "format": FORMAT,
-            "net": self.net_spec,
-            "method": described(self.method),
-            "loss": losses[0],
-            "norm": self.norm,
-            "about": self.about,
-        }
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        state = {
-            "net": dict(self._net.state_dict()),
-            "learned": self._meta.learned,
-            "rule_state": self._meta.state,
-            "statistics": self._meta.statistics,
-        }
-        save_state(state, folder / "learner.safetensors")
-        write_atomically(folder / "learner.json", (json.dumps(description, indent=2) + "\n").encode())
+        saved = Saved(
+            self._net,
+            self.method,
+            self._meta,
+            self.loss_fn,
+            self.norm,
+            self.net_spec,
+            self.preprocessing,
+            self.about,
+        )
+        write_learner(saved, Path(folder))
 
     @classmethod
     def load(
@@ -287,6 +274,7 @@ class Learner:
         *,
         net: nn.Module | None = None,
         method: Method | None = None,
+        preprocessing: Preprocessing | None = None,
         norm: Norm | None = None,
         device: torch.device | str = "cpu",
     ) -> Learner:
@@ -296,79 +284,49 @@ class Learner:
             folder: the folder.
             net: the network, if the folder does not name it. Its values are replaced.
             method: the method, if the folder does not describe it.
+            preprocessing: a preprocessing of inputs to use instead of the saved one.
             norm: a normalisation mode to use instead of the saved one.
             device: the device of the learner.
 
         Raises:
             CheckpointError: there is no learner in the folder, it is damaged, or ``net`` or ``method`` is needed.
         """
-        folder = Path(folder)
-        path, weights = folder / "learner.json", folder / "learner.safetensors"
-        if not path.exists():
-            raise CheckpointError(
-                f"there is no learner in {folder} (no learner.json); give the folder of a finished training run"
-            )
-        description = load_json(path)
-        check(description, DESCRIPTION, path, "train again")
-        net_spec, method_spec = description["net"], description["method"]
-        if net is None and net_spec is not None:
-            net = made_net(net_spec, path)
-        if method is None and method_spec is not None and "undescribed" not in method_spec:
-            method = restored(method_spec, path)
-        if net is None or method is None:
-            absent, argument = ("network", "net") if net is None else ("method", "method")
-            why = f" ({method_spec['undescribed']})" if net is not None and method_spec else ""
-            raise CheckpointError(f"{folder} does not say which {absent} it holds{why}; pass it as {argument}=")
-        state = load_state(weights, device)
-        check(state, WEIGHTS, weights, "train again")
-        net = copy.deepcopy(net).to(device)
-        if unfit := unfit_tensor(state["net"], net.state_dict()):
-            raise CheckpointError(f"the weights in {folder} do not fit the network: {unfit}; load them into their own")
-        net.load_state_dict(state["net"])
-        if state.get("statistics"):
-            kind = Record({"statistics": statistics_of(net)})
-            check({"statistics": state["statistics"]}, kind, weights, "train again")
+        saved = read_learner(Path(folder), net=net, method=method, preprocessing=preprocessing, device=device)
         try:
-            if state["rule_state"] is not None:
-                own = method.meta({name: p for name, p in net.named_parameters() if p.requires_grad})
-                kind = Record({"rule_state": Like(fresh_rule_state(method, own))})
-                check({"rule_state": state["rule_state"]}, kind, weights, "is it another method's? Train again")
             return cls(
-                net,
-                method,
-                meta_params=Meta({}, state["learned"]).named(),
-                rule_state=state["rule_state"],
-                statistics=state.get("statistics"),
-                loss_fn=LOSSES[description["loss"]],
-                norm=norm or description["norm"],
-                net_spec=net_spec,
-                about=description["about"],
+                saved.net,
+                saved.method,
+                meta_params=saved.meta.named(),
+                rule_state=saved.meta.state,
+                statistics=saved.meta.statistics,
+                loss_fn=saved.loss_fn,
+                norm=norm or saved.norm,
+                net_spec=saved.net_spec,
+                preprocessing=saved.preprocessing,
+                about=saved.about,
             )
-        except CheckpointError:
-            raise
         except ValueError as error:
-            what = f"what {folder} holds is of another method or an earlier version: {error}"
-            raise CheckpointError(f"{what}; pass its own as method=, or train again") from error
+            raise unfit_learner(Path(folder), error) from error
 
-    def _check(self, x: Tensor, y: Tensor, ways: int | None) -> Tensor | None:
-        """The class indices of a support set, None for regression. Raise if they do not fit its inputs or the ways."""
-        if len(x) != len(y) or len(x) == 0:
-            raise ValueError(f"there are {len(x)} support inputs and {len(y)} targets; give one target for each input")
-        if y.is_floating_point():
-            return None
-        classes: Tensor = y.unique()
-        ways = ways or self._ways(x, y)
-        if int(classes[0]) < 0 or int(classes[-1]) >= ways:
-            raise ValueError(
-                f"the support set has the class indices {classes.tolist()}, and this learner was trained for "
-                f"{ways} ways: number the classes from 0 to {ways - 1}"
-            )
-        return classes
+    def _task(self, x: Any, y: Any, steps: int | None, ways: int | None) -> Task:
+        """A support set as the network takes it, and how to adapt to it."""
+        return read_task(
+            x,
+            y,
+            self.method.test,
+            steps=steps,
+            ways=ways,
+            preprocessing=self.preprocessing,
+            loss_fn=self.loss_fn,
+            like=next(iter(self._meta.model.values())),
+            start=self._start,
+        )
 
-    def _ways(self, x: Tensor, y: Tensor) -> int:
-        """The number of classes: the outputs of the network at the start, which may have replaced the head."""
+    def _start(self, x: Tensor, adaptation: Adaptation) -> Tensor:
+        """The outputs of the network for the support set at the start."""
         problem = Problem(self._model, self.loss_fn, OneByOne(), unused="ignore")
-        loop = InnerLoop(problem, self.method.test, self._meta, Support(x[None], torch.zeros_like(y)[None]))
+        labels = torch.zeros(1, len(x), dtype=torch.int64, device=x.device)
+        loop = InnerLoop(problem, adaptation, self._meta, Support(x[None], labels))
         start = loop.begin(Track.NOTHING)
         with torch.no_grad():
-            return self._model({**start.fixed, **{n: t[0] for n, t in start.adapted.items()}}, x).shape[-1]
+            return self._model({**start.fixed, **{n: t[0] for n, t in start.adapted.items()}}, x)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from innerloop.data import Preprocessing
 from innerloop.inner.model import StatelessModel
+from innerloop.learner.inputs import read_inputs
+from innerloop.learner.targets import Answers, Labels, Numbers, score_of
 from innerloop.params import Params
 from innerloop.particles import MIXTURE
 
@@ -34,9 +38,11 @@ class Uncertainty:
     std: Tensor | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Predictor:
     """A learner adapted to one task. :meth:`innerloop.Learner.adapt` makes it.
+
+    Its methods take queries in any form that the learner takes support inputs in.
 
     Attributes:
         params: the adapted parameters by name.
@@ -47,8 +53,18 @@ class Predictor:
     classes: Tensor | None
     _model: StatelessModel = field(repr=False)
     _support_x: Tensor = field(repr=False)
+    _targets: Labels | Numbers = field(repr=False)
+    _preprocessing: Preprocessing | None = field(repr=False)
 
-    def outputs(self, x: Tensor) -> Tensor:
+    @property
+    def labels(self) -> Answers | None:
+        """The label of each column of the class probabilities; None for regression.
+
+        It is a tensor if the targets of the support set were one, otherwise a NumPy array.
+        """
+        return self._targets.names if isinstance(self._targets, Labels) else None
+
+    def outputs(self, x: Any) -> Tensor:
         """The network's outputs ``[N, ...]`` for queries ``x`` of ``[N, ...]``, without a graph.
 
         Raises:
@@ -56,8 +72,8 @@ class Predictor:
         """
         return self._run(x, None)
 
-    def predict_proba(self, x: Tensor) -> Tensor:
-        """Class probabilities ``[N, ways]``. A class that does not occur in the support set has probability 0.
+    def predict_proba(self, x: Any) -> Tensor:
+        """Class probabilities ``[N, len(labels)]``. A class that is not in the support set has probability 0.
 
         With particles, these are the means of the particles' probabilities.
 
@@ -68,11 +84,36 @@ class Predictor:
             raise ValueError("this learner was trained for regression, which has no class probabilities; use predict")
         return self._each_proba(x).mean(1)
 
-    def predict(self, x: Tensor) -> Tensor:
-        """The most probable class ``[N]`` of each query. For regression, the network's outputs."""
-        return self.outputs(x) if self.classes is None else self.predict_proba(x).argmax(-1)
+    def predict(self, x: Any) -> Answers:
+        """The label of the most probable class of each query ``[N]``. For regression, the predicted values.
 
-    def uncertainty(self, x: Tensor) -> Uncertainty:
+        They are a tensor if the targets of the support set were one, otherwise a NumPy array. Predicted values are in
+        the units of these targets.
+        """
+        if isinstance(self._targets, Labels):
+            return self._targets.of(self.predict_proba(x).argmax(-1))
+        return self._targets.of(self.outputs(x))
+
+    def score(self, x: Any, y: Any) -> float:
+        """The accuracy of the predictions for queries with known labels. For regression, R².
+
+        Args:
+            x: the queries.
+            y: their targets, in the form of the support set's.
+
+        Raises:
+            ValueError: there is not one target for each query, there are none, or they are of another kind.
+
+        Example:
+            >>> import innerloop as il
+            >>> learner = il.Learner(il.nets.mlp(2, 3), il.protomaml())
+            >>> learner.adapt([[0, 0], [1, 1]], ["left", "right"]).score([[2, 1], [0, -1]], ["right", "left"])
+            1.0
+        """
+        labels = self._targets if isinstance(self._targets, Labels) else None
+        return score_of(self.predict(x), y, labels=labels)
+
+    def uncertainty(self, x: Any) -> Uncertainty:
         """The uncertainty of the predictions for queries ``x`` of ``[N, ...]``, as far as this learner can tell.
 
         Every classifier has an entropy. Particles (:func:`innerloop.bmaml`) also show how much of it comes from too
@@ -107,14 +148,17 @@ class Predictor:
     def _has_particles(self) -> bool:
         return self._model.has_layer(MIXTURE)
 
-    def _each_proba(self, x: Tensor) -> Tensor:
-        """The class probabilities of each particle, ``[N, M, ways]``. A network without particles is a single one."""
+    def _each_proba(self, x: Any) -> Tensor:
+        """The class probabilities of each particle, ``[N, M, C]``. A network without particles is a single one."""
         outputs = self._run(x, MIXTURE) if self._has_particles else self.outputs(x)[:, None]
+        if isinstance(self._targets, Labels):
+            outputs = outputs[..., : len(self._targets)]  # outputs beyond the task's classes mean nothing
         unseen = torch.ones(outputs.shape[-1], dtype=torch.bool, device=outputs.device)
         unseen[self.classes] = False
         return outputs.masked_fill(unseen, -torch.inf).softmax(-1)
 
-    def _run(self, x: Tensor, layer: str | None) -> Tensor:
+    def _run(self, x: Any, layer: str | None) -> Tensor:
+        x = read_inputs(x, self._preprocessing, self._support_x)
         if x.shape[1:] != self._support_x.shape[1:]:
             raise ValueError(
                 f"a query has the shape {list(x.shape[1:])} and a support input had {list(self._support_x.shape[1:])}: "

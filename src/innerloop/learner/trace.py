@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from innerloop.inner.adaptation import Adaptation
 from innerloop.inner.loop import InnerLoop, Track
-from innerloop.inner.starts import NewHead, Prototypes
 from innerloop.params import Params
 
-__all__ = ["Trace", "for_ways", "traced"]
+__all__ = ["Trace", "traced"]
 
 
 @dataclass(frozen=True)
@@ -46,20 +44,3 @@ def traced(loop: InnerLoop, queries: Tensor) -> Trace:
             losses.append(loop.adaptation.inner_loss(model, problem.loss_fn, params, x, y))
             outputs.append(model.predict(params, queries, x, looped=True))
     return Trace(torch.stack(losses), torch.stack(outputs), {name: t.clone() for name, t in params.items()})
-
-
-def for_ways(adaptation: Adaptation, ways: int | None) -> Adaptation:
-    """The adaptation for a task of this many classes. None leaves it as it is.
-
-    Raises:
-        ValueError: the start keeps the head of meta-training, which has a fixed number of outputs.
-    """
-    if ways is None:
-        return adaptation
-    if not isinstance(adaptation.start, NewHead | Prototypes):
-        raise ValueError(
-            f"ways is {ways}, and the start {adaptation.start} keeps the head of meta-training with its number of "
-            "outputs: leave ways out, or train with a start that makes a head for each task, such as NewHead() or "
-            "Prototypes()"
-        )
-    return replace(adaptation, start=replace(adaptation.start, ways=ways))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from innerloop.data import Preprocessing
 from innerloop.engine.engine import Engine
 from innerloop.engine.plans import Execution
 from innerloop.engine.precision import Precision
@@ -199,6 +201,7 @@ class MetaTrainer:
         log_every: int = 50,
         progress: bool | None = None,
         net_spec: dict[str, Any] | None = None,
+        preprocessing: Preprocessing | None = None,
         about: dict[str, Any] | None = None,
     ) -> None:
         """Train until ``iterations`` outer updates are done.
@@ -217,6 +220,7 @@ class MetaTrainer:
             log_every: the number of iterations between records of the metrics. A record holds means over them.
             progress: whether to show a progress bar. None shows it only on a terminal.
             net_spec: how to make the network again, for the saved learner.
+            preprocessing: how inputs of new tasks are prepared, for the saved learner.
             about: anything to keep with the saved learner.
 
         Raises:
@@ -235,16 +239,18 @@ class MetaTrainer:
                         raise CheckpointError(f"{folder} already holds a run; pass resume=True, or another folder")
                     self.load(checkpoint)
 
+            made = partial(self.learner, net_spec=net_spec, preprocessing=preprocessing)
+
             def save(*, learner: bool) -> None:
                 if held is not None:
                     held.check()
                     self._check_finite()
                     if learner:
-                        self.learner(net_spec=net_spec, about=about).save(held.path)
+                        made(about=about).save(held.path)
                     if (entry := self._best_learners.of(self.iteration)) is not None:
                         scored = {**(about or {}), f"val_{entry.metric}": entry.score}
                         where = self._best_learners.folder(held.path, self.iteration)
-                        self.learner(net_spec=net_spec, about=scored).save(where)
+                        made(about=scored).save(where)
                     self.save(held.path / CHECKPOINT_FILE)
                     self._best_learners.drop_others(held.path)
 
@@ -279,7 +285,13 @@ class MetaTrainer:
         """Evaluate the current meta-parameters on new tasks, see :func:`innerloop.evaluate`."""
         return self._evaluate(episodes, tasks, norm or self.norm, Stream.TESTING)
 
-    def learner(self, *, net_spec: dict[str, Any] | None = None, about: dict[str, Any] | None = None) -> Learner:
+    def learner(
+        self,
+        *,
+        net_spec: dict[str, Any] | None = None,
+        preprocessing: Preprocessing | None = None,
+        about: dict[str, Any] | None = None,
+    ) -> Learner:
         """The current meta-parameters as a learner to deploy."""
         return Learner(
             self.net,
@@ -288,6 +300,7 @@ class MetaTrainer:
             rule_state=self.rule_state,
             loss_fn=self._engine.loss_fn,
             net_spec=net_spec,
+            preprocessing=preprocessing,
             about={**(about or {}), "iteration": self.iteration},
         )
 
