@@ -33,6 +33,8 @@ def test_without_data_or_network_it_uses_glyphs_and_says_so(
     printed = capsys.readouterr()
     assert "cannot be downloaded" in printed.err
     assert "GLYPHS" in printed.err
+    assert "http" not in printed.err
+    assert "broke off" not in printed.err
     rows = [line.split() for line in printed.out.splitlines() if line.startswith(("maml", "reptile"))]
     assert [(row[0], row[1], row[4]) for row in rows] == [
         (method, "glyphs", norm) for method in ("maml", "reptile") for norm in ("transductive", "inductive")

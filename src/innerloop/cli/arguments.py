@@ -38,8 +38,9 @@ class UsageError(ValueError):
 class DataArguments:
     """The data and the device."""
 
-    data_dir: Path | None = None
-    """Folder of the Omniglot archives or images. If not given: INNERLOOP_DATA, or the user's cache folder."""
+    data_dir: Annotated[Path | None, arg(aliases=["--data"])] = None
+    """The data: a folder of images by class, a table (.csv, .parquet), or the folder of a data set. If not given: for
+    Omniglot INNERLOOP_DATA, or the user's cache folder; in evaluation the place that the run was trained from."""
     download: bool = False
     """Download Omniglot (14 MB) if it is absent."""
     device: str = "cpu"

@@ -17,13 +17,12 @@ from innerloop.cli.arguments import (
     UsageError,
     parse,
 )
-from innerloop.cli.train_arguments import train_arguments
+from innerloop.cli.train_arguments import TrainArguments, given, train_arguments
 from innerloop.data import DataError
 from innerloop.engine.runtime import runtime
 from innerloop.extras import MissingExtraError, need
 from innerloop.learner.files import CheckpointError
 from innerloop.recipes import (
-    RECIPES,
     Config,
     ConfigError,
     DataSource,
@@ -33,6 +32,8 @@ from innerloop.recipes import (
     recipe,
     train_run,
 )
+from innerloop.recipes.figures import recipe_lines
+from innerloop.recipes.own import fitted_config, own_config, own_name
 from innerloop.recipes.reliability import draw_reliability
 from innerloop.training.trainer import CHECKPOINT_FILE, DivergedError, TrainingStopped
 
@@ -43,6 +44,8 @@ usage: innerloop COMMAND ...
 
   innerloop train RECIPE [--data-dir D] [--iterations N] [--device cpu|cuda] [--seed S] [--out RUN] [--resume] ...
                               meta-train with a recipe; 'innerloop train RECIPE --help' lists every setting
+  innerloop train --data DIR [--method M] [--ways N] [--shots K] ...
+                              meta-train on your own data: a folder of images by class, or a table
   innerloop evaluate RUN [--tasks N] [--norm transductive|inductive|per_step] [--ensemble N] [--json] ...
                               evaluate a run on new tasks, by the protocol of its recipe
   innerloop recipes           list the recipes
@@ -80,14 +83,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(argv: Sequence[str]) -> int:
     """``innerloop train``."""
-    if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help")):
-        raise UsageError("name a recipe: innerloop train RECIPE [settings]; 'innerloop recipes' lists them")
-    asked_for_help = argv[0] in ("-h", "--help")
-    name = "RECIPE" if asked_for_help else argv[0]
-    config = Config.of() if asked_for_help else recipe(name)
-    arguments = train_arguments(name, config, argv if asked_for_help else argv[1:])
-    source = _source(arguments.data, progress=False if arguments.run.quiet else None)
+    name, arguments, source = _what_to_train(argv)
     folder = arguments.run.out or Path("runs") / name
+    say = None if arguments.run.quiet else print
+    if say is not None and source.plan is not None:
+        print("\n".join(source.plan.lines()))
     try:
         run = train_run(
             name,
@@ -97,6 +97,7 @@ def train(argv: Sequence[str]) -> int:
             running=arguments.running,
             resume=arguments.run.resume,
             progress=False if arguments.run.quiet else None,
+            say=say if source.plan is not None or arguments.config.network else None,
         )
     except TrainingStopped as stopped:
         print(f"{stopped}; everything is saved in {folder}, continue with --resume", file=sys.stderr)
@@ -110,6 +111,30 @@ def train(argv: Sequence[str]) -> int:
     if arguments.run.json:
         print(json.dumps({"run": str(folder), "recipe": name, "iterations": run.config.iterations}))
     return 0
+
+
+def _what_to_train(argv: Sequence[str]) -> tuple[str, TrainArguments, DataSource]:
+    """The name of the run, its arguments and its data: by a recipe, or by the data itself."""
+    if argv and not argv[0].startswith("-"):
+        name, argv = argv[0], argv[1:]
+        arguments = train_arguments(name, recipe(name), argv)
+        source = _source(arguments.data, progress=False if arguments.run.quiet else None)
+        return name, arguments, source.planned(arguments.config)
+    data = given("data", argv) or given("data_dir", argv)
+    if data is None:
+        if argv and argv[0] in ("-h", "--help"):
+            train_arguments("RECIPE", Config.of(), argv)
+        raise UsageError(
+            "name a recipe, innerloop train RECIPE ('innerloop recipes' lists them), or your data: innerloop train "
+            "--data DIR"
+        )
+    method = given("method", argv) or "maml"
+    name = own_name(Path(data), method)
+    # The options of the data decide on its plan, and the plan on the defaults of the other options.
+    first = train_arguments("--data", own_config(Path(data), method), argv)
+    source = _source(first.data, progress=False if first.run.quiet else None).planned(first.config)
+    assert source.plan is not None
+    return name, train_arguments("--data", fitted_config(first.config, source.plan), argv), source
 
 
 def evaluate(argv: Sequence[str]) -> int:
@@ -150,9 +175,7 @@ def recipes(argv: Sequence[str]) -> int:
         return 0
     if argv:
         raise UsageError(f"innerloop recipes takes no arguments; {argv[0]!r} was given")
-    for name, config in RECIPES.items():
-        task = "" if config.regression else f"{config.ways}-way {config.shots}-shot, "
-        print(f"{name:30} {config.method} on {config.dataset}, {task}{config.iterations} iterations")
+    print("\n".join(recipe_lines()))
     return 0
 
 

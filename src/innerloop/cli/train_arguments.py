@@ -15,12 +15,13 @@ from tyro.conf import OmitArgPrefixes, arg
 from innerloop.cli.arguments import DataArguments, RunArguments, parse
 from innerloop.data import DATASETS
 from innerloop.methods.base import METHODS
+from innerloop.nets.own import OwnNetworkError, is_own, own_network
 from innerloop.recipes import Config
 from innerloop.recipes.build import Running
 from innerloop.recipes.config import all_options, common_options, elsewhere
 from innerloop.recipes.options import ConfigError, Option, flag
 
-__all__ = ["TrainArguments", "train_arguments"]
+__all__ = ["TrainArguments", "given", "train_arguments"]
 
 PARTS = ("dataset", "network", "method")
 """The prefixes of the long names of options, such as ``--method.inner-lr``."""
@@ -49,10 +50,19 @@ def train_arguments(recipe: str, config: Config, argv: Sequence[str]) -> TrainAr
         ConfigError: a setting is unknown, belongs to another data set or method, or is out of range.
         SystemExit: help was asked for and printed.
     """
-    chosen = {name: value for name in ("dataset", "method") if (value := _given(name, argv)) is not None}
+    chosen: dict[str, Any] = {
+        name: value for name in ("dataset", "method", "network") if (value := given(name, argv)) is not None
+    }
+    if chosen.get("network") in ("None", "none"):
+        chosen["network"] = None
+    if is_own(network := chosen.get("network") or ""):
+        try:
+            own_network(network, trusted=True)  # the user names it here
+        except OwnNetworkError as error:
+            raise ConfigError(f"--network: {error}") from error
     config = config.override(**chosen)
     _refuse_others(config, argv)
-    parts = all_options(config.dataset, config.method)
+    parts = all_options(*config.parts)
     values = config.flat()
     groups: dict[str, tuple[str, type]] = {
         "settings": ("Task, outer loop and protocol.", _group("Settings", _shown(config), values)),
@@ -77,8 +87,8 @@ def train_arguments(recipe: str, config: Config, argv: Sequence[str]) -> TrainAr
     )
     command.__doc__ = "Train with a recipe. Every setting of the recipe can be overridden."
     found: Any = parse(command, f"train {recipe}", argv)
-    given = {name: value for group in groups for name, value in vars(getattr(found, group)).items()}
-    return TrainArguments(found.run, found.data, found.running, config.override(**given))
+    values = {name: value for group in groups for name, value in vars(getattr(found, group)).items()}
+    return TrainArguments(found.run, found.data, found.running, config.override(**values))
 
 
 def _group(name: str, options: Mapping[str, Option], values: Mapping[str, Any], *, prefix: str = "") -> type:
@@ -98,7 +108,7 @@ def _shown(config: Config) -> dict[str, Option]:
     shown = {}
     for name, option in common_options().items():
         kind = {"dataset": Literal[tuple(DATASETS)], "method": Literal[tuple(METHODS)]}.get(name, option.type)
-        if not elsewhere(name, config.dataset, config.method):
+        if not elsewhere(name, *config.parts):
             shown[name] = Option(name, kind, option.default, _field_help()[name])
     return shown
 
@@ -118,7 +128,7 @@ def _field_help() -> dict[str, str]:
     return found
 
 
-def _given(name: str, argv: Sequence[str]) -> str | None:
+def given(name: str, argv: Sequence[str]) -> str | None:
     """The value of an option on the command line; None if it is not given."""
     found = None  # of several, the last counts
     for word, after in zip(argv, [*argv[1:], None], strict=False):
@@ -133,5 +143,5 @@ def _refuse_others(config: Config, argv: Sequence[str]) -> None:
     """Raise ``ConfigError`` for an option of another data set or method. The message names its owner."""
     for word in argv:
         name = word.partition("=")[0].removeprefix("--").rpartition(".")[2].replace("-", "_")
-        if word.startswith("--") and (owner := elsewhere(name, config.dataset, config.method)):
+        if word.startswith("--") and (owner := elsewhere(name, *config.parts)):
             raise ConfigError(owner)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from innerloop.data.arrays import from_arrays
 from innerloop.data.base import DATASETS, Location, registered_data
+from innerloop.data.classes import LabelledClasses
 from innerloop.data.errors import DataError
+from innerloop.data.folder import from_folder
 from innerloop.data.glyphs import glyphs
+from innerloop.data.grouped import GroupedTasks
 from innerloop.data.images import ImageClasses
 from innerloop.data.omniglot import find_omniglot, omniglot
 from innerloop.data.preprocess import ArrayPreprocessing, ImagePreprocessing, Preprocessing, Scale
@@ -16,14 +20,18 @@ __all__ = [
     "ArrayPreprocessing",
     "CategoryColumn",
     "DataError",
+    "GroupedTasks",
     "ImageClasses",
     "ImagePreprocessing",
+    "LabelledClasses",
     "Location",
     "NumberColumn",
     "Preprocessing",
     "Scale",
     "TablePreprocessing",
     "find_omniglot",
+    "from_arrays",
+    "from_folder",
     "glyphs",
     "omniglot",
     "registered_data",

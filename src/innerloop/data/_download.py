@@ -82,7 +82,7 @@ def _receive(url: str, part: Path, progress: bool | None, tries: int, timeout: f
             TimeoutError,
             ssl.SSLError,
         ) as error:
-            if not left:
+            if not left or isinstance(error, urllib.error.URLError):  # no connection was made: it will not be soon
                 size = part.stat().st_size if part.exists() else 0
                 raise DataError(
                     f"{url} could not be fetched ({error}); {size} bytes are kept. "

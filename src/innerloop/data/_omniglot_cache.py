@@ -25,14 +25,14 @@ _FORMAT = 1  # raise it when the contents of the file or the preprocessing chang
 def drawings(source: Source, layout: Contents, size: int, progress: bool | None = None) -> NDArray[np.uint8]:
     """Return the drawings ``[characters, drawings, size, size]``, ink 1, ordered as ``layout.names``.
 
-    They are read from the cache file beside the source or in the user's cache folder. If neither is sound, they are
-    made from the source. Then they are saved in the first of the two places that can be written, if any.
+    They are read from the cache file in the user's cache folder, or beside the source, where earlier versions wrote it.
+    If neither is sound, they are made from the source and saved in the user's cache folder, if it can be written.
 
     Raises:
         DataError: there is no sound cache, and the source is not sound either.
     """
     name = f"omniglot-{size}-{source.fingerprint()}.npz"
-    caches = [source.folder / name, user_cache() / "omniglot" / name]
+    caches = [user_cache() / "omniglot" / name, source.folder / name]
     names, shape = layout.names, (len(layout.names), layout.drawings, size, size)
     for cache in caches:
         if (bits := _load(cache, names, shape)) is not None:
@@ -42,7 +42,7 @@ def drawings(source: Source, layout: Contents, size: int, progress: bool | None 
     read = tqdm(source.read(layout, size), total=len(names), desc="reading Omniglot", disable=disable)
     for i, (_, character) in enumerate(read):
         bits[i] = character
-    any(_save(cache, names, bits) for cache in caches)
+    _save(caches[0], names, bits)
     return bits
 
 
@@ -70,14 +70,12 @@ def _load(path: Path, names: Sequence[str], shape: tuple[int, ...]) -> NDArray[n
         return None
 
 
-def _save(path: Path, names: Sequence[str], bits: NDArray[np.uint8]) -> bool:
-    """Write the whole cache file or nothing. Return False if the folder cannot be written."""
+def _save(path: Path, names: Sequence[str], bits: NDArray[np.uint8]) -> None:
+    """Write the whole cache file, or nothing if the folder cannot be written."""
     packed = np.packbits(bits.reshape(*bits.shape[:2], -1), axis=-1)
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.parent.stat().st_mode & 0o222:  # meant to be read-only, although root could write to it
-            raise PermissionError(f"{path.parent} is read only")
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".omniglot-", suffix=".tmp", delete=False) as file:
             temporary = Path(file.name)
             np.savez_compressed(file, format=np.int64(_FORMAT), names=np.array(names), bits=packed)
@@ -87,5 +85,3 @@ def _save(path: Path, names: Sequence[str], bits: NDArray[np.uint8]) -> bool:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
         _log.info("no cache at %s (%s)", path, error)
-        return False
-    return True

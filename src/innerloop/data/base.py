@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
-__all__ = ["DATASETS", "DataSet", "Kind", "Location", "Split", "registered_data"]
+from innerloop.data.preprocess import Preprocessing
+
+__all__ = ["DATASETS", "DataSet", "Kind", "Location", "Plan", "Split", "registered_data"]
 
 Kind = Literal["classification", "regression"]
 """The kind of a data set's tasks."""
@@ -33,6 +35,46 @@ class Location:
     progress: bool | None = None
 
 
+class Plan(Protocol):
+    """What was decided about a user's data before training: splits and preprocessing.
+
+    A plan is a frozen dataclass that :func:`innerloop.parts.describe` can write. A run keeps it, so that evaluation
+    needs nothing else.
+    """
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of the tasks."""
+        ...
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How inputs are prepared."""
+        ...
+
+    @property
+    def held_out(self) -> bool:
+        """Whether the split ``val`` exists and shares nothing with the other splits."""
+        ...
+
+    @property
+    def smallest(self) -> int:
+        """The most classes that a task can have in every split."""
+        ...
+
+    def lines(self) -> list[str]:
+        """What was decided, in words."""
+        ...
+
+    def moved(self, root: Path) -> Plan:
+        """The same plan for data at another place."""
+        ...
+
+    def open(self, split: Split, place: Location) -> Any:
+        """Open a split, see :class:`DataSet`."""
+        ...
+
+
 Open = TypeVar("Open", bound=Callable[..., Any])
 
 
@@ -46,8 +88,10 @@ class DataSet:
         network: the network of its recipes, by its name in ``innerloop.nets.NETS``.
         open: ``(split, place, **options) -> source``. A source of classification tasks has
             ``episodes(ways, shots, queries, tasks)``. It also has ``batches(size, tasks)`` if an ordinary classifier
-            can be trained on it. A source of regression tasks has ``episodes(shots, queries, tasks)``.
+            can be trained on it. A source of regression tasks has ``episodes(shots, queries, tasks)``. With ``planned``
+            it is ``(place, **options) -> Plan`` instead.
         held_out: ``(**options) -> bool``: whether the split ``val`` exists and shares nothing with the other splits.
+        planned: whether the data set is a user's own, whose splits and preprocessing are decided when training begins.
     """
 
     name: str
@@ -55,6 +99,7 @@ class DataSet:
     network: str
     open: Callable[..., Any]
     held_out: Callable[..., bool]
+    planned: bool = False
 
 
 DATASETS: dict[str, DataSet] = {}
@@ -62,7 +107,7 @@ DATASETS: dict[str, DataSet] = {}
 
 
 def registered_data(
-    name: str, *, kind: Kind, network: str, held_out: Callable[..., bool] | None = None
+    name: str, *, kind: Kind, network: str, held_out: Callable[..., bool] | None = None, plan: bool = False
 ) -> Callable[[Open], Open]:
     """Register the function that opens a data set in :data:`DATASETS`.
 
@@ -74,19 +119,20 @@ def registered_data(
         kind: ``classification`` or ``regression``.
         network: the network of its recipes, by its name in ``innerloop.nets.NETS``.
         held_out: ``(**options) -> bool``, see :class:`DataSet`. By default it is always true.
+        plan: whether the function makes a :class:`Plan` instead, see :class:`DataSet`.
 
     Raises:
         ValueError: there is already a data set of that name.
 
     Example:
-        >>> {name: data.kind for name, data in DATASETS.items()}
-        {'glyphs': 'classification', 'omniglot': 'classification', 'sinusoids': 'regression'}
+        >>> DATASETS["omniglot"].kind, DATASETS["sinusoids"].kind
+        ('classification', 'regression')
     """
 
     def enter(function: Open) -> Open:
         if name in DATASETS:
             raise ValueError(f"there is a data set {name!r} already; choose another name")
-        DATASETS[name] = DataSet(name, kind, network, function, held_out or (lambda **options: True))
+        DATASETS[name] = DataSet(name, kind, network, function, held_out or (lambda **options: True), plan)
         return function
 
     return enter

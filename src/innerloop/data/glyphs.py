@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from innerloop.data.base import Location, Split, registered_data
 from innerloop.data.images import ImageClasses, Rotations
+from innerloop.data.preprocess import ImagePreprocessing
 
 __all__ = ["draw_glyphs", "glyphs"]
 
@@ -72,7 +74,9 @@ def glyphs(
     if ink not in (0, 1):
         raise ValueError(f"ink={ink!r}: expected 1 (ink is 1, paper 0) or 0 (ink is 0, paper 1).")
     images = _drawn(split, seed).clone()
-    return ImageClasses.from_classes(images.to(device), rotations, invert=ink == 0)
+    data = ImageClasses.from_classes(images.to(device), rotations, invert=ink == 0)
+    prepare = ImagePreprocessing((_SIZE, _SIZE), 1, "pad", invert=ink == 1)  # a drawing is dark on white
+    return replace(data, preprocessing=prepare)
 
 
 @registered_data("glyphs", kind="classification", network="conv4")

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from innerloop.data.preprocess import Preprocessing
 from innerloop.episode import Episode
 
 __all__ = ["ImageBatches", "ImageClasses", "ImageEpisodes", "Rotations"]
@@ -26,6 +27,7 @@ class ImageClasses:
         rotations: ``"none"``: no quarter turns. ``"classes"``: each turn of a class is a class, so that a task may hold
             the same class at two angles (Reptile). ``"episode"``: each class of a task is turned at random (MAML).
         maximum: the grey level that becomes 1.0.
+        preprocessing: how new images become like these; None if that is not known.
 
     Raises:
         ValueError: ``images`` does not have the type or shape that ``rotations`` needs.
@@ -44,6 +46,7 @@ class ImageClasses:
     images: Tensor
     rotations: Rotations = "none"
     maximum: int = 255
+    preprocessing: Preprocessing | None = None
 
     def __post_init__(self) -> None:
         if self.rotations not in ("none", "classes", "episode"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +17,7 @@ from innerloop.data._splits import split_names
 from innerloop.data.base import Location, Split, registered_data
 from innerloop.data.errors import DataError
 from innerloop.data.images import ImageClasses, Rotations
+from innerloop.data.preprocess import ImagePreprocessing
 from innerloop.folders import user_cache
 
 __all__ = ["find_omniglot", "omniglot"]
@@ -51,7 +53,7 @@ def omniglot(
     """Load the characters of one split, as classes of 20 drawings ``[1, size, size]`` of ink and paper.
 
     The 1-bit originals are shrunk by nearest neighbour, as in MAML's and Reptile's code. This is done once. A small
-    ``.npz`` copy is kept beside the originals, or in the user's cache folder if that place cannot be written.
+    ``.npz`` copy is kept in the user's cache folder. Nothing is written beside the originals.
 
     =========  =====================================================  ====================  ===
     scheme     characters in train / val / test                       authors' rotations    ink
@@ -114,7 +116,9 @@ def omniglot(
     row = {name: i for i, name in enumerate(layout.names)}
     chosen = drawings(source, layout, size, progress)[[row[name] for name in names]]
     inverted = (authors_ink if ink is None else ink) == 0
-    return ImageClasses.from_classes(torch.from_numpy(chosen).to(device), rotations, invert=inverted, maximum=1)
+    data = ImageClasses.from_classes(torch.from_numpy(chosen).to(device), rotations, invert=inverted, maximum=1)
+    prepare = ImagePreprocessing((size, size), 1, "stretch", "nearest", invert=not inverted)
+    return replace(data, preprocessing=prepare)
 
 
 def _validates(scheme: str, **options: object) -> bool:

@@ -19,6 +19,7 @@ from innerloop.learner.schema import ANYTHING, TEXT, Maybe, OneOf, Record, Table
 from innerloop.learner.tensors import TENSORS, Rows
 from innerloop.methods.base import METHODS, Method
 from innerloop.nets import NETS
+from innerloop.nets.own import OwnNetworkError, is_own, made_by_own
 from innerloop.params import detached
 from innerloop.parts import describe, restore
 from innerloop.rules.base import RuleState
@@ -113,6 +114,11 @@ def restored_preprocessing(description: dict[str, Any], path: Path) -> Preproces
 
 def made_net(spec: dict[str, Any], path: Path) -> nn.Module:
     """Make the network that a description names."""
+    if isinstance(spec["name"], str) and is_own(spec["name"]):
+        try:
+            return made_by_own(spec["name"], spec["arguments"])
+        except OwnNetworkError as error:
+            raise CheckpointError(f"{path}: {error}; or pass it as net=") from error
     _check_name("net", spec, NETS, path)
     kind = Record({"net": Record({"name": TEXT, "arguments": arguments_of(NETS[spec["name"]])})})
     check({"net": spec}, kind, path, "train again")

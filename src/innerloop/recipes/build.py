@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import copy
+import inspect
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -13,17 +16,21 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from innerloop.data import DATASETS, Location
-from innerloop.data.base import Split
+from innerloop.data.base import Plan, Split
 from innerloop.engine.precision import Precision
 from innerloop.episode import EpisodeSampler
 from innerloop.inner.losses import LOSSES
-from innerloop.recipes.config import Config, network_name
+from innerloop.nets import NETS
+from innerloop.nets.own import is_own, made_by_own, own_network
+from innerloop.recipes.config import Config, base_network, network_name
 from innerloop.recipes.options import ConfigError
 from innerloop.recipes.schedules import SCHEDULES
 from innerloop.training.sharpness import SharpnessAware
 from innerloop.training.trainer import MetaTrainer, Validation
 
-__all__ = ["EVALUATION_BATCH", "DataSource", "Running", "make_trainer", "net_spec"]
+__all__ = ["EVALUATION_BATCH", "DataSource", "Running", "check_net", "make_net", "make_trainer", "net_spec"]
+
+_log = logging.getLogger(__name__)
 
 EVALUATION_BATCH = 20
 """The number of tasks that validation and test draw at a time. The tasks that a seed gives depend on it."""
@@ -31,7 +38,28 @@ EVALUATION_BATCH = 20
 
 @dataclass(frozen=True)
 class DataSource(Location):
-    """The data of a run, and the samplers for a configuration. The arguments are those of ``Location``."""
+    """The data of a run, and the samplers for a configuration.
+
+    Args:
+        root: as for ``Location``.
+        device: as for ``Location``.
+        download: as for ``Location``.
+        progress: as for ``Location``.
+        plan: what was decided about a user's own data; None for the data sets of the papers.
+    """
+
+    plan: Plan | None = None
+
+    def planned(self, config: Config) -> DataSource:
+        """The same source with a plan, if the data set is a user's own and there is no plan yet.
+
+        Raises:
+            DataError: the data is absent, or is not as the options say.
+        """
+        dataset = DATASETS[config.dataset]
+        if not dataset.planned or self.plan is not None:
+            return self
+        return replace(self, plan=dataset.open(self, **config.dataset_settings))
 
     def training(self, config: Config) -> EpisodeSampler:
         """The sampler of meta-training."""
@@ -59,7 +87,8 @@ class DataSource(Location):
 
         If the data set has no classes for validation, training classes are used and the best learner is not kept.
         """
-        held_out = DATASETS[config.dataset].held_out(**config.dataset_settings)
+        plan, dataset = self.plan, DATASETS[config.dataset]
+        held_out = dataset.held_out(**config.dataset_settings) if plan is None else plan.held_out
         sampler = self.evaluation(config, "val" if held_out else "train")
         return Validation(sampler, config.val_tasks, config.val_every, keep_best=held_out)
 
@@ -67,22 +96,96 @@ class DataSource(Location):
         """The sampler of tasks. ``counts`` are the ways, the shots, the queries and the tasks drawn at a time."""
         source = self._open(config, split)
         try:
+            if config.dataset_settings.get("small_classes") == "skip":
+                source = _large_enough(source, counts[1] + counts[2], split)
             sampler: EpisodeSampler = source.episodes(*(counts[1:] if config.regression else counts))
         except ValueError as error:
             raise ConfigError(f"{split} tasks of {config.dataset}: {error}") from error
         return sampler
 
     def _open(self, config: Config, split: Split) -> Any:
+        if self.plan is not None:
+            return self.plan.open(split, self)
         return DATASETS[config.dataset].open(split, self, **config.dataset_settings)
 
 
-def net_spec(config: Config) -> dict[str, Any]:
-    """The network as one of :data:`innerloop.nets.NETS` and its arguments."""
+def _large_enough(source: Any, examples: int, split: Split) -> Any:
+    """The source without the classes or tasks that have too few examples. A warning names them."""
+    kept = source.at_least(examples)
+    if left_out := [name for name in source.names if name not in set(kept.names)]:
+        more = f" and {len(left_out) - 8} more" if len(left_out) > 8 else ""
+        _log.warning(
+            "%d of %d for %s have fewer than %d examples and are left out: %s%s",
+            *(len(left_out), len(source.names), split, examples, ", ".join(left_out[:8]), more),
+        )
+    return kept
+
+
+def net_spec(config: Config, shape: tuple[int, ...] | None = None) -> dict[str, Any]:
+    """The network as one of :data:`innerloop.nets.NETS`, or a user's own, and its arguments.
+
+    Args:
+        config: the configuration.
+        shape: the shape of an input, ``(channels, height, width)`` or ``(features,)``. None leaves what follows from it
+            at the network's defaults, which are for the data sets of the papers.
+    """
     extra = config.card.network_options
-    arguments: dict[str, Any] = {} if config.regression else {"ways": config.train_ways or config.ways}
-    for name, value in config.network_settings.items():
-        arguments[extra[name].argument if name in extra else name] = list(value) if isinstance(value, tuple) else value
-    return {"name": network_name(config.dataset, config.method), "arguments": arguments}
+    name = network_name(*config.parts)
+    ways = config.train_ways or config.ways
+    given: dict[str, Any] = {} if config.regression else {"ways": ways}
+    if shape is not None and len(shape) == 3:
+        given |= {"channels": shape[0], "size": shape[1]}
+    elif shape is not None:
+        given |= {"inputs": shape[0], "outputs": 1 if config.regression else ways}
+    if shape is not None:
+        takes = _takes(config)
+        given = {argument: value for argument, value in given.items() if takes(argument)}
+    for option, value in config.network_settings.items():
+        argument = extra[option].argument if option in extra else option
+        given[argument] = list(value) if isinstance(value, tuple) else value
+    return {"name": name, "arguments": given}
+
+
+def _takes(config: Config) -> Callable[[str], bool]:
+    """Whether the network takes an argument that the data gives."""
+    base, name = base_network(*config.parts), network_name(*config.parts)
+    parameters = inspect.signature(own_network(base) if is_own(base) else NETS[base]).parameters
+    # An argument of this name may mean something else where the method adds layers, as the size of a context does.
+    hidden = set() if name == base else set(inspect.signature(NETS[name]).parameters)
+    anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    return lambda argument: argument not in hidden and (anything or argument in parameters)
+
+
+def make_net(spec: Mapping[str, Any]) -> nn.Module:
+    """Make the network that :func:`net_spec` describes.
+
+    Raises:
+        ConfigError: it cannot be made with these arguments.
+    """
+    try:
+        if is_own(spec["name"]):
+            return made_by_own(spec["name"], spec["arguments"])
+        return NETS[spec["name"]](**spec["arguments"])
+    except ValueError as error:
+        raise ConfigError(f"--network: {error}") from error
+
+
+def check_net(net: nn.Module, shape: tuple[int, ...], outputs: int) -> None:
+    """Raise ``ConfigError`` unless a network maps two inputs of this shape to ``[2, outputs]``."""
+    tried = copy.deepcopy(net).eval()
+    device = next((parameter.device for parameter in tried.parameters()), torch.device("cpu"))
+    try:
+        with torch.no_grad():
+            found = tried(torch.zeros(2, *shape, device=device))
+    except Exception as error:  # whatever a module may raise
+        raise ConfigError(
+            f"--network: {type(net).__name__} fails on inputs [2, {str(shape)[1:-1]}]: {error}"
+        ) from error
+    if not isinstance(found, torch.Tensor) or found.shape != (2, outputs):
+        got = list(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+        raise ConfigError(
+            f"--network: {type(net).__name__} maps two inputs {list(shape)} to {got}, and the tasks need [2, {outputs}]"
+        )
 
 
 @dataclass(frozen=True)

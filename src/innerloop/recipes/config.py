@@ -13,11 +13,13 @@ from innerloop.data import DATASETS
 from innerloop.metagrad import Displacement
 from innerloop.methods.base import CARDS, METHODS, Card, Method
 from innerloop.nets import NETS
+from innerloop.nets.own import OwnNetworkError, is_own, own_network
 from innerloop.recipes.options import ConfigError, Option, flag, options_of
 
 __all__ = [
     "Config",
     "all_options",
+    "base_network",
     "common_options",
     "data_options",
     "elsewhere",
@@ -70,6 +72,9 @@ class Config:
     """Query examples of each class in validation and test. In regression: of each task."""
 
     # Network and method
+    network: str | None = None
+    """Network: conv4, resnet12, mlp, or a function of your own as package.module:function. The data set's own if not
+    given."""
     network_settings: Settings = field(default_factory=dict)
     """Options of the network."""
     method: str = "maml"
@@ -109,7 +114,7 @@ class Config:
     """Seed of the initial weights and of all tasks."""
 
     def __post_init__(self) -> None:
-        _check_known(self.dataset, self.method)
+        _check_known(self.dataset, self.method, self.network)
         for name, option in common_options().items():
             option.checked(getattr(self, name), least=LEAST.get(name, -math.inf))
         for part, options in self._nested().items():
@@ -117,7 +122,7 @@ class Config:
                 raise ConfigError(f"{part} has {', '.join(given) or 'nothing'}; expected: {', '.join(options) or 'no'}")
         if self.ways < 2 and not self.regression:
             raise ConfigError(f"--ways is {self.ways}; it must be a whole number of at least 2")
-        if self.train_ways is not None and (owner := elsewhere("train_ways", self.dataset, self.method)):
+        if self.train_ways is not None and (owner := elsewhere("train_ways", *self.parts)):
             raise ConfigError(owner)
         gradient = self.build_method().meta_gradient
         if gradient.needs_queries and self.queries < 1:
@@ -136,8 +141,9 @@ class Config:
             ConfigError: a setting is unknown, has another type or is out of range, or settings do not fit together.
         """
         dataset, method = settings.get("dataset", "omniglot"), settings.get("method", "maml")
-        _check_known(dataset, method)
-        parts = dict(zip(NESTED, all_options(dataset, method), strict=True))
+        network = settings.get("network")
+        _check_known(dataset, method, network)
+        parts = dict(zip(NESTED, all_options(dataset, method, network), strict=True))
         found: dict[str, Any] = {name: {n: o.default for n, o in part.items()} for name, part in parts.items()}
         for name, value in settings.items():
             if name in common_options():
@@ -145,15 +151,15 @@ class Config:
                 continue
             part = next((part for part, options in parts.items() if name in options), None)
             if part is None:
-                raise ConfigError(elsewhere(name, dataset, method) or f"there is no setting {flag(name)}")
+                raise ConfigError(elsewhere(name, dataset, method, network) or f"there is no setting {flag(name)}")
             found[part][name] = parts[part][name].checked(value, least=_least(part, parts[part][name]))
         return cls(**found)
 
     def override(self, **changes: Any) -> Config:
         """The same configuration with other settings, by their names on the command line.
 
-        A change of the data set or the method replaces their options. An option that the old and the new one both have
-        keeps its value.
+        A change of the data set, the method or the network replaces their options. An option that the old and the new
+        one both have keeps its value.
 
         Raises:
             ConfigError: as for :meth:`of`.
@@ -163,10 +169,11 @@ class Config:
             0.1
         """
         kept = self.flat()
-        if {"dataset", "method"} & changes.keys():
+        if {"dataset", "method", "network"} & changes.keys():
             dataset, method = changes.get("dataset", self.dataset), changes.get("method", self.method)
-            _check_known(dataset, method)
-            options = all_options(dataset, method)
+            network = changes.get("network", self.network)
+            _check_known(dataset, method, network)
+            options = all_options(dataset, method, network)
             known = common_options().keys() | {name for part in options for name in part}
             known -= {name for name, forms in FORMS.items() if CARDS[method].tasks not in forms}
             kept = {name: value for name, value in kept.items() if name in known}
@@ -193,6 +200,11 @@ class Config:
         return cls.of(**{n: value for n, value in settings.items() if n not in NESTED}, **nested)
 
     @property
+    def parts(self) -> tuple[str, str, str | None]:
+        """The names of the data set, the method and the network, which decide what other options there are."""
+        return self.dataset, self.method, self.network
+
+    @property
     def card(self) -> Card:
         """The card of the method, from the method's own file."""
         return CARDS[self.method]
@@ -215,7 +227,7 @@ class Config:
             raise ConfigError(f"{self.method}: {error}") from error
 
     def _nested(self) -> dict[str, dict[str, Option]]:
-        return dict(zip(NESTED, all_options(self.dataset, self.method), strict=True))
+        return dict(zip(NESTED, all_options(*self.parts), strict=True))
 
 
 LEAST: dict[str, float] = {
@@ -236,10 +248,23 @@ def common_options() -> dict[str, Option]:
     }
 
 
-def _check_known(dataset: str, method: str) -> None:
+def _check_known(dataset: str, method: str, network: str | None) -> None:
     for name, value, known in (("dataset", dataset, DATASETS), ("method", method, METHODS)):
         if value not in known:
             raise ConfigError(f"{flag(name)} is {value!r}; choose one of {', '.join(known)}")
+    if network is None:
+        return
+    if not is_own(network) and network not in OWN_NETWORKS:
+        raise ConfigError(f"--network is {network!r}; choose {', '.join(OWN_NETWORKS)}, or package.module:function")
+    if network_name(dataset, method, network) not in NETS and not (is_own(network) and not CARDS[method].network):
+        raise ConfigError(
+            f"--network is {network}; {CARDS[method].title} needs a network of its own kind "
+            f"({CARDS[method].network}), which is there for conv4 and mlp"
+        )
+
+
+OWN_NETWORKS = ("conv4", "resnet12", "mlp")
+"""The networks of this package that ``--network`` can name."""
 
 
 def data_options(dataset: str) -> dict[str, Option]:
@@ -247,9 +272,9 @@ def data_options(dataset: str) -> dict[str, Option]:
     return options_of(DATASETS[dataset].open)
 
 
-def network_name(dataset: str, method: str) -> str:
-    """The name of the network for a data set and a method, in :data:`innerloop.nets.NETS`."""
-    own, needed = DATASETS[dataset].network, CARDS[method].network
+def network_name(dataset: str, method: str, network: str | None = None) -> str:
+    """The name of the network for a data set and a method: in :data:`innerloop.nets.NETS`, or a user's own."""
+    own, needed = network or DATASETS[dataset].network, CARDS[method].network
     return f"{own}_{needed}" if needed.startswith("with_") else needed or own
 
 
@@ -257,13 +282,22 @@ GIVEN_BY_THE_DATA = ("ways", "channels", "size", "inputs", "outputs")
 """Arguments of networks that follow from the tasks."""
 
 
-def network_options(dataset: str, method: str) -> dict[str, Option]:
-    """The options of a network: those of the data set's network, and those of the layers that the method adds."""
-    card = CARDS[method]
-    own = card.network if card.network and not card.network.startswith("with_") else DATASETS[dataset].network
-    options = options_of(NETS[own], without=GIVEN_BY_THE_DATA)
+def base_network(dataset: str, method: str, network: str | None = None) -> str:
+    """The name of the network without the layers that the method adds."""
+    needed = CARDS[method].network
+    return needed if needed and not needed.startswith("with_") else network or DATASETS[dataset].network
+
+
+def network_options(dataset: str, method: str, network: str | None = None) -> dict[str, Option]:
+    """The options of a network: those of the network itself, and those of the layers that the method adds."""
+    card, own = CARDS[method], base_network(dataset, method, network)
+    try:
+        make = own_network(own) if is_own(own) else NETS[own]
+    except OwnNetworkError as error:
+        raise ConfigError(str(error)) from error
+    options = options_of(make, without=GIVEN_BY_THE_DATA)
     if card.network_options:
-        hints = get_type_hints(NETS[network_name(dataset, method)])
+        hints = get_type_hints(NETS[network_name(dataset, method, network)])
         options |= {
             name: Option(name, hints[extra.argument], extra.default, extra.help)
             for name, extra in card.network_options.items()
@@ -282,9 +316,9 @@ def _shared(method: str) -> list[str]:
 
 
 @cache
-def all_options(dataset: str, method: str) -> tuple[dict[str, Option], ...]:
+def all_options(dataset: str, method: str, network: str | None = None) -> tuple[dict[str, Option], ...]:
     """The options of the data set, of the network and of the method. Raise if a name occurs twice."""
-    parts = data_options(dataset), network_options(dataset, method), method_options(method)
+    parts = data_options(dataset), network_options(dataset, method, network), method_options(method)
     names = [*common_options(), *(name for part in parts for name in part)]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"{', '.join(map(flag, twice))} of {method} on {dataset} would mean two settings; rename one")
@@ -304,7 +338,7 @@ FORMS: dict[str, tuple[str, ...]] = {"train_ways": ("more_ways", "all_classes"),
 :data:`innerloop.methods.base.TrainingTasks`."""
 
 
-def elsewhere(name: str, dataset: str, method: str) -> str:
+def elsewhere(name: str, dataset: str, method: str, network: str | None = None) -> str:
     """An error message that says whose option a name is.
 
     It is empty if this data set and method have the option, or if nobody has it.
@@ -312,7 +346,7 @@ def elsewhere(name: str, dataset: str, method: str) -> str:
     if CARDS[method].tasks not in (forms := FORMS.get(name, (CARDS[method].tasks,))):
         others = _titles(card for card in CARDS.values() if card.tasks in forms)
         return f"{flag(name)} belongs to {others}; the method here is {method}"
-    if any(name in part for part in (common_options(), *all_options(dataset, method))):
+    if any(name in part for part in (common_options(), *all_options(dataset, method, network))):
         return ""
     own: Callable[[str], bool] = lambda other: name in method_options(other)  # noqa: E731
     if methods := [CARDS[other] for other in METHODS if own(other) or name in CARDS[other].network_options]:
@@ -320,7 +354,8 @@ def elsewhere(name: str, dataset: str, method: str) -> str:
     if datasets := [other for other in DATASETS if name in data_options(other)]:
         return f"{flag(name)} belongs to {', '.join(datasets)}; the data set here is {dataset}"
     if networks := sorted({data.network for n, data in DATASETS.items() if name in network_options(n, "maml")}):
-        return f"{flag(name)} belongs to the network {', '.join(networks)}; here it is {network_name(dataset, method)}"
+        here = network_name(dataset, method, network)
+        return f"{flag(name)} belongs to the network {', '.join(networks)}; here it is {here}"
     return ""
 
 

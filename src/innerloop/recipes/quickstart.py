@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import sys
 from dataclasses import replace
@@ -22,6 +23,7 @@ from innerloop.recipes.run import CONFIG_FILE, RunResult, evaluate_run, train_ru
 
 __all__ = ["quickstart_configs", "run_quickstart"]
 
+_log = logging.getLogger(__name__)
 MARKER = "quickstart.txt"
 
 
@@ -80,8 +82,8 @@ def _choose_data(data_dir: Path | None) -> tuple[str, DataSource]:
     try:
         source.evaluation(recipe("omniglot-5w1s-maml"), "test")
     except (DataError, OSError) as error:
-        _say(f"Omniglot cannot be downloaded here: {error}")
-        _say("Using GLYPHS instead: generated characters. The accuracies below are not on Omniglot.")
+        _log.info("Omniglot: %s", error)
+        _say("It cannot be downloaded here. Using GLYPHS, generated characters: the accuracies are not on Omniglot.")
         return "glyphs", DataSource()
     return "omniglot", source
 

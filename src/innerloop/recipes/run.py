@@ -1,6 +1,7 @@
 """Training runs and their folders: what ``innerloop train`` and ``innerloop evaluate`` do.
 
-A run folder holds ``config.json`` (the configuration), ``metrics.jsonl`` and TensorBoard events,
+A run folder holds ``config.json`` (the configuration), ``data.json`` (what was decided about a user's own data),
+``metrics.jsonl`` and TensorBoard events,
 ``checkpoint.safetensors`` (to resume from), ``learner.json`` and ``learner.safetensors`` (to deploy), ``curves.png``,
 and in ``best/ITERATION`` the learners of the best validations (for an ensemble).
 """
@@ -10,11 +11,13 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from innerloop.data import DATASETS
 from innerloop.evaluation.calibration import Calibration
@@ -27,6 +30,7 @@ from innerloop.learner.schema import (
     ANYTHING,
     FLAG,
     TEXT,
+    Kind,
     ListOf,
     Maybe,
     Number,
@@ -37,12 +41,13 @@ from innerloop.learner.schema import (
     of_type,
 )
 from innerloop.methods.base import METHODS
-from innerloop.nets import NETS
-from innerloop.recipes.build import DataSource, Running, make_trainer, net_spec
+from innerloop.nets.own import is_own, trust
+from innerloop.recipes.build import DataSource, Running, check_net, make_net, make_trainer, net_spec
 from innerloop.recipes.config import NESTED, Config, all_options, common_options
 from innerloop.recipes.curves import draw_curves
 from innerloop.recipes.earlier import from_flat
 from innerloop.recipes.options import ConfigError
+from innerloop.recipes.plans import DATA_FILE, read_plan, write_plan
 from innerloop.training.best import best_folders, best_learners
 from innerloop.training.folder import RunFolder, is_left_over
 
@@ -114,6 +119,7 @@ def train_run(
     running: Running = Running(),  # noqa: B008 - frozen
     resume: bool = False,
     progress: bool | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Run:
     """Train with a configuration, into a folder.
 
@@ -125,6 +131,7 @@ def train_run(
         running: how tasks are run.
         resume: continue the run in the folder, if there is one.
         progress: whether to show a progress bar. None shows it only on a terminal.
+        say: prints a line that says which network is trained. None prints nothing.
 
     Raises:
         ConfigError: the folder holds a run and ``resume`` is not set, or it holds another run.
@@ -135,15 +142,28 @@ def train_run(
         TrainingStopped: a signal asked to stop. Everything is saved.
     """
     _check_folder(folder, config, resume=resume)
+    if (folder / DATA_FILE).exists():  # the splits and preprocessing that the run began with
+        source = replace(source, plan=read_plan(folder, source.root))
+    source = source.planned(config)
     training, validation = source.training(config), source.validation(config)
     # The network is made on the CPU, so that a seed gives the same initial weights on every device.
     torch.manual_seed(config.seed)
-    spec = net_spec(config)
-    net = NETS[spec["name"]](**spec["arguments"]).to(source.device)
+    shape = None if source.plan is None else source.plan.preprocessing.shape
+    spec = net_spec(config, shape)
+    net = make_net(spec)
+    if shape is not None:
+        check_net(net, shape, 1 if config.regression else config.train_ways or config.ways)
+    if is_own(spec["name"]):
+        trust(spec["name"])
+    if say is not None:
+        say(described_net(spec, net))
+    net = net.to(source.device)
     trainer = make_trainer(config, net, running)
     with RunFolder(folder):
         _check_folder(folder, config, resume=resume)  # again, because now no other training can change it
         description = {"format": FORMAT, "recipe": recipe, "torch": torch.__version__, "config": config.as_json()}
+        if source.plan is not None:
+            write_plan(source.plan, folder)
         write_atomically(folder / CONFIG_FILE, (json.dumps(description, indent=2) + "\n").encode())
         try:
             trainer.fit(
@@ -156,6 +176,7 @@ def train_run(
                 log_every=max(1, min(50, config.val_every)),
                 progress=progress,
                 net_spec=spec,
+                preprocessing=getattr(getattr(training, "source", None), "preprocessing", None),
                 about={"recipe": recipe},
             )
             if config.statistics_tasks:
@@ -179,6 +200,12 @@ def _check_folder(folder: Path, config: Config, *, resume: bool) -> None:
         raise ConfigError(f"{folder} is not a run's folder and not empty; choose another --out")
 
 
+def described_net(spec: Mapping[str, Any], net: nn.Module) -> str:
+    """A line on a network: its name, its arguments and the number of its parameters."""
+    arguments = ", ".join(f"{name}={value!r}" for name, value in spec["arguments"].items())
+    return f"network: {spec['name']}({arguments}), {sum(p.numel() for p in net.parameters()):,} parameters"
+
+
 def _add_statistics(folder: Path, config: Config, source: DataSource) -> None:
     """Give the learners of a run the batch-norm statistics of the mode ``per_step``, from tasks of meta-training."""
     episodes = source.evaluation(config, "train")
@@ -200,14 +227,21 @@ def read_run(folder: Path) -> Run:
     description = load_json(path)
     remedy = "restore it or train again"
     check(description, DESCRIPTION, path, remedy)
-    settings = description["config"]
+    settings = {"network": None, **description["config"]}  # older runs have no choice of a network
     flat = description["format"] == FLAT_FORMAT
-    known = {"dataset": OneOf(tuple(DATASETS)), "method": OneOf(tuple(METHODS))}
+    known: dict[str, Kind] = {
+        "dataset": OneOf(tuple(DATASETS)),
+        "method": OneOf(tuple(METHODS)),
+        "network": Maybe(TEXT),
+    }
     # A setting of a flat configuration is a plain value.
     others = Maybe(TEXT, FLAG, Number(), ListOf(ANYTHING)) if flat else ANYTHING
     check({"config": settings}, Record({"config": Record(known, others=others)}), path, remedy)
     if not flat:
-        kind = Record({"config": _settings(settings["dataset"], settings["method"])})
+        try:
+            kind = Record({"config": _settings(settings["dataset"], settings["method"], settings["network"])})
+        except ConfigError as error:
+            raise CheckpointError(f"{path}: {error}") from error
         check({"config": settings}, kind, path, remedy)
     try:
         return Run(folder, description["recipe"], from_flat(settings) if flat else Config.from_json(settings))
@@ -215,9 +249,9 @@ def read_run(folder: Path) -> Run:
         raise CheckpointError(f"{path} is damaged: {error}; {remedy}") from error
 
 
-def _settings(dataset: str, method: str) -> Record:
+def _settings(dataset: str, method: str, network: str | None) -> Record:
     """The fields of a run's configuration, and their types. Ranges are checked elsewhere."""
-    nested = zip(NESTED, all_options(dataset, method), strict=True)
+    nested = zip(NESTED, all_options(dataset, method, network), strict=True)
     return Record(
         {
             **{name: of_type(option.type) for name, option in common_options().items()},
@@ -258,6 +292,8 @@ def evaluate_run(
     if ensemble is not None and ensemble < 1:
         raise ConfigError(f"--ensemble is {ensemble}; it must be a whole number of at least 1")
     run = read_run(folder)
+    if DATASETS[run.config.dataset].planned:
+        source = replace(source, plan=read_plan(folder, source.root))
     config = replace(run.config, test_tasks=run.config.test_tasks if tasks is None else tasks)
     if ensemble is None:
         learner, others = Learner.load(folder, device=source.device), []
