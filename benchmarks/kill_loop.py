@@ -30,7 +30,7 @@ from typing import Any
 import torch
 
 from innerloop.learner.files import load_state
-from innerloop.training.runlog import read_metrics
+from innerloop.training.metrics import read_metrics
 
 SCHEDULES: dict[str, list[str]] = {
     "omniglot-maml": [

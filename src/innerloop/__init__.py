@@ -53,15 +53,21 @@ from innerloop.methods import (
     warpgrad,
 )
 from innerloop.methods.base import METHODS, Method
+from innerloop.training.callbacks import Callback, Training
+from innerloop.training.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from innerloop.training.sharpness import SharpnessAware
+from innerloop.training.stopping import EarlyStopping
 from innerloop.training.trainer import DivergedError, MetaTrainer, TrainingStopped, Validation
 
 __all__ = [
     "METHODS",
     "Adaptation",
+    "CSVLogger",
     "Calibration",
+    "Callback",
     "CheckpointError",
     "DivergedError",
+    "EarlyStopping",
     "Engine",
     "Episode",
     "Evaluation",
@@ -75,10 +81,13 @@ __all__ = [
     "Predictor",
     "Runtime",
     "SharpnessAware",
+    "TensorBoardLogger",
     "Trace",
+    "Training",
     "TrainingStopped",
     "Uncertainty",
     "Validation",
+    "WandbLogger",
     "adapt",
     "alfa",
     "anil",

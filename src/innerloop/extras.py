@@ -15,6 +15,7 @@ PURPOSES = {
     "plots": ("drawing pictures", "matplotlib"),
     "sklearn": ("the scikit-learn estimators", "sklearn"),
     "tensorboard": ("writing TensorBoard events", "tensorboard"),
+    "wandb": ("logging to Weights & Biases", "wandb"),
 }
 """The extras by name: what needs each, and its main package."""
 

@@ -19,7 +19,7 @@ import innerloop as il
 from innerloop.learner.files import CheckpointError, load_json, load_state, save_state
 from innerloop.recipes import Config, ConfigError, DataSource, read_run, train_run
 from innerloop.training.best import best_learners
-from innerloop.training.runlog import read_metrics
+from innerloop.training.metrics import read_metrics
 
 CONFIG = Config.of(
     dataset="sinusoids",

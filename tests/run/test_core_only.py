@@ -9,7 +9,9 @@ from pathlib import Path
 PROGRAM = '''
 import sys
 
-OPTIONAL = {"PIL", "tyro", "matplotlib", "tensorboard", "sklearn", "scipy", "pandas", "huggingface_hub", "onnx"}
+OPTIONAL = {"PIL", "tyro", "matplotlib", "tensorboard", "sklearn", "scipy", "pandas", "wandb"} | {
+    "huggingface_hub", "onnx"
+}
 
 class Hiding:
     """A finder that does not find the optional packages."""

@@ -27,7 +27,7 @@ import innerloop as il
 from innerloop.cli.main import main
 from innerloop.learner.files import CheckpointError, load_state
 from innerloop.training.folder import RunFolder, is_left_over
-from innerloop.training.runlog import read_metrics
+from innerloop.training.metrics import read_metrics
 
 SETTINGS = [
     *["sinusoid-maml", "--iterations", "6", "--tasks", "2", "--hidden", "4", "--val-every", "2", "--val-tasks", "2"],

@@ -19,7 +19,7 @@ from innerloop.data import DATASETS
 from innerloop.recipes import recipe
 from innerloop.recipes.build import make_trainer, net_spec
 from innerloop.recipes.schedules import halving
-from innerloop.training.runlog import read_metrics
+from innerloop.training.metrics import read_metrics
 
 
 def tight_episode(ways: int = 3, shots: int = 2, queries: int = 2, tasks: int = 20) -> il.Episode:

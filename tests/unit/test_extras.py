@@ -16,7 +16,9 @@ def test_the_extras_are_those_of_the_package() -> None:
     optional = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert set(PURPOSES) <= set(optional)
     everything = optional["all"][0].removeprefix("innerloop[").removesuffix("]").split(",")
-    assert sorted(everything) == sorted(set(optional) - {"all", "dev", "peers"})
+    assert sorted(everything) == sorted(
+        set(optional) - {"all", "dev", "peers", "wandb"}
+    )  # wandb: for users of the service
 
 
 @pytest.mark.parametrize("name", PURPOSES)

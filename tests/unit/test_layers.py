@@ -25,7 +25,7 @@ THIRD_PARTY = {
     "core": {"torch", "numpy"},
     "nets": {"torch"},
     "data": {"torch", "numpy", "PIL", "tqdm"},  # images are read and archives downloaded, with a bar
-    "top": {"torch", "numpy", "safetensors", "tqdm", "tensorboard"},
+    "top": {"torch", "numpy", "safetensors", "tqdm", "tensorboard", "wandb"},
 }
 
 

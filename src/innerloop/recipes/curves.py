@@ -7,7 +7,7 @@ from pathlib import Path
 
 from innerloop.extras import extra
 from innerloop.learner.files import write_atomically
-from innerloop.training.runlog import read_metrics
+from innerloop.training.metrics import read_metrics
 
 __all__ = ["draw_curves"]
 

@@ -60,6 +60,7 @@ CHECKPOINT = Record(
     optional={
         "execution": EXECUTION,
         "threads": Whole(1),
+        "callbacks": Table(Table(ANYTHING)),
         "best_learners": ListOf(TupleOf((Whole(0), TEXT, Number()))),
     },
 )

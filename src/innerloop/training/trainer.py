@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -35,9 +35,11 @@ from innerloop.params import map_nested
 from innerloop.randomness import RandomState, Stream, drawn_again, generator_at
 from innerloop.rules.base import RuleState
 from innerloop.training.best import BestLearners, Validated
+from innerloop.training.callbacks import Callback, Callbacks, Training
 from innerloop.training.checkpoint import read_checkpoint
 from innerloop.training.divergence import DivergedError, all_finite, last_good
 from innerloop.training.folder import RunFolder
+from innerloop.training.loggers import loggers_of_a_folder
 from innerloop.training.runlog import RunLog, RunningMeans
 from innerloop.training.signals import TrainingStopped, stop_signals
 from innerloop.training.validation import Validation
@@ -121,6 +123,7 @@ class MetaTrainer:
         self._validated = 0
         self._best_learners = BestLearners()
         self._window = RunningMeans()
+        self._callbacks = Callbacks()
 
     def step(self, episode: Episode, generator: torch.Generator | None = None) -> Info:
         """One outer update on a meta-batch.
@@ -195,6 +198,7 @@ class MetaTrainer:
         iterations: int,
         *,
         validation: Validation | None = None,
+        callbacks: Sequence[Callback] = (),
         folder: str | Path | None = None,
         resume: bool = False,
         save_every: int = 500,
@@ -206,14 +210,16 @@ class MetaTrainer:
     ) -> None:
         """Train until ``iterations`` outer updates are done.
 
-        A folder gets a checkpoint, metrics (``metrics.jsonl`` and TensorBoard events), the learner to deploy, and under
-        ``best`` the learners of the best validations. With a folder, SIGINT and SIGTERM save everything before training
-        stops. A run that was killed resumes from its last checkpoint, to the same bits on the same machine.
+        A folder gets a checkpoint, metrics (``metrics.jsonl``, and TensorBoard events if TensorBoard is installed), the
+        learner to deploy, and under ``best`` the learners of the best validations. With a folder, SIGINT and SIGTERM
+        save everything before training stops. A run that was killed resumes from its last checkpoint, to the same bits
+        on the same machine.
 
         Args:
             episodes: draws the meta-batches.
             iterations: the number of outer updates in all.
             validation: what to validate on, and how often.
+            callbacks: what is called during training, such as loggers and :class:`innerloop.EarlyStopping`.
             folder: the run's folder. It is made if it does not exist.
             resume: resume from the folder's checkpoint, if it has one.
             save_every: the number of iterations between checkpoints.
@@ -254,27 +260,28 @@ class MetaTrainer:
                     self.save(held.path / CHECKPOINT_FILE)
                     self._best_learners.drop_others(held.path)
 
-            log = RunLog(iterations, self.iteration, folder=folder, progress=progress)
-            if self._threads not in (None, threads := runtime.cores()):
-                log.say(f"this run had {self._threads} threads and now has {threads}, which rounds differently")
-            if self._timed and self._engine.execution == "auto" and self.iteration < iterations:
-                self._calibrate(episodes, log)  # once in a run: the first checkpoint keeps the choice
+            log = RunLog(iterations, self.iteration, progress=progress)
+            own = [] if folder is None else loggers_of_a_folder(callbacks, log.say)
+            self._callbacks = told = Callbacks([*own, *callbacks], self._callbacks.untaken)
+            training = Training(self, iterations, validation, folder, log.say)
             try:
-                with stop_signals(enabled=folder is not None) as received, runtime.undisturbed():
+                self._prepare(episodes, iterations, log)
+                with stop_signals(enabled=folder is not None) as received, told.during(training), runtime.undisturbed():
                     while True:
                         keeps_best = validation is not None and validation.keep_best
                         improved = among_best = False
                         if received:
                             save(learner=not keeps_best or self.best is None)
                             raise TrainingStopped(received[0], self.iteration)
-                        finished = self.iteration >= iterations
+                        finished = training.finished
                         if validation is not None and self._is_due(validation.every, finished=finished):
-                            improved, among_best = self._validate(validation, log)
+                            improved, among_best = self._validate(validation, training, log)
+                            finished = training.finished  # a callback may have asked for it
                         if finished or among_best or improved or self.iteration % save_every == 0:
                             save(learner=improved or not keeps_best or self.best is None)
                         if finished:
                             break
-                        self._iterate(episodes, log, log_every)
+                        self._iterate(episodes, training, log, log_every)
             except DivergedError as error:
                 left = None if folder is None else folder / CHECKPOINT_FILE
                 raise DivergedError(f"{error}; {last_good(left)}") from None
@@ -319,6 +326,7 @@ class MetaTrainer:
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
             "rule_state": self.rule_state,
             "window": self._window.state(),
+            "callbacks": self._callbacks.state(),
             "random": {"cpu": random.cpu, "cuda": random.cuda},
         }
         save_state(state, path)
@@ -349,11 +357,16 @@ class MetaTrainer:
         self.iteration, self.best, self._validated = state["iteration"], state["best"], state["validated"]
         self._best_learners = BestLearners(entries=(Validated(*entry) for entry in state.get("best_learners", ())))
         self._window = RunningMeans(**state["window"])
+        self._callbacks = Callbacks(states=state.get("callbacks"))
         cuda = state["random"]["cuda"] if self.device.type == "cuda" else None  # a run may resume on another device
         RandomState(state["random"]["cpu"], cuda, self.device).restore()
 
-    def _calibrate(self, episodes: EpisodeSampler, log: RunLog) -> None:
-        """Find the fastest way to run meta-batches, and report it."""
+    def _prepare(self, episodes: EpisodeSampler, iterations: int, log: RunLog) -> None:
+        """Report another number of threads. If it is asked for, find the fastest way to run meta-batches."""
+        if self._threads not in (None, threads := runtime.cores()):
+            log.say(f"this run had {self._threads} threads and now has {threads}, which rounds differently")
+        if not self._timed or self._engine.execution != "auto" or self.iteration >= iterations:
+            return  # the first checkpoint of a run keeps the choice
         episode = episodes(generator_at(self.seed, Stream.TRAINING, self.iteration, self.device))
         method = self.method.at(self.iteration)
         seconds = self._engine.calibrate(method, episode, self._learning(), rule_state=self.rule_state)
@@ -362,25 +375,28 @@ class MetaTrainer:
             slower = "; ".join(f"{other}: {time / best:.1f} times as long" for other, time in others)
             log.say(f"running {plan}, {best:.3f} s a meta-batch ({slower})")
 
-    def _iterate(self, episodes: EpisodeSampler, log: RunLog, log_every: int) -> None:
+    def _iterate(self, episodes: EpisodeSampler, training: Training, log: RunLog, log_every: int) -> None:
         generator = generator_at(self.seed, Stream.TRAINING, self.iteration, self.device)
         episode = episodes(generator)
         info = self.step(episode, generator)
         self._window.add(info)
         log.advance(episode.tasks)
+        self._callbacks.iteration(training, info)
         if self.iteration % log_every == 0:
             rate = float(self.optimizer.param_groups[0]["lr"])
             means = self._window.means()
             self._window = RunningMeans()
             if not all(math.isfinite(value) for value in means.values()):
                 raise DivergedError(f"the loss became infinite or NaN by iteration {self.iteration}")
-            log.train({"iteration": self.iteration, **means, "outer_lr": rate})
+            record = {"iteration": self.iteration, **means, "outer_lr": rate, "tasks_per_second": log.rate()}
+            log.train(record)
+            self._callbacks.record(training, record)
 
     def _is_due(self, every: int, *, finished: bool) -> bool:
         """Whether to validate now. A run that was stopped before a validation does it after resuming."""
         return 0 < self.iteration != self._validated and (finished or self.iteration % every == 0)
 
-    def _validate(self, validation: Validation, log: RunLog) -> tuple[bool, bool]:
+    def _validate(self, validation: Validation, training: Training, log: RunLog) -> tuple[bool, bool]:
         """Validate. Return whether the result is the best so far, and whether it is among the best that are kept."""
         result = self._evaluate(validation.episodes, validation.tasks, self.norm, Stream.VALIDATION, every_step=False)
         self._validated = self.iteration
@@ -389,8 +405,11 @@ class MetaTrainer:
             self.best = result.mean
         self._best_learners.most = validation.keep if validation.keep_best else 0
         among_best = self._best_learners.note(self.iteration, result)
-        record = {f"val_{result.metric}": result.mean, "val_loss": float(result.loss[:, -1].mean())}
-        log.validation({"iteration": self.iteration, **record, "val_ci95": result.ci95}, best=improved)
+        scores = {f"val_{result.metric}": result.mean, "val_loss": float(result.loss[:, -1].mean())}
+        record = {"iteration": self.iteration, **scores, "val_ci95": result.ci95}
+        log.validation(record, best=improved)
+        self._callbacks.record(training, record)
+        self._callbacks.validation(training, result)
         return improved, among_best
 
     def _evaluate(
