@@ -1,6 +1,6 @@
 """Gradient-based meta-learning: MAML, Reptile and their family."""
 
-from innerloop import data, nets, rules
+from innerloop import data, export, nets, rules
 from innerloop.engine.engine import Engine
 from innerloop.engine.functions import adapt, meta_gradient
 from innerloop.engine.runtime import Runtime, runtime
@@ -100,6 +100,7 @@ __all__ = [
     "data",
     "displacement",
     "evaluate",
+    "export",
     "finetune",
     "first_order",
     "fomaml",

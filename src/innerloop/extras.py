@@ -10,6 +10,7 @@ __all__ = ["PURPOSES", "MissingExtraError", "extra", "need"]
 
 PURPOSES = {
     "cli": ("the command line", "tyro"),
+    "export": ("writing and checking ONNX files", "onnx"),
     "hub": ("the Hugging Face Hub", "huggingface_hub"),
     "images": ("reading images", "PIL"),
     "plots": ("drawing pictures", "matplotlib"),

@@ -21,6 +21,7 @@ __all__ = [
     "BenchArguments",
     "DataArguments",
     "EvaluateArguments",
+    "ExportArguments",
     "QuickstartArguments",
     "RunArguments",
     "UsageError",
@@ -91,6 +92,36 @@ class EvaluateArguments:
     json: bool = False
     """Print one JSON object as the last line of standard output."""
     data: OmitArgPrefixes[DataArguments] = field(default_factory=DataArguments)
+
+
+@dataclass(frozen=True)
+class ExportArguments:
+    """Write a run's learner to a file that needs no Python: adaptation itself, or a predictor that is adapted already.
+
+    The results of the file are checked against PyTorch's before it is kept.
+    """
+
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Folder that 'innerloop train' wrote."""
+    file: Annotated[Positional[Path], arg(metavar="FILE")]
+    """File to write: FILE.onnx, or FILE.pt2 for a program of torch.export."""
+    support: Path | None = None
+    """Folder with a folder of images for each class. The learner adapts to it, and the file holds the adapted
+    predictor. If not given, the file holds adaptation itself, with the gradient steps inside."""
+    norm: Literal["transductive", "inductive", "running", "per_step"] | None = None
+    """Batch-norm statistics, as for 'innerloop evaluate'. The learner's own mode if not given."""
+    steps: int | None = None
+    """Number of inner steps; the learner's if not given."""
+    inner_lr: float | None = None
+    """Inner learning rate of adaptation; the learner's if not given."""
+    every_step: bool = False
+    """Let adaptation give the loss and the predictions at every inner step, too."""
+    inputs: tuple[Literal["steps", "inner_lr", "ways"], ...] = ()
+    """Settings of adaptation that become inputs of the graph."""
+    tolerance: float = 1e-4
+    """Largest difference from PyTorch's results that is accepted."""
+    json: bool = False
+    """Print one JSON object as the last line of standard output."""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from innerloop.cli.arguments import (
 from innerloop.cli.train_arguments import TrainArguments, given, train_arguments
 from innerloop.data import DataError
 from innerloop.engine.runtime import runtime
+from innerloop.export.errors import ExportError
 from innerloop.extras import MissingExtraError, need
 from innerloop.learner.files import CheckpointError
 from innerloop.recipes import (
@@ -48,6 +49,8 @@ usage: innerloop COMMAND ...
                               meta-train on your own data: a folder of images by class, or a table
   innerloop evaluate RUN [--tasks N] [--norm transductive|inductive|per_step] [--ensemble N] [--json] ...
                               evaluate a run on new tasks, by the protocol of its recipe
+  innerloop export RUN FILE.onnx [--support DIR] [--steps K] [--every-step] ...
+                              write adaptation itself, or an adapted predictor, to a file that needs no Python
   innerloop recipes           list the recipes
   innerloop quickstart        train and evaluate MAML and Reptile within minutes
   innerloop bench [--rows N ...] [--what maml|fomaml|reptile] [--sweep steps] [--throughput] [--plot FILE] [--json] ...
@@ -71,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if argv is None:  # the process belongs to the command line
             runtime.keep_memory()
         return COMMANDS[arguments[0]](arguments[1:])
-    except (UsageError, ConfigError, DataError, CheckpointError, MissingExtraError) as error:
+    except (UsageError, ConfigError, DataError, CheckpointError, MissingExtraError, ExportError) as error:
         return _fail(str(error), 2)
     except OSError as error:
         return _fail(_reason(error), 2)
@@ -196,9 +199,17 @@ def bench(argv: Sequence[str]) -> int:
     return bench(argv)
 
 
+def export(argv: Sequence[str]) -> int:
+    """``innerloop export``."""
+    from innerloop.cli.export import export
+
+    return export(argv)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
     "evaluate": evaluate,
+    "export": export,
     "recipes": recipes,
     "quickstart": quickstart,
     "bench": bench,

@@ -27,7 +27,7 @@ class WithContext(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map a batch ``[N, ...]`` to the network's outputs."""
         if self.film is None:
-            x = torch.cat([x, self.context.expand(len(x), -1)], 1)
+            x = torch.cat([x, self.context.expand(x.shape[0], -1)], 1)
         output: Tensor = self.net(x)
         return output
 
