@@ -58,7 +58,10 @@ def foml(
         in its published code.
     """
     if tail and inner_steps < 1:
-        raise ValueError(f"the number of inner steps is {inner_steps}; with a tail it must be 1 or more, the tail's")
+        raise ValueError(
+            f"the number of inner steps is {inner_steps}; with tail=True it must be at least 1, "
+            "because the last step is the one on the query set"
+        )
     method = reptile(
         inner_lr,
         inner_steps - tail,
