@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hostile import places_in_containers, places_of_attributes, places_of_functions, places_outside
-from hostile.harness import LONG, SHORT, Cases, Script, linear, play
+from hostile.harness import LONG, SHORT, Cases, Script, episodes, linear, play
 from hostile.places import PLACES, Place, Read
 
 assert all((places_of_attributes, places_in_containers, places_of_functions, places_outside))
@@ -78,5 +78,5 @@ def test_a_change_is_seen_after_150_calls(sentence: str, execution: str, monkeyp
 
 def test_a_change_is_seen_after_1500_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     script = in_the_loss(PLACES["a closure"])(monkeypatch)
-    script.at, script.calls = (4, 1500), 1502
+    script.at, script.calls, script.episode = (4, 1500), 1502, lambda call: episodes(call, tasks=1)
     play(script, "auto")

@@ -479,7 +479,12 @@ def test_without_kernels_everything_runs_on_torch(tmp_path: Path) -> None:
     assert "no licence" in reason
     assert "PyTorch alone" in caught
     assert float(value) == pytest.approx(float(expected), rel=1e-3)
-    assert "no C compiler" in run(tmp_path, CC="no-such-compiler")[0]
+
+
+def test_a_compiler_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "no-such-compiler")
+    with pytest.raises(OSError, match=r"no C compiler found \(looked for no-such-compiler\)"):
+        library._built()
 
 
 def test_a_damaged_library_is_reported_and_done_without(tmp_path: Path) -> None:

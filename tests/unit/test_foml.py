@@ -112,7 +112,7 @@ def test_a_tail_needs_queries_and_a_step() -> None:
     with pytest.raises(ValueError, match="the tail is a step on the query set"):
         il.meta_gradient(net, il.foml(tail=True), empty)
     il.meta_gradient(net, il.foml(), empty)
-    with pytest.raises(ValueError, match="with a tail it must be 1 or more"):
+    with pytest.raises(ValueError, match="with tail=True it must be at least 1, because the last step"):
         il.foml(inner_steps=0, tail=True)
     with pytest.raises(ValueError, match="part is 'first'; choose one of whole, last, tail"):
         il.displacement("first")
