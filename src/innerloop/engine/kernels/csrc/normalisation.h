@@ -77,25 +77,26 @@ INLINE void NAME(normalise_stripe)(const int vectors, const int64_t lanes, const
     }
 }
 
-/* From the sums of g and of g (x - centre): the means that are subtracted in the gradient of x, and the gradients of
- * scale and shift. */
+/* From the sums of g and of g (x - centre): the gradients of scale and shift, and the gradient of x as a function of a
+ * row: factor * g + slope * (x - centre) + level. */
 INLINE void NAME(finish_back)(const int vectors, const int64_t lanes, const NAME(Group) *s, int64_t c,
-                              const NAME(Affine) *by, double totals[2][TOTAL], vec *m1, vec *m2) {
+                              const NAME(Affine) *by, double totals[2][TOTAL], vec *slope, vec *level) {
     EACH {
-        vec s1 = {0}, s2 = {0};
+        vec s1 = {0}, s2 = {0}, m1 = {0}, m2 = {0};
         for (int64_t i = 0; i < LANES; i++) {
             const double t1 = totals[0][v * LANES + i], t2 = totals[1][v * LANES + i] * (double)by->root[v][i];
             s1[i] = (REAL)t1, s2[i] = (REAL)t2;
-            m1[v][i] = (REAL)(t1 / (double)s->rows), m2[v][i] = (REAL)(t2 / (double)s->rows) * by->root[v][i];
+            m1[i] = (REAL)(t1 / (double)s->rows), m2[i] = (REAL)(t2 / (double)s->rows) * by->root[v][i];
         }
         TO(s->g_shift + c, s1), TO(s->g_scale + c, s2);
+        slope[v] = -by->factor[v] * m2, level[v] = -by->factor[v] * m1;
     }
 }
 
 /* The first derivative: gradients of x, scale and shift, from the gradient g of y. */
 INLINE void NAME(back_stripe)(const int vectors, const int64_t lanes, const NAME(Group) *s, int64_t c, REAL epsilon) {
     NAME(Affine) by;
-    vec sum[STRIPE] = {{0}}, product[STRIPE] = {{0}}, m1[STRIPE], m2[STRIPE];
+    vec sum[STRIPE] = {{0}}, product[STRIPE] = {{0}}, slope[STRIPE], level[STRIPE];
     double totals[2][TOTAL] = {{0}};
     (void)epsilon;
     NAME(read_affine)(&by, vectors, lanes, s, c);
@@ -112,7 +113,7 @@ INLINE void NAME(back_stripe)(const int vectors, const int64_t lanes, const NAME
         }
         EACH NAME(collect)(&sum[v], totals[0] + v * LANES), NAME(collect)(&product[v], totals[1] + v * LANES);
     }
-    NAME(finish_back)(vectors, lanes, s, c, &by, totals, m1, m2);
+    NAME(finish_back)(vectors, lanes, s, c, &by, totals, slope, level);
     for (int64_t r = 0; r < s->rows; r++) {
         const REAL *x = s->x + r * s->channels + c, *g = s->g + r * s->channels + c;
         REAL *gx = s->gx + r * s->channels + c;
@@ -120,14 +121,15 @@ INLINE void NAME(back_stripe)(const int vectors, const int64_t lanes, const NAME
             const vec d = FROM(x) - by.centre[v];
             vec up = FROM(g);
             if (s->relu) up = NAME(where_positive)(d * by.factor[v] + by.added[v], up);
-            TO(gx, by.factor[v] * (up - m1[v] - d * m2[v]));
+            TO(gx, by.factor[v] * up + (slope[v] * d + level[v]));
         }
     }
 }
 
-/* The parts of the second derivative that are the same for all rows. */
+/* The second derivative as a function of a row, with the normalised x, X. The gradient of x is
+ * x_u * u + x_X * X + x_level + x_g * g. The gradient of g is factor * u + g_X * X + g_level. */
 typedef struct {
-    vec m2[STRIPE], mu[STRIPE], mux[STRIPE], on_scale[STRIPE], on_shift[STRIPE], q_mean[STRIPE], on_x[STRIPE];
+    vec x_u[STRIPE], x_X[STRIPE], x_level[STRIPE], x_g[STRIPE], g_X[STRIPE], g_level[STRIPE];
 } NAME(Second);
 
 /* From the sums of g, g X, u, u X and u g. */
@@ -137,23 +139,17 @@ INLINE void NAME(finish_twice)(const int vectors, const int64_t lanes, const NAM
         vec means[5];
         for (int j = 0; j < 5; j++)
             for (int64_t i = 0; i < LANES; i++) means[j][i] = (REAL)(totals[j][v * LANES + i] / (double)s->rows);
-        const vec m1 = means[0], m2 = means[1], mu = means[2], mux = means[3], factor = by->factor[v];
+        const vec m1 = means[0], m2 = means[1], mu = means[2], mux = means[3];
+        const vec factor = by->factor[v], root = by->root[v];
         const vec projected = means[4] - mu * m1 - mux * m2; /* mean(u P(g)) */
         const vec on_scale = s->a ? FROM(s->a + c) : (vec){0}, on_shift = s->b ? FROM(s->b + c) : (vec){0};
-        TO(s->g_scale + c, by->root[v] * projected * (REAL)s->rows);
-        to->m2[v] = m2, to->mu[v] = mu, to->mux[v] = mux, to->on_scale[v] = on_scale, to->on_shift[v] = on_shift;
-        to->q_mean[v] = on_scale * m1 - factor * (m2 * mu + mux * m1);
-        to->on_x[v] = by->root[v] * ((on_scale - factor * mux * 2) * m2) + factor * by->root[v] * projected;
+        const vec less = on_scale - factor * mux;
+        TO(s->g_scale + c, root * projected * (REAL)s->rows);
+        to->x_u[v] = -root * factor * m2, to->x_g[v] = root * less;
+        to->x_level[v] = root * (factor * m2 * mu - less * m1);
+        to->x_X[v] = -root * ((less - factor * mux) * m2 + factor * projected);
+        to->g_X[v] = less, to->g_level[v] = on_shift - factor * mu;
     }
-}
-
-/* The gradient of x. The gradient of g is written to `back`. */
-INLINE vec NAME(twice_of)(const NAME(Second) *by, const int v, const NAME(Affine) *affine, vec X, vec in, vec up,
-                          vec *back) {
-    const vec factor = affine->factor[v];
-    const vec q = by->on_scale[v] * up - factor * (by->m2[v] * in + by->mux[v] * up);
-    *back = factor * (in - by->mu[v] - X * by->mux[v]) + by->on_scale[v] * X + by->on_shift[v];
-    return affine->root[v] * (q - by->q_mean[v]) - X * by->on_x[v];
 }
 
 /* The second derivative: gradients of g, x and scale, from the gradients u of gx, a of g_scale and b of g_shift. Let X
@@ -184,9 +180,11 @@ INLINE void NAME(twice_stripe)(const int vectors, const int64_t lanes, const NAM
         const int64_t at = r * s->channels + c;
         EACH {
             const vec d = FROM(s->x + at) - by.centre[v], before = d * by.factor[v] + by.added[v];
+            const vec X = d * by.root[v], in = FROM(s->u + at);
             vec up = FROM(s->g + at), back;
             if (s->relu) up = NAME(where_positive)(before, up);
-            TO(s->gx + at, NAME(twice_of)(&second, v, &by, d * by.root[v], FROM(s->u + at), up, &back));
+            back = by.factor[v] * in + (second.g_X[v] * X + second.g_level[v]);
+            TO(s->gx + at, second.x_u[v] * in + second.x_g[v] * up + (second.x_X[v] * X + second.x_level[v]));
             TO(s->gg + at, s->relu ? NAME(where_positive)(before, back) : back);
         }
     }

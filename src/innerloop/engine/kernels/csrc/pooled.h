@@ -3,7 +3,6 @@
  * `picked` is x at that tap. */
 
 #define NOTHING 255
-#define OUTSIDE 254 /* the tap of pixels beyond the last window */
 
 typedef uint8_t NAME(taps) __attribute__((vector_size(VECTOR_BYTES / sizeof(REAL))));
 
@@ -60,29 +59,38 @@ INLINE void NAME(pooled_stripe)(const int vectors, const int64_t lanes, const NA
             }
 }
 
-/* Loops over all pixels of a group's images: `at` is the pixel's place, `to` its window, `tap` its tap in the window.
- * */
-#define PIXELS(...)                                                                                               \
-    for (int64_t n = 0, at = c; n < s->images; n++)                                                               \
-        for (int64_t y = 0, ky = 0, oy = 0; y < s->height; y++, ky++) {                                           \
-            if (ky == s->kernel_h) ky = 0, oy++;                                                                  \
-            const int64_t line = (n * s->out_height + (oy < s->out_height ? oy : 0)) * s->out_width;              \
-            for (int64_t u = 0, kx = 0, ox = 0; u < s->width; u++, kx++, at += s->in) {                           \
-                if (kx == s->kernel_w) kx = 0, ox++;                                                              \
-                const int inside = oy < s->out_height && ox < s->out_width;                                       \
-                const int64_t to = (line + (inside ? ox : 0)) * s->in + c;                                        \
-                const INTEGER tap = inside ? (INTEGER)(ky * s->kernel_w + kx) : OUTSIDE;                          \
-                __VA_ARGS__                                                                                       \
-            }                                                                                                     \
-        }
-#define TAKEN ((mask)(NAME(load_taps)(p->chosen + to + v * LANES, lanes) == tap))
+/* Loops over all windows of a group's images: `to` is the window's place. */
+#define EACH_WINDOW                                                                                               \
+    for (int64_t n = 0, to = c; n < s->images; n++)                                                               \
+        for (int64_t oy = 0; oy < s->out_height; oy++)                                                            \
+            for (int64_t ox = 0; ox < s->out_width; ox++, to += s->in)
+
+/* Loops over the pixels of a window: `at` is the pixel's place, `tap` its tap in the window. */
+#define EACH_PIXEL                                                                                                \
+    for (int64_t ky = 0, tap = 0, row = (n * s->height + oy * s->kernel_h) * s->width + ox * s->kernel_w;         \
+         ky < s->kernel_h; ky++, row += s->width)                                                                 \
+        for (int64_t kx = 0, at = row * s->in + c; kx < s->kernel_w; kx++, tap++, at += s->in)
+
+/* Loops over the pixels that lie in no window. */
+#define EACH_OTHER_PIXEL                                                                                          \
+    for (int64_t n = 0; n < s->images; n++)                                                                       \
+        for (int64_t y = 0; y < s->height; y++)                                                                   \
+            for (int64_t first = y < s->out_height * s->kernel_h ? s->out_width * s->kernel_w : 0,                \
+                         left = s->width - first, at = ((n * s->height + y) * s->width + first) * s->in + c;      \
+                 left; left--, at += s->in)
+
+/* The parts of `value` where the window took this tap, or took any. */
+#define TAKEN(value) (vec)((mask)(value) & (mask)(chosen[v] == (INTEGER)tap))
+#define TAKEN_AT_ALL(value) (vec)((mask)(value) & (mask)(chosen[v] != NOTHING))
+#define CHOSEN NAME(load_taps)(p->chosen + to + v * LANES, lanes)
 
 INLINE void NAME(pooled_back_stripe)(const int vectors, const int64_t lanes, const NAME(Pooled) *p, int64_t c,
                                      REAL epsilon) {
     const Convolution *s = p->window;
     const int64_t windows = s->images * s->out_height * s->out_width;
     NAME(Affine) by;
-    vec sum[STRIPE] = {{0}}, product[STRIPE] = {{0}}, m1[STRIPE], m2[STRIPE];
+    vec sum[STRIPE] = {{0}}, product[STRIPE] = {{0}}, slope[STRIPE], level[STRIPE], up[STRIPE] = {{0}};
+    mask chosen[STRIPE] = {{0}};
     double totals[2][TOTAL] = {{0}};
     (void)epsilon;
     NAME(read_affine)(&by, vectors, lanes, &p->norm, c);
@@ -91,20 +99,22 @@ INLINE void NAME(pooled_back_stripe)(const int vectors, const int64_t lanes, con
         for (; r < end; r++) {
             const int64_t to = r * s->in + c;
             EACH {
-                const mask some = (mask)(NAME(load_taps)(p->chosen + to + v * LANES, lanes) != NOTHING);
-                const vec up = (vec)((mask)FROM(p->norm.g + to) & some);
-                sum[v] += up, product[v] += up * (FROM(p->picked + to) - by.centre[v]);
+                chosen[v] = CHOSEN;
+                const vec g = TAKEN_AT_ALL(FROM(p->norm.g + to));
+                sum[v] += g, product[v] += g * (FROM(p->picked + to) - by.centre[v]);
             }
         }
         EACH NAME(collect)(&sum[v], totals[0] + v * LANES), NAME(collect)(&product[v], totals[1] + v * LANES);
     }
-    NAME(finish_back)(vectors, lanes, &p->norm, c, &by, totals, m1, m2);
-    PIXELS({
-        EACH {
-            const vec d = FROM(p->norm.x + at) - by.centre[v], up = (vec)((mask)FROM(p->norm.g + to) & TAKEN);
-            TO(p->norm.gx + at, by.factor[v] * (up - m1[v] - d * m2[v]));
+    NAME(finish_back)(vectors, lanes, &p->norm, c, &by, totals, slope, level);
+    EACH_WINDOW {
+        EACH chosen[v] = CHOSEN, up[v] = by.factor[v] * FROM(p->norm.g + to);
+        EACH_PIXEL EACH {
+            const vec rest = slope[v] * (FROM(p->norm.x + at) - by.centre[v]) + level[v];
+            TO(p->norm.gx + at, TAKEN(up[v]) + rest);
         }
-    })
+    }
+    EACH_OTHER_PIXEL EACH TO(p->norm.gx + at, slope[v] * (FROM(p->norm.x + at) - by.centre[v]) + level[v]);
 }
 
 INLINE void NAME(pooled_twice_stripe)(const int vectors, const int64_t lanes, const NAME(Pooled) *p, int64_t c,
@@ -112,32 +122,53 @@ INLINE void NAME(pooled_twice_stripe)(const int vectors, const int64_t lanes, co
     const Convolution *s = p->window;
     NAME(Affine) by;
     NAME(Second) second;
-    vec sums[5][STRIPE] = {{{0}}};
+    vec sums[5][STRIPE] = {{{0}}}, up[STRIPE] = {{0}}, in[STRIPE] = {{0}};
+    mask chosen[STRIPE] = {{0}};
     double totals[5][TOTAL] = {{0}};
     int64_t summed = 0;
     (void)epsilon;
     NAME(read_affine)(&by, vectors, lanes, &p->norm, c);
-    PIXELS({
-        EACH {
-            const vec X = (FROM(p->norm.x + at) - by.centre[v]) * by.root[v], in = FROM(p->norm.u + at);
-            const vec up = (vec)((mask)FROM(p->norm.g + to) & TAKEN);
-            sums[0][v] += up, sums[1][v] += up * X, sums[2][v] += in, sums[3][v] += in * X, sums[4][v] += in * up;
+    EACH_WINDOW {
+        EACH chosen[v] = CHOSEN, in[v] = (vec){0};
+        EACH_PIXEL EACH {
+            const vec X = (FROM(p->norm.x + at) - by.centre[v]) * by.root[v], u = FROM(p->norm.u + at);
+            sums[2][v] += u, sums[3][v] += u * X, in[v] = (vec)((mask)in[v] | (mask)TAKEN(u));
         }
-        if (++summed % BLOCK == 0)
-            for (int i = 0; i < 5; i++) EACH NAME(collect)(&sums[i][v], totals[i] + v * LANES);
-    })
+        EACH {
+            const vec X = (FROM(p->picked + to) - by.centre[v]) * by.root[v], g = TAKEN_AT_ALL(FROM(p->norm.g + to));
+            sums[0][v] += g, sums[1][v] += g * X, sums[4][v] += g * in[v];
+        }
+        if (++summed * s->kernel_h * s->kernel_w < BLOCK) continue;
+        for (int i = 0; i < 5; i++) EACH NAME(collect)(&sums[i][v], totals[i] + v * LANES);
+        summed = 0;
+    }
+    EACH_OTHER_PIXEL {
+        EACH {
+            const vec X = (FROM(p->norm.x + at) - by.centre[v]) * by.root[v], u = FROM(p->norm.u + at);
+            sums[2][v] += u, sums[3][v] += u * X;
+        }
+        if (++summed < BLOCK) continue;
+        for (int i = 2; i < 4; i++) EACH NAME(collect)(&sums[i][v], totals[i] + v * LANES);
+        summed = 0;
+    }
     for (int i = 0; i < 5; i++) EACH NAME(collect)(&sums[i][v], totals[i] + v * LANES);
     NAME(finish_twice)(vectors, lanes, &p->norm, c, &by, totals, &second);
-    PIXELS({
-        EACH {
-            const vec X = (FROM(p->norm.x + at) - by.centre[v]) * by.root[v], in = FROM(p->norm.u + at);
-            const mask taken = TAKEN;
-            const vec up = (vec)((mask)FROM(p->norm.g + to) & taken);
-            vec back;
-            TO(p->norm.gx + at, NAME(twice_of)(&second, v, &by, X, in, up, &back));
-            TO(p->norm.gg + to, (vec)(((mask)back & taken) | (tap ? (mask)FROM(p->norm.gg + to) & ~taken : (mask){0})));
+    EACH_WINDOW {
+        EACH chosen[v] = CHOSEN, up[v] = second.x_g[v] * FROM(p->norm.g + to), in[v] = (vec){0};
+        EACH_PIXEL EACH {
+            const vec X = (FROM(p->norm.x + at) - by.centre[v]) * by.root[v], u = FROM(p->norm.u + at);
+            in[v] = (vec)((mask)in[v] | (mask)TAKEN(u));
+            TO(p->norm.gx + at, second.x_u[v] * u + TAKEN(up[v]) + (second.x_X[v] * X + second.x_level[v]));
         }
-    })
+        EACH {
+            const vec X = (FROM(p->picked + to) - by.centre[v]) * by.root[v];
+            TO(p->norm.gg + to, TAKEN_AT_ALL(by.factor[v] * in[v] + (second.g_X[v] * X + second.g_level[v])));
+        }
+    }
+    EACH_OTHER_PIXEL EACH {
+        const vec X = (FROM(p->norm.x + at) - by.centre[v]) * by.root[v], u = FROM(p->norm.u + at);
+        TO(p->norm.gx + at, second.x_u[v] * u + (second.x_X[v] * X + second.x_level[v]));
+    }
 }
 
 /* Group i of all groups. Its images lie one after another in memory, and so do their windows. */
@@ -187,7 +218,10 @@ void NAME(normalise_pool_twice)(const Convolution *window, int64_t each, const R
     }
 }
 
-#undef PIXELS
+#undef EACH_WINDOW
+#undef EACH_PIXEL
+#undef EACH_OTHER_PIXEL
 #undef TAKEN
+#undef TAKEN_AT_ALL
+#undef CHOSEN
 #undef NOTHING
-#undef OUTSIDE
