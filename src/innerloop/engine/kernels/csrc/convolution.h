@@ -1,9 +1,11 @@
 /* The three products of a convolution: the output, the gradient of the input, and the gradient of the weights. Each
  * position uses only the taps that lie within the image. Positions with the same taps make one product. */
 
-/* Prefetch `numbers` numbers from `from` on, while `products` multiplications are done. */
-INLINE Ahead NAME(ahead)(const REAL *from, int64_t numbers, int64_t products) {
+/* Prefetch `numbers` numbers from `from` on, or `others` numbers from `other` on if these are more, while `products`
+ * multiplications are done. Memory to write to is fetched as well, before the first write. */
+INLINE Ahead NAME(ahead)(const REAL *from, int64_t numbers, const REAL *other, int64_t others, int64_t products) {
     const int64_t steps = products / (NAME(shapes)[NAME(chosen)].numbers);
+    if (others > numbers) from = other, numbers = others;
     return (Ahead){(const char *)from, numbers * (int64_t)sizeof(REAL) * 5 / 4 / (steps ? steps : 1)};
 }
 
@@ -67,7 +69,8 @@ int NAME(convolve)(const Convolution *s, const REAL *x, const REAL *w, REAL *y) 
             const REAL *from = x + (task * s->images + first) * inputs;
             NAME(correlate)(&down, &across, images, s->height, s->width, s->in, from, s->kernel_w,
                             odd ? weights : source, out, odd ? result : target, a, c, at, taps,
-                            NAME(ahead)(from + images * inputs, block * inputs, images * each * taps * s->in * out));
+                            NAME(ahead)(from + images * inputs, block * inputs, target + images * each * s->out,
+                                        block * each * s->out, images * each * taps * s->in * out));
             if (odd) NAME(resize)(result, out, target, s->out, images * each);
         }
     }
@@ -104,7 +107,8 @@ int NAME(input_gradient)(const Convolution *s, const REAL *g, const REAL *w, REA
             const REAL *from = g + (task * s->images + first) * outputs;
             NAME(correlate)(&down, &across, images, s->out_height, s->out_width, s->out, from, s->kernel_w, weights, in,
                             odd ? result : target, a, c, at, taps,
-                            NAME(ahead)(from + images * outputs, block * outputs, images * outputs * taps * in));
+                            NAME(ahead)(from + images * outputs, block * outputs, target + images * each * s->in,
+                                        block * each * s->in, images * outputs * taps * in));
             if (odd) NAME(resize)(result, in, target, s->in, images * each);
         }
     }
@@ -180,6 +184,7 @@ int NAME(weight_gradient)(const Convolution *given, const REAL *x, const REAL *g
             NAME(correlate_weights)(s, &down, &across, images, padded ? images_padded : from, odd ? gradient : source,
                                     out, first == 0, to, a, c, at, most,
                                     NAME(ahead)(from + images * given_inputs, block * given_inputs,
+                                                source + images * each * s->out, block * each * s->out,
                                                 images * each * rows * out));
         }
         if (odd) NAME(resize)(result, out, target, s->out, rows);

@@ -86,7 +86,9 @@ static void SHAPED(tile_of)(int rows, int lines, const REAL *const *a, const int
 #if WIDE >= 3
     case 3: LINES(3) break;
 #endif
+#if WIDE >= 2
     case 2: LINES(2) break;
+#endif
     default: LINES(1)
     }
 }
