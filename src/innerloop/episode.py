@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from innerloop.display import Shown
+
 __all__ = ["Episode", "EpisodeSampler", "with_queries"]
 
 
-@dataclass(frozen=True)
-class Episode:
+@dataclass(frozen=True, repr=False)
+class Episode(Shown):
     """Support and query sets of ``T`` tasks, each tensor with a leading task axis.
 
     Args:
@@ -52,6 +54,10 @@ class Episode:
                 f"the support set has {self.support_x.shape[0]} tasks and the query set "
                 f"{self.query_x.shape[0]}: they must be the same tasks in the same order."
             )
+
+    def facts(self) -> dict[str, str]:
+        """The shapes of the four tensors, as it prints."""
+        return {name: f"{list(t.shape)}, {str(t.dtype).removeprefix('torch.')}" for name, t in vars(self).items()}
 
     @property
     def tasks(self) -> int:

@@ -14,9 +14,9 @@ ROOT = Path(innerloop.__file__).parent
 
 # A unit is a top-level module or a package. It may import the units before it, and its own modules.
 HOUSE: list[str] = [
-    *("extras", "folders", "params", "randomness", "episode", "particles", "parts"),
+    *("display", "extras", "folders", "params", "randomness", "episode", "particles", "parts"),
     *("rules", "inner", "metagrad", "methods"),
-    *("engine", "evaluation", "learner", "training"),
+    *("engine", "evaluation", "learner", "training", "hub", "sklearn"),
 ]
 FIRST_ROW = set(HOUSE[: HOUSE.index("rules")])
 LEAVES = {"nets", "data"}  # may import the first row; only what comes after the engine may import them
@@ -25,7 +25,7 @@ THIRD_PARTY = {
     "core": {"torch", "numpy"},
     "nets": {"torch"},
     "data": {"torch", "numpy", "PIL", "tqdm"},  # images are read and archives downloaded, with a bar
-    "top": {"torch", "numpy", "safetensors", "tqdm", "tensorboard", "wandb"},
+    "top": {"torch", "numpy", "safetensors", "tqdm", "tensorboard", "wandb", "sklearn", "huggingface_hub"},
 }
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from innerloop.data.preprocess import Preprocessing
+from innerloop.display import Shown
 from innerloop.episode import Episode
 
 __all__ = ["ImageBatches", "ImageClasses", "ImageEpisodes", "Rotations"]
@@ -17,8 +18,8 @@ Rotations: TypeAlias = Literal["none", "classes", "episode"]
 """How quarter turns are used: not at all, as new classes, or drawn anew for each class of each task."""
 
 
-@dataclass(frozen=True, eq=False)
-class ImageClasses:
+@dataclass(frozen=True, eq=False, repr=False)
+class ImageClasses(Shown):
     """``C`` classes of ``M`` images each, in memory on one device. Build it with :meth:`from_classes`.
 
     Args:
@@ -101,6 +102,15 @@ class ImageClasses:
             images = maximum - images
         turns = range(1 if rotations == "none" else 4)
         return cls(torch.stack([images.rot90(k, (-2, -1)) for k in turns]), rotations, maximum)
+
+    def facts(self) -> dict[str, str]:
+        """What the data is, in a few words each, as it prints."""
+        return {
+            "classes": f"{self.classes:,}",
+            "images": f"{self.instances} of each, {' x '.join(map(str, self.images.shape[3:]))}",
+            "quarter turns": self.rotations,
+            "device": str(self.device),
+        }
 
     @property
     def classes(self) -> int:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from innerloop.display import Shown
 from innerloop.engine.engine import Engine
 from innerloop.engine.plans import Execution
 from innerloop.episode import Episode, EpisodeSampler, with_queries
@@ -28,8 +29,8 @@ from innerloop.rules.base import RuleState
 __all__ = ["Evaluation", "Member", "evaluate", "evaluate_together"]
 
 
-@dataclass(frozen=True)
-class Evaluation:
+@dataclass(frozen=True, repr=False)
+class Evaluation(Shown):
     """The result of evaluating on new tasks.
 
     Attributes:
@@ -73,6 +74,26 @@ class Evaluation:
         """The mean score over tasks after each inner step that was scored."""
         means: list[float] = self.scores.mean(0).tolist()
         return means
+
+    def summary(self) -> str:
+        """The score in one line, with its interval, the number of tasks and the normalisation mode."""
+        if self.accuracy is None:
+            score = f"loss {self.mean:.4f} ± {self.ci95:.4f}"
+        else:
+            score = f"accuracy {100 * self.mean:.1f} ± {100 * self.ci95:.1f} %"
+        return f"{score} on {len(self.loss)} tasks ({self.norm})"
+
+    def facts(self) -> dict[str, str]:
+        """What was measured, in a few words each, as it prints."""
+        steps = " ".join(f"{100 * mean:.1f}" if self.accuracy is not None else f"{mean:.3f}" for mean in self.per_step)
+        found = {"score": self.summary()}
+        if self.loss.shape[1] > 1:
+            found[f"after 0..{self.loss.shape[1] - 1} steps"] = steps
+        if self.calibration is not None:
+            found["calibration"] = f"expected error {100 * self.calibration.ece:.1f} %"
+        if self.members > 1:
+            found["ensemble"] = f"{self.members} learners"
+        return found
 
     def better_than(self, other: float | None) -> bool:
         """Whether this mean score is better than ``other``. Any score is better than None."""

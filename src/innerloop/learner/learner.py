@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from innerloop.data import Preprocessing
+from innerloop.display import Shown
 from innerloop.engine.functions import adapt
 from innerloop.episode import EpisodeSampler
 from innerloop.evaluation.evaluate import Evaluation, Member, evaluate_together
@@ -37,7 +39,7 @@ from innerloop.rules.base import RuleState
 __all__ = ["Learner"]
 
 
-class Learner:
+class Learner(Shown):
     """A meta-learned start, together with the method that adapts it. A learner never changes.
 
     Args:
@@ -100,6 +102,36 @@ class Learner:
         self._meta = replace(copied, state=state, statistics=statistics)
         self.method, self.loss_fn, self.norm = method, loss_fn, norm
         self.net_spec, self.preprocessing, self.about = net_spec, preprocessing, dict(about or {})
+
+    def facts(self) -> dict[str, str]:
+        """What the learner is, in a few words each, as it prints."""
+        test, count = self.method.test, sum(p.numel() for p in self._meta.model.values())
+        batch = "" if test.batch_size is None else f", {test.batch_size} examples each"
+        return {
+            "network": f"{(self.net_spec or {}).get('name', type(self._net).__name__)}, {count:,} parameters",
+            "method": repr(self.method),
+            "adapts": f"{'all parameters' if test.adapt == '*' else test.adapt}, in {test.steps} steps{batch}",
+            "normalisation": self.norm,
+            "inputs": "tensors and arrays" if self.preprocessing is None else repr(self.preprocessing),
+            **{name: str(value) for name, value in self.about.items()},
+        }
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Learner:
+        return self  # a learner never changes
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What a learner is made of can be pickled; the private copies of its module cannot.
+        arguments: dict[str, Any] = {
+            "meta_params": self._meta.named(),
+            "rule_state": self._meta.state,
+            "statistics": self._meta.statistics,
+            "loss_fn": self.loss_fn,
+            "norm": self.norm,
+            "net_spec": self.net_spec,
+            "preprocessing": self.preprocessing,
+            "about": self.about,
+        }
+        return partial(Learner, **arguments), (self._net, self.method)
 
     @property
     def statistics(self) -> Params | None:

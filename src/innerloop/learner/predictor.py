@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from innerloop.data import Preprocessing
+from innerloop.display import Shown
 from innerloop.inner.model import StatelessModel
 from innerloop.learner.inputs import read_inputs
 from innerloop.learner.targets import Answers, Labels, Numbers, score_of
@@ -38,8 +39,8 @@ class Uncertainty:
     std: Tensor | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class Predictor:
+@dataclass(frozen=True, eq=False, repr=False)
+class Predictor(Shown):
     """A learner adapted to one task. :meth:`innerloop.Learner.adapt` makes it.
 
     Its methods take queries in any form that the learner takes support inputs in.
@@ -63,6 +64,21 @@ class Predictor:
         It is a tensor if the targets of the support set were one, otherwise a NumPy array.
         """
         return self._targets.names if isinstance(self._targets, Labels) else None
+
+    def facts(self) -> dict[str, str]:
+        """What the predictor is, in a few words each, as it prints."""
+        if isinstance(self._targets, Labels):
+            names = [str(name) for name in self._targets.array[:8].tolist()]
+            kind = f"{', '.join(names)}{', ...' if len(self._targets) > 8 else ''}"
+        else:
+            kind = "none: it predicts numbers"
+        count = sum(p.numel() for p in self.params.values())
+        return {
+            "classes": kind,
+            "adapted to": f"{len(self._support_x)} examples of the shape {list(self._support_x.shape[1:])}",
+            "parameters": f"{count:,}",
+            "normalisation": self._model.norm,
+        }
 
     def outputs(self, x: Any) -> Tensor:
         """The network's outputs ``[N, ...]`` for queries ``x`` of ``[N, ...]``, without a graph.

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from innerloop.data import Preprocessing
+from innerloop.display import Shown
 from innerloop.engine.engine import Engine
 from innerloop.engine.plans import Execution
 from innerloop.engine.precision import Precision
@@ -49,7 +50,7 @@ __all__ = ["DivergedError", "MetaTrainer", "TrainingStopped", "Validation"]
 CHECKPOINT_FILE = "checkpoint.safetensors"
 
 
-class MetaTrainer:
+class MetaTrainer(Shown):
     r"""The outer loop.
 
     In each iteration it draws a meta-batch, estimates the meta-gradient, and takes an optimizer step.
@@ -174,6 +175,18 @@ class MetaTrainer:
         self.rule_state = info.rule_state
         self.iteration += 1
         return info
+
+    def facts(self) -> dict[str, str]:
+        """What is trained and how, in a few words each, as it prints."""
+        count = sum(p.numel() for p in self.meta_params.values())
+        return {
+            "network": f"{type(self.net).__name__}, {count:,} meta-parameters on {self.device}",
+            "method": repr(self.method),
+            "optimizer": f"{type(self.optimizer).__name__}, rate {self.optimizer.param_groups[0].get('lr')}",
+            "normalisation": self.norm,
+            "iterations": f"{self.iteration:,}",
+            "best validation": "none yet" if self.best is None else f"{self.best:.4g}",
+        }
 
     def _learning(self) -> dict[str, nn.Parameter]:
         """The meta-parameters that are trained.
