@@ -18,10 +18,12 @@ with extra("cli"):
     from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
 __all__ = [
+    "AdaptArguments",
     "BenchArguments",
     "DataArguments",
     "EvaluateArguments",
     "ExportArguments",
+    "InspectArguments",
     "QuickstartArguments",
     "RunArguments",
     "UsageError",
@@ -122,6 +124,39 @@ class ExportArguments:
     """Largest difference from PyTorch's results that is accepted."""
     json: bool = False
     """Print one JSON object as the last line of standard output."""
+
+
+@dataclass(frozen=True)
+class AdaptArguments:
+    """Show a run's learner a few images of each class, and let it label the images of another folder."""
+
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Folder of a training run, or of a saved learner."""
+    support: Path
+    """Folder with one folder of images for each class. The folders' names are the labels."""
+    query: Path
+    """Folder of the images to label."""
+    steps: int | None = None
+    """Number of inner steps; the method's if not given."""
+    norm: Literal["transductive", "inductive", "per_step"] | None = None
+    """Batch-norm statistics of predictions; the learner's if not given. With inductive, a prediction does not depend on
+    the other images."""
+    csv: Path | None = None
+    """CSV file to write the table to."""
+    json_file: Path | None = None
+    """JSON file to write the table to."""
+    json: bool = False
+    """Print one JSON value as the last line of standard output."""
+
+
+@dataclass(frozen=True)
+class InspectArguments:
+    """Print what a run is: its method, network and data, what was measured, and its files."""
+
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Folder of a training run, or of a saved learner."""
+    json: bool = False
+    """Print one JSON object instead."""
 
 
 @dataclass(frozen=True)

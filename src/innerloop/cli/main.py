@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ from innerloop.data import DataError
 from innerloop.engine.runtime import runtime
 from innerloop.export.errors import ExportError
 from innerloop.extras import MissingExtraError, need
-from innerloop.learner.files import CheckpointError
+from innerloop.learner.files import CheckpointError, write_atomically
 from innerloop.recipes import (
     Config,
     ConfigError,
@@ -36,6 +37,7 @@ from innerloop.recipes import (
 from innerloop.recipes.figures import recipe_lines
 from innerloop.recipes.own import fitted_config, own_config, own_name
 from innerloop.recipes.reliability import draw_reliability
+from innerloop.recipes.run import EVALUATION_FILE
 from innerloop.training.trainer import CHECKPOINT_FILE, DivergedError, TrainingStopped
 
 __all__ = ["main"]
@@ -51,6 +53,9 @@ usage: innerloop COMMAND ...
                               evaluate a run on new tasks, by the protocol of its recipe
   innerloop export RUN FILE.onnx [--support DIR] [--steps K] [--every-step] ...
                               write adaptation itself, or an adapted predictor, to a file that needs no Python
+  innerloop adapt RUN --support DIR --query DIR [--csv FILE] [--json-file FILE] ...
+                              learn from a few images of each class, and label other images
+  innerloop inspect RUN       print what a run is: method, network, data, accuracy, files
   innerloop recipes           list the recipes
   innerloop quickstart        train and evaluate MAML and Reptile within minutes
   innerloop bench [--rows N ...] [--what maml|fomaml|reptile] [--sweep steps] [--throughput] [--plot FILE] [--json] ...
@@ -163,6 +168,8 @@ def evaluate(argv: Sequence[str]) -> int:
         last_step=arguments.last_step,
         ensemble=arguments.ensemble,
     )
+    with contextlib.suppress(OSError):  # a run that cannot be written to can be evaluated all the same
+        write_atomically(arguments.run / EVALUATION_FILE, (json.dumps(result.as_json(), indent=2) + "\n").encode())
     print("\n".join(_described(result)))
     if arguments.calibration is not None and result.evaluation.calibration is not None:
         draw_reliability(result.evaluation.calibration, arguments.calibration, result.run.recipe)
@@ -206,10 +213,26 @@ def export(argv: Sequence[str]) -> int:
     return export(argv)
 
 
+def adapt(argv: Sequence[str]) -> int:
+    """``innerloop adapt``."""
+    from innerloop.cli.adapt import adapt
+
+    return adapt(argv)
+
+
+def inspect(argv: Sequence[str]) -> int:
+    """``innerloop inspect``."""
+    from innerloop.cli.inspect import inspect
+
+    return inspect(argv)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
     "evaluate": evaluate,
     "export": export,
+    "adapt": adapt,
+    "inspect": inspect,
     "recipes": recipes,
     "quickstart": quickstart,
     "bench": bench,

@@ -53,7 +53,7 @@ from innerloop.training.folder import RunFolder, is_left_over
 
 __all__ = ["Run", "RunResult", "evaluate_run", "read_run", "train_run"]
 
-CONFIG_FILE = "config.json"
+CONFIG_FILE, EVALUATION_FILE = "config.json", "evaluation.json"
 FORMAT, FLAT_FORMAT = "innerloop-run-2", "innerloop-run-1"
 
 DESCRIPTION = Record(
