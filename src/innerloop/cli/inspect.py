@@ -11,7 +11,7 @@ from innerloop.learner.files import CheckpointError, load_json
 from innerloop.learner.learner import Learner
 from innerloop.recipes import read_run
 from innerloop.recipes.run import CONFIG_FILE, EVALUATION_FILE
-from innerloop.training.runlog import read_metrics
+from innerloop.training.metrics import read_metrics
 
 __all__ = ["facts_of", "inspect"]
 
