@@ -13,6 +13,7 @@ from innerloop.inner.meta import Meta
 from innerloop.learner.files import CheckpointError
 from innerloop.learner.learner import Learner
 from innerloop.learner.predictor import Predictor, Uncertainty
+from innerloop.learner.pretrained import PRETRAINED, pretrained
 from innerloop.learner.trace import Trace
 from innerloop.metagrad import (
     Info,
@@ -61,6 +62,7 @@ from innerloop.training.trainer import DivergedError, MetaTrainer, TrainingStopp
 
 __all__ = [
     "METHODS",
+    "PRETRAINED",
     "Adaptation",
     "CSVLogger",
     "Calibration",
@@ -117,6 +119,7 @@ __all__ = [
     "mixed_mode",
     "nearest_neighbour",
     "nets",
+    "pretrained",
     "protomaml",
     "prototypical",
     "reptile",

@@ -10,6 +10,7 @@ __all__ = ["PURPOSES", "MissingExtraError", "extra", "need"]
 
 PURPOSES = {
     "cli": ("the command line", "tyro"),
+    "demo": ("the page to draw on", "uvicorn"),
     "export": ("writing and checking ONNX files", "onnx"),
     "hub": ("the Hugging Face Hub", "huggingface_hub"),
     "images": ("reading images", "PIL"),

@@ -16,7 +16,7 @@ ROOT = Path(il.__file__).parent
 CORE = sorted(
     ".".join(["innerloop", *file.relative_to(ROOT).with_suffix("").parts]).removesuffix(".__init__")
     for file in ROOT.rglob("*.py")
-    if file != ROOT / "__init__.py" and file.relative_to(ROOT).parts[0] not in ("recipes", "cli", "serve", "export")
+    if file != ROOT / "__init__.py" and file.relative_to(ROOT).parts[0] not in ("recipes", "cli", "demo", "export")
 )
 CORE = [name for name in CORE if not name.rpartition(".")[2].startswith("_")]
 

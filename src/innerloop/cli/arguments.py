@@ -21,6 +21,7 @@ __all__ = [
     "AdaptArguments",
     "BenchArguments",
     "DataArguments",
+    "DemoArguments",
     "EvaluateArguments",
     "ExportArguments",
     "InspectArguments",
@@ -185,6 +186,26 @@ class BenchArguments:
     """PNG file for a picture of the results."""
     json: bool = False
     """Print one JSON object as the last line of standard output."""
+
+
+@dataclass(frozen=True)
+class DemoArguments:
+    """Serve a page to draw on, where learners learn what is drawn. It can be opened on this machine alone.
+
+    Without a run, the page has the learners of the package: MAML and Reptile, and an untrained network beside them.
+    """
+
+    run: Annotated[Positional[Path | None], arg(metavar="[RUN]")] = None
+    """Folder of a training run or of a saved learner that classifies images."""
+    host: str = "127.0.0.1"
+    """Address to listen on. Any other than the default lets other machines in: 0.0.0.0 is every address of this
+    machine."""
+    port: int = 8765
+    """Port; 0 for one that is free."""
+    name: tuple[str, ...] = ()
+    """Further host names that the page is opened by, where other machines are let in."""
+    open: bool = False
+    """Open the page in the browser."""
 
 
 def parse(kind: type[T], command: str, argv: Sequence[str], default: T | None = None) -> T:

@@ -58,6 +58,8 @@ usage: innerloop COMMAND ...
   innerloop inspect RUN       print what a run is: method, network, data, accuracy, files
   innerloop recipes           list the recipes
   innerloop quickstart        train and evaluate MAML and Reptile within minutes
+  innerloop demo [RUN] [--port P] [--open] ...
+                              serve a page to draw on: a few examples, a few gradient steps, and it knows them
   innerloop bench [--rows N ...] [--what maml|fomaml|reptile] [--sweep steps] [--throughput] [--plot FILE] [--json] ...
                               compare time and memory with other libraries, after checking that all agree
   innerloop --version
@@ -206,6 +208,13 @@ def bench(argv: Sequence[str]) -> int:
     return bench(argv)
 
 
+def demo(argv: Sequence[str]) -> int:
+    """``innerloop demo``."""
+    from innerloop.cli.demo import demo
+
+    return demo(argv)
+
+
 def export(argv: Sequence[str]) -> int:
     """``innerloop export``."""
     from innerloop.cli.export import export
@@ -235,6 +244,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "inspect": inspect,
     "recipes": recipes,
     "quickstart": quickstart,
+    "demo": demo,
     "bench": bench,
 }
 
