@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import torch
@@ -128,9 +129,12 @@ def program(adapted: Predictor, *, queries: int | None = None) -> torch.export.E
     fixed = 1 if alone else queries
     x = adapted._support_x
     example = x[torch.arange(fixed or max(2, len(x)), device=x.device) % len(x)]
-    free = None if fixed is not None else ({0: torch.export.Dim("query", min=1)},)
+    free = None if fixed is not None else ({0: torch.export.Dim("query", min=1, max=2**31 - 1)},)
     try:
-        made = torch.export.export(_Predictions(adapted), (example,), dynamic_shapes=free, strict=False)
+        with warnings.catch_warnings():
+            # Some releases warn of a module that holds no parameters of its own: each call is given them.
+            warnings.filterwarnings("ignore", message="Unable to find the path of the module")
+            made = torch.export.export(_Predictions(adapted), (example,), dynamic_shapes=free, strict=False)
         found = made.module()(example)
     except Exception as error:
         said = str(error).strip().partition("\n")[0]
@@ -154,6 +158,8 @@ class _Predictions(nn.Module):
                 self._names[buffer] = name
                 self.register_buffer(buffer, tensor.detach())
         self.register_buffer("support", adapted._support_x)
+        if self._classes is not None:
+            self.register_buffer("seen", torch.arange(int(self._classes.max()) + 1)[:, None].eq(self._classes).any(1))
 
     def forward(self, query_x: Tensor) -> Params:
         own: dict[str, Params] = {"params": {}, "constants": {}}
@@ -163,12 +169,11 @@ class _Predictions(nn.Module):
 
     def of(self, params: Params, constants: Params, support_x: Tensor, query_x: Tensor) -> Params:
         """The predictions as a function of all tensors."""
-        seen = None if self._classes is None else self._seen
+        seen = None if self._classes is None else self._occurring
         return predictions(self._model.with_constants(constants), params, query_x, support_x, seen)
 
-    def _seen(self, ways: int) -> Tensor:
-        occurring = torch.tensor([] if self._classes is None else self._classes.tolist(), dtype=torch.int64)
-        return torch.zeros(ways, dtype=torch.bool).index_fill(0, occurring, True)
+    def _occurring(self, ways: int) -> Tensor:
+        return F.pad(self.get_buffer("seen"), (0, ways - self.get_buffer("seen").shape[0]))
 
 
 def _expected(adapted: Predictor, query_x: Tensor) -> Params:

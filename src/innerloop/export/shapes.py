@@ -123,8 +123,13 @@ def _pad(to: Context, x: Value, pad: Sequence[int], value: float = 0) -> str:
     return to.op("Pad", to.tensor(x), to.graph.ints([*before, *after]), to.number(value))
 
 
+@translates("empty_permuted")
+def _empty(to: Context, shape: Sequence[Size], order: Sequence[int], **_: Any) -> str:
+    return to.op("Expand", to.number(0), to.graph.ints(shape))
+
+
 @translates("full")
-def _full(to: Context, shape: Sequence[Size], value: Size = 0, **_: Any) -> str:
+def _full(to: Context, shape: Sequence[Size], value: Size, **_: Any) -> str:
     return to.op("Expand", to.tensor(value), to.graph.ints(shape))
 
 
