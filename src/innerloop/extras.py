@@ -16,6 +16,7 @@ PURPOSES = {
     "images": ("reading images", "PIL"),
     "plots": ("drawing pictures", "matplotlib"),
     "sklearn": ("the scikit-learn estimators", "sklearn"),
+    "tables": ("reading Parquet", "pyarrow"),
     "tensorboard": ("writing TensorBoard events", "tensorboard"),
     "wandb": ("logging to Weights & Biases", "wandb"),
 }

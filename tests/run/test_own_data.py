@@ -138,3 +138,28 @@ def test_learners_of_characters_keep_their_preprocessing() -> None:
     prepare = il.data.glyphs("val").preprocessing
     paper = Image.new("L", (28, 28), 255)
     assert torch.equal(prepare([paper]), torch.zeros(1, 1, 28, 28))
+
+
+def test_a_table_of_numbers(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    rows = [f"{m},{t},{'ab'[t % 2]},{100 * m + t}.5" for m in range(6) for t in range(12)]
+    (tmp_path / "wear.csv").write_text("machine,heat,kind,wear\n" + "\n".join(rows))
+    train = ["train", "--data", "wear.csv", "--task", "machine", *QUICK[:-1]]
+    assert main(train) == 0
+    said = capsys.readouterr().out
+    assert "target: regression of column 'wear'" in said
+    assert "features: numbers heat; categories kind" in said
+    assert "network: mlp(inputs=3, outputs=1" in said
+    assert main(["evaluate", "runs/wear-maml", "--tasks", "4"]) == 0
+    assert "in their own units" in capsys.readouterr().out
+    learner = il.Learner.load("runs/wear-maml")
+    predictor = learner.adapt({"heat": [1, 2, 3], "kind": ["a", "b", "a"]}, [101.5, 102.5, 103.5])
+    assert predictor.predict({"heat": [4], "kind": ["b"]}).shape[0] == 1
+
+
+def test_a_table_of_classes(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    rows = [f"{m},{t % 3},{'xyz'[t % 3]}" for m in range(6) for t in range(36)]
+    (tmp_path / "states.csv").write_text("task,heat,state\n" + "\n".join(rows))
+    assert main(["train", "--data", "states.csv", *QUICK[:-1]]) == 0
+    assert "classes x, y, z" in capsys.readouterr().out
+    result = evaluated(capsys, "runs/states-maml")
+    assert (result["ways"], result["dataset"]) == (3, "table")

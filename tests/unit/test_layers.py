@@ -24,7 +24,7 @@ OUTSIDE = {"recipes", "bench", "cli", "demo", "export", "__main__"}  # may impor
 THIRD_PARTY = {
     "core": {"torch", "numpy"},
     "nets": {"torch"},
-    "data": {"torch", "numpy", "PIL", "tqdm"},  # images are read and archives downloaded, with a bar
+    "data": {"torch", "numpy", "PIL", "pyarrow", "tqdm"},  # images are read and archives downloaded, with a bar
     "top": {"torch", "numpy", "safetensors", "tqdm", "tensorboard", "wandb", "sklearn", "huggingface_hub"},
 }
 

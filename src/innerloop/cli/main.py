@@ -141,7 +141,9 @@ def _what_to_train(argv: Sequence[str]) -> tuple[str, TrainArguments, DataSource
     method = given("method", argv) or "maml"
     name = own_name(Path(data), method)
     # The options of the data decide on its plan, and the plan on the defaults of the other options.
-    first = train_arguments("--data", own_config(Path(data), method), argv)
+    first = train_arguments(
+        "--data", own_config(Path(data), method, target=given("target", argv), dataset=given("dataset", argv)), argv
+    )
     source = _source(first.data, progress=False if first.run.quiet else None).planned(first.config)
     assert source.plan is not None
     return name, train_arguments("--data", fitted_config(first.config, source.plan), argv), source
@@ -279,6 +281,9 @@ def _described(result: RunResult) -> list[str]:
         lines.append(f"ensemble of {evaluation.members} checkpoints of the run, outputs averaged")
     if evaluation.accuracy is None:
         lines.append(f"loss {evaluation.mean:.4f} ± {evaluation.ci95:.4f}")
+        if result.unit is not None:
+            error = result.unit * evaluation.mean**0.5
+            lines.append(f"the loss is of scaled targets: a root mean squared error of {error:.4g} in their own units")
         per_step = [f"{value:.3f}" for value in evaluation.per_step]
     else:
         lines.append(f"accuracy {100 * evaluation.mean:.2f} % ± {100 * evaluation.ci95:.2f} (95 % interval)")

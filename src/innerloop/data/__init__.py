@@ -13,6 +13,7 @@ from innerloop.data.images import ImageClasses
 from innerloop.data.omniglot import find_omniglot, omniglot
 from innerloop.data.preprocess import ArrayPreprocessing, ImagePreprocessing, Preprocessing, Scale
 from innerloop.data.sinusoids import sinusoids
+from innerloop.data.table import from_table
 from innerloop.data.table_preprocess import CategoryColumn, NumberColumn, TablePreprocessing
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "find_omniglot",
     "from_arrays",
     "from_folder",
+    "from_table",
     "glyphs",
     "omniglot",
     "registered_data",

@@ -62,6 +62,11 @@ class Plan(Protocol):
         """The most classes that a task can have in every split."""
         ...
 
+    @property
+    def exact(self) -> bool:
+        """Whether a task must have that many classes, since they mean the same in every task."""
+        ...
+
     def lines(self) -> list[str]:
         """What was decided, in words."""
         ...

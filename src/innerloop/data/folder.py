@@ -68,6 +68,11 @@ class FolderPlan(Part):
         return bool(self.val)
 
     @property
+    def exact(self) -> bool:
+        """A task may have any number of classes."""
+        return False
+
+    @property
     def smallest(self) -> int:
         """The number of classes of the smallest split that is not empty."""
         return min(len(names) for names in (self.train, self.val, self.test) if names)

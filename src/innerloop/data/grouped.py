@@ -86,10 +86,9 @@ class GroupedTasks:
     def __repr__(self) -> str:
         counts = [len(rows) for rows in self.members]
         what = f"classification tasks of {len(self.classes)} classes" if self.classes else "regression tasks"
-        return (
-            f"GroupedTasks({len(self.names)} {what}, {sum(counts)} examples of shape {self.preprocessing.shape}, "
-            f"{min(counts)} to {max(counts)} a task)"
-        )
+        span = f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else str(counts[0])
+        shape = self.preprocessing.shape
+        return f"GroupedTasks({len(self.names)} {what}, {sum(counts)} examples of shape {shape}, {span} a task)"
 
     @property
     def preprocessing(self) -> Preprocessing:

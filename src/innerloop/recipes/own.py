@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from innerloop.data._table_file import TABLES
 from innerloop.data.base import Plan
-from innerloop.recipes.config import Config, all_options
+from innerloop.data.table import plan_kind
+from innerloop.recipes.config import Config, all_options, method_options
 from innerloop.recipes.options import ConfigError
 from innerloop.recipes.registry import RECIPES
 
@@ -23,7 +25,7 @@ def own_name(data: Path, method: str) -> str:
     return f"{'-'.join(data.absolute().stem.split()) or 'data'}-{method.replace('_', '-')}"
 
 
-def own_config(data: Path, method: str) -> Config:
+def own_config(data: Path, method: str, *, target: str | None = None, dataset: str | None = None) -> Config:
     """The configuration to begin with for a folder of images or a table.
 
     The settings of the method are those of its short recipe for characters.
@@ -31,6 +33,8 @@ def own_config(data: Path, method: str) -> Config:
     Args:
         data: the folder or the file.
         method: the name of the method.
+        target: the column of a table to predict, if it is given.
+        dataset: ``table`` or ``table_regression``, if the kind of the table's tasks is given.
 
     Raises:
         ConfigError: there is no such file or folder, or no such method.
@@ -38,6 +42,8 @@ def own_config(data: Path, method: str) -> Config:
     if not data.exists():
         raise ConfigError(f"--data is {data}, which does not exist; name a folder of images by class, or a table")
     dashed = method.replace("_", "-")
+    if data.suffix.lower() in TABLES and data.is_file():
+        return _table_config(data, method, target, dataset)
     like = next((name for name in (f"glyphs-5w1s-{dashed}", f"omniglot-5w1s-{dashed}") if name in RECIPES), None)
     if like is None:
         raise ConfigError(
@@ -47,6 +53,23 @@ def own_config(data: Path, method: str) -> Config:
     if RECIPES[like].outer_schedule == "constant":
         short["outer_schedule"] = "cosine"
     return RECIPES[like].override(dataset="images", test_tasks=600, **short)
+
+
+def _table_config(data: Path, method: str, target: str | None, dataset: str | None) -> Config:
+    kind = plan_kind(data, target) if dataset is None else "regression" if dataset == "table_regression" else ""
+    protocol: dict[str, Any] = {"shots": 5, "queries": 5, "test_queries": 5, "iterations": 1500, "val_every": 250}
+    protocol |= {"val_tasks": 100, "tasks": 16, "outer_schedule": "cosine"}
+    if kind == "regression":
+        like = f"sinusoid-{method.replace('_', '-')}"
+        if like not in RECIPES:
+            raise ConfigError(
+                f"--method is {method}, which has no recipe for regression; choose maml, fomaml or reptile"
+            )
+        kept = {name: value for name, value in protocol.items() if name != "outer_schedule"}
+        return RECIPES[like].override(dataset="table_regression", **kept)
+    if "inner_lr" in method_options(method):
+        protocol["inner_lr"] = 0.1
+    return Config.of(dataset="table", method=method, **protocol)
 
 
 def fitted_config(config: Config, plan: Plan) -> Config:
@@ -59,7 +82,7 @@ def fitted_config(config: Config, plan: Plan) -> Config:
         config: from :func:`own_config`.
         plan: what was decided about the data.
     """
-    changes: dict[str, Any] = {"ways": max(2, min(config.ways, plan.smallest))}
+    changes: dict[str, Any] = {"ways": plan.smallest if plan.exact else max(2, min(config.ways, plan.smallest))}
     shape = plan.preprocessing.shape
     network = all_options(*config.parts)[1]
     if len(shape) == 3 and shape[1] > 40 and config.network in (None, "conv4"):

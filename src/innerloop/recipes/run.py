@@ -85,6 +85,8 @@ class RunResult:
     steps: int
     split: str
     seconds: float
+    unit: float | None = None
+    """What targets were divided by in training; None if they were not scaled."""
 
     def as_json(self) -> dict[str, Any]:
         """The result as one JSON object. Accuracies are fractions."""
@@ -104,6 +106,7 @@ class RunResult:
             "norm": result.norm,
             "dataset": config.dataset,
             "split": self.split,
+            "target_unit": self.unit,
             f"{result.metric}_per_step": result.per_step,
             "calibration": None if result.calibration is None else _calibration_json(result.calibration),
             "seconds": round(self.seconds, 1),
@@ -314,7 +317,9 @@ def evaluate_run(
         every_step=not last_step,
         others=others,
     )
-    return RunResult(run, evaluation, learner.method.test.steps, split, time.monotonic() - started)
+    scale = None if source.plan is None else source.plan.preprocessing.target
+    unit = None if scale is None else scale.std
+    return RunResult(run, evaluation, learner.method.test.steps, split, time.monotonic() - started, unit)
 
 
 def _calibration_json(calibration: Calibration) -> dict[str, Any]:
