@@ -5,11 +5,13 @@ from __future__ import annotations
 from innerloop.data.arrays import from_arrays
 from innerloop.data.base import DATASETS, Location, registered_data
 from innerloop.data.classes import LabelledClasses
+from innerloop.data.datasets import from_dataset
 from innerloop.data.errors import DataError
 from innerloop.data.folder import from_folder
 from innerloop.data.glyphs import glyphs
 from innerloop.data.grouped import GroupedTasks
 from innerloop.data.images import ImageClasses
+from innerloop.data.iterables import from_episodes, varying
 from innerloop.data.omniglot import find_omniglot, omniglot
 from innerloop.data.preprocess import ArrayPreprocessing, ImagePreprocessing, Preprocessing, Scale
 from innerloop.data.sinusoids import sinusoids
@@ -32,10 +34,13 @@ __all__ = [
     "TablePreprocessing",
     "find_omniglot",
     "from_arrays",
+    "from_dataset",
+    "from_episodes",
     "from_folder",
     "from_table",
     "glyphs",
     "omniglot",
     "registered_data",
     "sinusoids",
+    "varying",
 ]
