@@ -15,6 +15,7 @@ from innerloop.data._files import ImageFiles, scan
 from innerloop.data._image_cache import cached_images, fingerprint_of
 from innerloop.data._look import looked_at
 from innerloop.data._pixels import Fit
+from innerloop.data._split_files import by_csv, has_csv, splits_by_lists
 from innerloop.data.base import Kind, Location, Split, registered_data
 from innerloop.data.classes import LabelledClasses, TensorInputs, _some, split_names
 from innerloop.data.errors import DataError
@@ -44,6 +45,7 @@ class FolderPlan(Part):
         preprocessing: how images are prepared.
         pooled: whether the classes of folders named ``train``, ``val`` and ``test`` were put together.
         broken: what happens if files cannot be read: ``refuse`` or ``skip``.
+        layout: whether a class is a folder, or CSV files say the class of each file.
     """
 
     root: str
@@ -53,6 +55,7 @@ class FolderPlan(Part):
     preprocessing: ImagePreprocessing
     pooled: bool = False
     broken: Literal["refuse", "skip"] = "refuse"
+    layout: Literal["folders", "csv"] = "folders"
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -101,7 +104,7 @@ class FolderPlan(Part):
         names: tuple[str, ...] = getattr(self, split)
         if not names:
             raise DataError(f"there is no split {split!r} of {self.root}. Train again with a share for it.")
-        files = _files(Path(self.root), pooled=self.pooled)
+        files = _files(Path(self.root), self.layout, pooled=self.pooled)
         if absent := [name for name in names if name not in files.classes]:
             raise DataError(
                 f"{self.root} lacks {len(absent)} of the {len(names)} {split} classes that the run was trained with: "
@@ -169,7 +172,8 @@ def plan_folder(
         invert: swap dark and light.
         split_by: ``folders`` takes the splits from folders named ``train``, ``val`` and ``test``. ``classes`` splits
             the classes at random; if there are such folders, their classes are put together first. ``auto`` takes the
-            folders if they are there.
+            folders if they are there, or the lists of classes that data sets of the literature carry: ``train.csv`` or
+            ``train.txt`` and so on.
         split_seed: the seed of a random split.
         val_share: the share of the classes that are for validation, in a random split.
         test_share: the share of the classes that are for test.
@@ -180,11 +184,18 @@ def plan_folder(
         DataError: there is no folder with classes, the classes cannot be split so, or no image can be read.
     """
     folder = Path(root).expanduser().absolute()
-    files = _files(folder, pooled=False)
-    folders = files.split_folders
-    if split_by == "folders" and not folders:
+    layout: Literal["folders", "csv"] = "csv" if has_csv(folder) else "folders"
+    if layout == "csv":
+        files, listed = by_csv(folder)
+    else:
+        files = scan(folder)
+        listed = splits_by_lists(files)
+    folders = {} if listed else files.split_folders
+    if split_by == "folders" and not folders and not listed:
         raise DataError(f"{folder} has no folders train and test that hold class folders. Use split_by='classes'.")
-    if folders and split_by != "classes":
+    if listed and split_by != "classes":
+        train, val, test = (tuple(listed[split]) for split in ("train", "val", "test"))
+    elif folders and split_by != "classes":
         _check_disjoint(folders, folder)
         train, val, test = (tuple(folders.get(split, ())) for split in ("train", "val", "test"))
     else:
@@ -193,7 +204,7 @@ def plan_folder(
     size, found = looked_at(files)
     side = image_size or (28 if size <= 40 else 84)
     prepare = ImagePreprocessing((side, side), channels or found, fit, invert=invert)
-    return FolderPlan(str(folder), train, val, test, prepare, bool(folders) and split_by == "classes", broken)
+    return FolderPlan(str(folder), train, val, test, prepare, bool(folders) and split_by == "classes", broken, layout)
 
 
 def from_folder(
@@ -274,8 +285,8 @@ def _plan(
     )
 
 
-def _files(root: Path, *, pooled: bool) -> ImageFiles:
-    files = scan(root)
+def _files(root: Path, layout: Literal["folders", "csv"], *, pooled: bool) -> ImageFiles:
+    files = by_csv(root)[0] if layout == "csv" else scan(root)
     return files.pooled() if pooled else files
 
 

@@ -233,3 +233,52 @@ def test_episodes_are_of_the_images(root: Path) -> None:
     tens = (255 * episode.query_x.mean((2, 3, 4)) / 10 + 0.01).floor()
     own = (255 * episode.support_x.mean((2, 3, 4)) / 10 + 0.01).floor()
     assert torch.equal(tens, own.gather(1, episode.query_y))
+
+
+def test_splits_in_csv_files(tmp_path: Path) -> None:
+    """As mini-ImageNet has them: all files in one folder."""
+    root = tmp_path / "mini"
+    (root / "images").mkdir(parents=True)
+    for split, first in (("train", 0), ("val", 3), ("test", 4)):
+        rows = [
+            (f"{c}_{i}.png", f"n{c}") for c in range(first, first + (3 if split == "train" else 1)) for i in range(2)
+        ]
+        for name, label in rows:
+            Image.new("L", (4, 4), 10 * int(label[1:]) + int(name[2])).save(root / "images" / name)
+        lines = ["filename,label", *(f"{name},{label}" for name, label in rows)]
+        (root / f"{split}.csv").write_text("\n".join(lines))
+    plan = plan_folder(root, image_size=4)
+    assert (plan.train, plan.val, plan.test) == (("n0", "n1", "n2"), ("n3",), ("n4",))
+    assert read(plan, "train") == [("n0", [0, 1]), ("n1", [10, 11]), ("n2", [20, 21])]
+    assert read(plan, "test") == [("n4", [40, 41])]
+    (root / "images" / "0_1.png").unlink()
+    with pytest.raises(DataError, match="1 of the files that the CSV files name are absent"):
+        plan_folder(root)
+    (root / "val.csv").write_text("filename,label\n0_0.png,n0")
+    with pytest.raises(DataError, match="'n0' is in two splits"):
+        plan_folder(root)
+    (root / "val.csv").write_text("filename,label\n../0_0.png,n3")
+    with pytest.raises(DataError, match="expected a file in"):
+        plan_folder(root)
+    (root / "val.csv").write_text("file,class\na,b")
+    with pytest.raises(DataError, match="columns filename and label"):
+        plan_folder(root)
+
+
+def test_splits_in_lists_of_classes(tmp_path: Path) -> None:
+    """As CIFAR-FS has them: class folders in ``data``, and lists in ``splits/NAME``."""
+    root = folder_of(tmp_path / "cifar", ["data/apple", "data/bear", "data/clock", "data/unused"])
+    lists = root / "splits" / "theirs"
+    lists.mkdir(parents=True)
+    for split, name in (("train", "bear"), ("val", "apple"), ("test", "clock")):
+        (lists / f"{split}.txt").write_text(f"{name}\n")
+    plan = plan_folder(root, image_size=4)
+    assert (plan.train, plan.val, plan.test) == (("data/bear",), ("data/apple",), ("data/clock",))
+    assert read(plan, "train") == [("data/bear", [10, 11, 12])]
+    assert len(plan_folder(root, split_by="classes", val_share=0.25, test_share=0.25).train) == 2
+    (lists / "val.txt").write_text("bear\n")
+    with pytest.raises(DataError, match="in both train and val"):
+        plan_folder(root)
+    (lists / "val.txt").write_text("lion\n")
+    with pytest.raises(DataError, match="'lion', which has no folder"):
+        plan_folder(root)
