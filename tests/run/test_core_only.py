@@ -10,7 +10,7 @@ PROGRAM = '''
 import sys
 
 OPTIONAL = {"PIL", "tyro", "matplotlib", "tensorboard", "sklearn", "scipy", "pandas", "wandb"} | {
-    "huggingface_hub", "onnx", "starlette", "uvicorn"
+    "huggingface_hub", "onnx", "pyarrow", "starlette", "uvicorn"
 }
 
 class Hiding:
