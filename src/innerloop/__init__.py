@@ -1,6 +1,6 @@
 """Gradient-based meta-learning: MAML, Reptile and their family."""
 
-from innerloop import data, export, hub, nets, rules
+from innerloop import data, export, hub, nets, plots, rules
 from innerloop.engine.engine import Engine
 from innerloop.engine.functions import adapt, meta_gradient
 from innerloop.engine.runtime import Runtime, runtime
@@ -119,6 +119,7 @@ __all__ = [
     "mixed_mode",
     "nearest_neighbour",
     "nets",
+    "plots",
     "pretrained",
     "protomaml",
     "prototypical",

@@ -16,7 +16,7 @@ ROOT = Path(innerloop.__file__).parent
 HOUSE: list[str] = [
     *("display", "extras", "folders", "params", "randomness", "episode", "particles", "parts"),
     *("rules", "inner", "metagrad", "methods"),
-    *("engine", "evaluation", "learner", "training", "hub", "sklearn"),
+    *("engine", "evaluation", "learner", "training", "plots", "hub", "sklearn"),
 ]
 FIRST_ROW = set(HOUSE[: HOUSE.index("rules")])
 LEAVES = {"nets", "data"}  # may import the first row; only what comes after the engine may import them
@@ -26,6 +26,7 @@ THIRD_PARTY = {
     "nets": {"torch"},
     "data": {"torch", "numpy", "PIL", "pyarrow", "tqdm"},  # images are read and archives downloaded, with a bar
     "top": {"torch", "numpy", "safetensors", "tqdm", "tensorboard", "wandb", "sklearn", "huggingface_hub"},
+    "plots": {"torch", "matplotlib"},
 }
 
 
@@ -63,7 +64,7 @@ def violations(module: str, source: str, *, package: bool = False) -> list[str]:
     for name in imports(source, module, package=package):
         first, *rest = name.split(".")
         if first != "innerloop":
-            kind = unit if at is None else "top" if at > HOUSE.index("engine") else "core"
+            kind = unit if unit in THIRD_PARTY else "top" if at > HOUSE.index("engine") else "core"
             if first not in sys.stdlib_module_names and first not in THIRD_PARTY[kind]:
                 wrong.append(f"{module} imports {name}")
             continue

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from innerloop.bench.contenders import OURS
-from innerloop.extras import extra
-from innerloop.learner.files import write_atomically
+from innerloop.plots.style import figure, save
 
 __all__ = ["draw"]
 
@@ -23,19 +21,14 @@ def draw(path: Path, rows: Sequence[Mapping[str, Any]], title: str, sweep: str |
         title: the title above the picture.
         sweep: the size that varies from row to row, if one does.
     """
-    with extra("plots"):
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
     panels = [("seconds", "seconds", 1.0)]
     if any(size is not None for row in rows for size in row["peak_memory"].values()):
         panels.append(("peak_memory", "peak memory, MiB", 2.0**20))
     names = list(dict.fromkeys(name for row in rows for name in row["seconds"]))
     width = 6.5 if sweep else max(6.5, 1.3 * len(rows) + 2)
-    figure = Figure(figsize=(width * len(panels), 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=10)
-    for axes, (field, label, unit) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+    picture = figure(width * len(panels), 4.5)
+    picture.suptitle(title, fontsize=10)
+    for axes, (field, label, unit) in zip(picture.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for index, name in enumerate(names):
             style = {"label": name, "color": "black" if name == OURS else f"C{index % 10}"}
             at = [i for i, row in enumerate(rows) if row[field].get(name) is not None]
@@ -53,10 +46,8 @@ def draw(path: Path, rows: Sequence[Mapping[str, Any]], title: str, sweep: str |
         else:
             axes.set_xticks(range(len(rows)), [_short(row) for row in rows], fontsize=8)
         axes.grid(alpha=0.3, axis="both" if sweep else "y")
-    figure.axes[0].legend(fontsize=8)
-    picture = BytesIO()
-    figure.savefig(picture, format="png", dpi=120)
-    write_atomically(path, picture.getvalue())
+    picture.axes[0].legend(fontsize=8)
+    save(picture, path)
 
 
 def _short(row: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from typing import Annotated, Literal, TypeVar
 
 from innerloop.bench import Options
 from innerloop.extras import extra
+from innerloop.recipes.pictures import PICTURES
 
 with extra("cli"):
     import tyro
@@ -25,6 +26,7 @@ __all__ = [
     "EvaluateArguments",
     "ExportArguments",
     "InspectArguments",
+    "PlotArguments",
     "QuickstartArguments",
     "RunArguments",
     "UsageError",
@@ -158,6 +160,31 @@ class InspectArguments:
     """Folder of a training run, or of a saved learner."""
     json: bool = False
     """Print one JSON object instead."""
+
+
+@dataclass(frozen=True)
+class PlotArguments:
+    """Draw pictures of a run, or of how several runs compare, as PNG and SVG.
+
+    For one run these are its training curves, its scores after each inner step, and its fits or an episode sheet with
+    predictions.
+    """
+
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN")]
+    """Folders that 'innerloop train' wrote."""
+    out: Path | None = None
+    """Folder of the pictures. If not given: 'plots' in the run's folder, or for several runs in the current folder."""
+    what: tuple[PICTURES, ...] = ()
+    """Pictures to draw. If not given, all that fit the runs."""
+    tasks: int | None = None
+    """Number of tasks to evaluate on; the recipe's if not given."""
+    norm: Literal["transductive", "inductive", "per_step"] | None = None
+    """Normalisation mode of the evaluation; the recipe's if not given."""
+    seed: int | None = None
+    """Seed of the tasks; the run's if not given."""
+    tensorboard: bool = False
+    """Show the pictures in TensorBoard too: write them into the run's event files."""
+    data: OmitArgPrefixes[DataArguments] = field(default_factory=DataArguments)
 
 
 @dataclass(frozen=True)

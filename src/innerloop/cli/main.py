@@ -11,9 +11,11 @@ from pathlib import Path
 
 import torch
 
+from innerloop import plots
 from innerloop.cli.arguments import (
     DataArguments,
     EvaluateArguments,
+    PlotArguments,
     QuickstartArguments,
     UsageError,
     parse,
@@ -36,7 +38,6 @@ from innerloop.recipes import (
 )
 from innerloop.recipes.figures import recipe_lines
 from innerloop.recipes.own import fitted_config, own_config, own_name
-from innerloop.recipes.reliability import draw_reliability
 from innerloop.recipes.run import EVALUATION_FILE
 from innerloop.training.trainer import CHECKPOINT_FILE, DivergedError, TrainingStopped
 
@@ -56,6 +57,10 @@ usage: innerloop COMMAND ...
   innerloop adapt RUN --support DIR --query DIR [--csv FILE] [--json-file FILE] ...
                               learn from a few images of each class, and label other images
   innerloop inspect RUN       print what a run is: method, network, data, accuracy, files
+  innerloop sweep RECIPE [--seed 0,1,2] [--inner-lr 0.1,0.4] [--jobs N] [--split train|val|test] [--out DIR] ...
+                              train a grid of settings, and print a table with intervals over seeds
+  innerloop plot RUN... [--out DIR] [--what curves|steps|fits|episodes|scores ...] [--tasks N] [--tensorboard] ...
+                              draw pictures of a run, or of how several compare, as PNG and SVG
   innerloop recipes           list the recipes
   innerloop quickstart        train and evaluate MAML and Reptile within minutes
   innerloop demo [RUN] [--port P] [--open] ...
@@ -176,7 +181,7 @@ def evaluate(argv: Sequence[str]) -> int:
         write_atomically(arguments.run / EVALUATION_FILE, (json.dumps(result.as_json(), indent=2) + "\n").encode())
     print("\n".join(_described(result)))
     if arguments.calibration is not None and result.evaluation.calibration is not None:
-        draw_reliability(result.evaluation.calibration, arguments.calibration, result.run.recipe)
+        plots.save(plots.reliability(result.evaluation.calibration, title=result.run.recipe), arguments.calibration)
     if arguments.json:
         print(json.dumps(result.as_json()))
     return 0
@@ -238,6 +243,21 @@ def inspect(argv: Sequence[str]) -> int:
     return inspect(argv)
 
 
+def plot(argv: Sequence[str]) -> int:
+    """``innerloop plot``."""
+    from innerloop.cli.plot import plot
+
+    arguments = parse(PlotArguments, "plot", argv)
+    return plot(arguments, _source(arguments.data))
+
+
+def sweep(argv: Sequence[str]) -> int:
+    """``innerloop sweep``."""
+    from innerloop.cli.sweep import sweep
+
+    return sweep(argv, _source)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
     "evaluate": evaluate,
@@ -248,6 +268,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "quickstart": quickstart,
     "demo": demo,
     "bench": bench,
+    "plot": plot,
+    "sweep": sweep,
 }
 
 

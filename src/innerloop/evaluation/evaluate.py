@@ -66,8 +66,7 @@ class Evaluation(Shown):
     @property
     def ci95(self) -> float:
         """Half the width of the 95 % confidence interval of the mean over tasks: 1.96 standard errors."""
-        last = self.scores[:, -1]
-        return 1.96 * float(last.std()) / math.sqrt(len(last)) if len(last) > 1 else math.nan
+        return self.ci95_per_step[-1]
 
     @property
     def per_step(self) -> list[float]:
@@ -94,6 +93,15 @@ class Evaluation(Shown):
         if self.members > 1:
             found["ensemble"] = f"{self.members} learners"
         return found
+
+    @property
+    def ci95_per_step(self) -> list[float]:
+        """Half the widths of the 95 % confidence intervals after each inner step that was scored."""
+        tasks, scored = self.scores.shape
+        if tasks < 2:
+            return [math.nan] * scored
+        halves: list[float] = (1.96 * self.scores.std(0) / math.sqrt(tasks)).tolist()
+        return halves
 
     def better_than(self, other: float | None) -> bool:
         """Whether this mean score is better than ``other``. Any score is better than None."""

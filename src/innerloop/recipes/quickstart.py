@@ -9,15 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from innerloop import plots
 from innerloop.data import DataError, find_omniglot
 from innerloop.learner.learner import Learner
 from innerloop.randomness import Stream, generator_at
 from innerloop.recipes.build import DataSource
 from innerloop.recipes.config import Config
 from innerloop.recipes.options import ConfigError
-from innerloop.recipes.picture import draw_predictions
 from innerloop.recipes.registry import recipe
 from innerloop.recipes.run import CONFIG_FILE, RunResult, evaluate_run, train_run
 
@@ -108,13 +106,8 @@ def _draw(path: Path, results: list[tuple[str, RunResult]], source: DataSource) 
     run = results[0][1].run
     episode = source.evaluation(run.config, "test")(generator_at(1, Stream.TESTING))[:3]
     learner = Learner.load(run.folder)
-    probabilities = torch.stack(
-        [
-            learner.adapt(x, y).predict_proba(queries)
-            for x, y, queries in zip(episode.support_x, episode.support_y, episode.query_x, strict=True)
-        ]
-    )
-    draw_predictions(path, episode, probabilities, f"{run.recipe}: 5-way 1-shot episodes of new characters")
+    title = f"{run.recipe}: 5-way 1-shot tasks of new characters"
+    plots.save(plots.sheet(learner, episode, title=title), path)
 
 
 def _empty(folder: Path) -> None:

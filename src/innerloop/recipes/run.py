@@ -19,6 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from innerloop import plots
 from innerloop.data import DATASETS
 from innerloop.evaluation.calibration import Calibration
 from innerloop.evaluation.evaluate import Evaluation
@@ -44,14 +45,14 @@ from innerloop.methods.base import METHODS
 from innerloop.nets.own import is_own, trust
 from innerloop.recipes.build import DataSource, Running, check_net, make_net, make_trainer, net_spec
 from innerloop.recipes.config import NESTED, Config, all_options, common_options
-from innerloop.recipes.curves import draw_curves
 from innerloop.recipes.earlier import from_flat
 from innerloop.recipes.options import ConfigError
 from innerloop.recipes.plans import DATA_FILE, read_plan, write_plan
 from innerloop.training.best import best_folders, best_learners
+from innerloop.training.events import add_pictures
 from innerloop.training.folder import RunFolder, is_left_over
 
-__all__ = ["Run", "RunResult", "evaluate_run", "read_run", "train_run"]
+__all__ = ["Run", "RunResult", "data_of", "evaluate_run", "read_run", "train_run"]
 
 CONFIG_FILE, EVALUATION_FILE = "config.json", "evaluation.json"
 FORMAT, FLAT_FORMAT = "innerloop-run-2", "innerloop-run-1"
@@ -186,11 +187,18 @@ def train_run(
                 _add_statistics(folder, config, source)
         except BaseException:
             with contextlib.suppress(OSError, CheckpointError, MissingExtraError):  # must not hide the error
-                draw_curves(folder)
+                _draw_curves(folder)
             raise
         with contextlib.suppress(MissingExtraError):  # the numbers are in metrics.jsonl all the same
-            draw_curves(folder)
+            _draw_curves(folder)
     return Run(folder, recipe, config)
+
+
+def _draw_curves(folder: Path) -> None:
+    """Draw the curves into ``curves.png`` and for TensorBoard. Without records, nothing is drawn."""
+    if (figure := plots.all_curves(folder)) is not None:
+        plots.save(figure, folder / "curves.png")
+        add_pictures(folder, {"curves": plots.as_png(figure)})
 
 
 def _check_folder(folder: Path, config: Config, *, resume: bool) -> None:
@@ -252,6 +260,17 @@ def read_run(folder: Path) -> Run:
         raise CheckpointError(f"{path} is damaged: {error}; {remedy}") from error
 
 
+def data_of(run: Run, source: DataSource) -> DataSource:
+    """The source with the plan of a run, if the run is on a user's own data.
+
+    Raises:
+        CheckpointError: the plan is absent or damaged.
+    """
+    if not DATASETS[run.config.dataset].planned:
+        return source
+    return replace(source, plan=read_plan(run.folder, source.root))
+
+
 def _settings(dataset: str, method: str, network: str | None) -> Record:
     """The fields of a run's configuration, and their types. Ranges are checked elsewhere."""
     nested = zip(NESTED, all_options(dataset, method, network), strict=True)
@@ -295,8 +314,7 @@ def evaluate_run(
     if ensemble is not None and ensemble < 1:
         raise ConfigError(f"--ensemble is {ensemble}; it must be a whole number of at least 1")
     run = read_run(folder)
-    if DATASETS[run.config.dataset].planned:
-        source = replace(source, plan=read_plan(folder, source.root))
+    source = data_of(run, source)
     config = replace(run.config, test_tasks=run.config.test_tasks if tasks is None else tasks)
     if ensemble is None:
         learner, others = Learner.load(folder, device=source.device), []

@@ -23,6 +23,9 @@ class TrainingStopped(Exception):  # noqa: N818 (not an error)
         super().__init__(f"stopped by {signal.Signals(signal_number).name} after {iteration} iterations")
         self.signal_number, self.iteration = signal_number, iteration
 
+    def __reduce__(self) -> tuple[type[TrainingStopped], tuple[int, int]]:
+        return TrainingStopped, (self.signal_number, self.iteration)  # it may pass from one process to another
+
 
 @contextmanager
 def stop_signals(*, enabled: bool) -> Iterator[list[int]]:
