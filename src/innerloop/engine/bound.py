@@ -10,17 +10,18 @@ import sys
 import threading
 import types
 import weakref
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Hashable, Iterator
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, TypeVar
 
 from torch import nn
 
+from innerloop.engine.replay.kinds import key_of_value
 from innerloop.engine.replay.refused import RefusedError
 from innerloop.engine.replay.witness import Witness
 from innerloop.inner.moment import ATOMS
 
-__all__ = ["FEW", "bound_to_caller", "watched"]
+__all__ = ["BoundParts", "bound_to_caller", "watched"]
 
 T = TypeVar("T")
 
@@ -86,6 +87,27 @@ def bound_to_caller(*roots: Any, ran: Container[CodeType] | None = None, most: i
         seen[id(thing)] = thing
         waiting += _used(thing, ran) if isinstance(thing, FunctionType) else _parts(thing)
     return None
+
+
+class BoundParts:
+    """What a method's parts use of the caller's thread alone. Equal methods are looked into once.
+
+    Attributes:
+        latest: what the latest parts use, in words; None if nothing.
+    """
+
+    def __init__(self) -> None:
+        self.latest: str | None = None
+        self._key: Hashable = None
+        self._kept: list[Any] = []
+
+    def look(self, *parts: Any) -> None:
+        """Look into the parts of a method, if they are others than before."""
+        kept: list[Any] = []
+        key = key_of_value(parts, kept)
+        if key != self._key:
+            self.latest = bound_to_caller(*parts, most=FEW)
+            self._key, self._kept = key, kept
 
 
 def _of_a_thread(thing: Any) -> str | None:

@@ -12,13 +12,13 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from innerloop.engine.bound import FEW, bound_to_caller, watched
+from innerloop.engine.bound import BoundParts, watched
 from innerloop.engine.calibrate import timed
 from innerloop.engine.caller import Caller, normal_mode, usual
 from innerloop.engine.compiled import CompiledEstimates
@@ -26,7 +26,8 @@ from innerloop.engine.estimate import Estimate
 from innerloop.engine.explain import Explanation, threads_in_words
 from innerloop.engine.fallback import advised, with_a_loop_to_fall_back_on
 from innerloop.engine.forward import EngineTasks
-from innerloop.engine.kernels import pack, packable, why_no_kernels
+from innerloop.engine.kernels import why_no_kernels
+from innerloop.engine.packing import Packing
 from innerloop.engine.plans import Execution, Plan, candidates, checked, planned, sizes_of
 from innerloop.engine.precision import Precision, checked_precision, computing_in
 from innerloop.engine.replay import Replay, Replays, checked_replay
@@ -100,16 +101,17 @@ class Engine:
         self._precision = checked_precision(precision)
         self._compiled = CompiledEstimates() if compile else None
         self._replay = checked_replay(replay)
+        self._recorded = replay != "off"
         self._replays = Replays(replay)
         self._workers = Workers()
         self._net = net
-        self._packable = frozenset(packable(net))
+        self.packed = Packing(net)
         self._lock = threading.RLock()
         self._calls_inside = 0
         self._proved = False  # whether the model has run as planned
         self._draws = False  # whether it draws random numbers, as dropout does
         self._bound: str | None = None  # what the module and its loss use that only the caller's thread has
-        self._bound_method: tuple[object, str | None] = (None, None)  # the same for a method, with its adaptation
+        self._bound_parts = BoundParts()  # the same for a method
         self._chosen: dict[tuple[int, ...], Plan] = {}
         self._latest: Plan | None = None
         self._not_batched = ""
@@ -128,6 +130,7 @@ class Engine:
     ) -> tuple[Params, Info]:
         """The meta-gradient, averaged over tasks, see :func:`innerloop.meta_gradient`."""
         with self.at_this_moment():
+            self._replays.look_again()
             meta = self.packed(method.meta(self.model.initial, meta_params, state=rule_state))
             adaptation = method.adaptation
 
@@ -141,7 +144,8 @@ class Engine:
             infos: list[Info] = []
 
             def gradients() -> Iterator[Meta]:
-                for grads, info in self._each_chunk(estimate, adaptation, episode, generator):
+                parts = (adaptation, method.meta_gradient)
+                for grads, info in self._each_chunk(estimate, adaptation, episode, generator, parts):
                     infos.append(info)
                     yield grads
 
@@ -201,7 +205,7 @@ class Engine:
         with self._lock:
             plan = "" if self._latest is None else f"{self._latest} (execution={self.execution!r})"
             plan += f"; {self._not_batched}" if self._not_batched else ""
-            bound = Caller.now().bound_to or self._bound or self._bound_method[1]
+            bound = Caller.now().bound_to or self._bound or self._bound_parts.latest
             threads = threads_in_words(bound, draws=self._draws, compiled=self._compiled is not None)
             reason = why_no_kernels()
             recordings = self._replays.explain() if self._compiled is None else ["not recorded: compile=True"]
@@ -250,7 +254,7 @@ class Engine:
             self.meta_gradient(method, episode, meta_params, rule_state=rule_state)
 
         fastest = timed(
-            lambda: candidates(self.execution, self.model, method.adaptation, episode),
+            lambda: candidates(self.execution, self.model, method.adaptation, episode, recorded=self._recorded),
             run,
             lambda plan: self.warm_up(lambda: run(plan)),
             episode.support_x.device,
@@ -260,15 +264,6 @@ class Engine:
         if fastest:
             self.execution = next(iter(fastest)).execution
         return fastest
-
-    def packed(self, meta: Meta) -> Meta:
-        """The same values, in the memory layout of the CPU's kernels."""
-        with normal_mode():
-            model = {
-                name: pack(tensor.detach()) if name in self._packable and tensor.is_cpu else tensor
-                for name, tensor in map_params(usual, meta.model).items()
-            }
-        return replace(meta, model=model)
 
     @contextlib.contextmanager
     def at_this_moment(self) -> Iterator[None]:
@@ -290,7 +285,7 @@ class Engine:
         """Read the module and the caller's settings as they are now."""
         if not self.model.lasts():
             self.model, self._at_test = self._make_model(), None
-            self._packable = frozenset(packable(self._net))
+            self.packed = Packing(self._net)
             self._proved, self._replays = False, Replays(self._replay)
         if self.loss_fn is not self._loss_seen:
             self._loss_seen, self._proved = self.loss_fn, False
@@ -304,7 +299,7 @@ class Engine:
         generator: torch.Generator | None,
     ) -> list[T]:
         """The results of ``fn`` for each chunk of tasks, in order. Mini-batches are drawn for all tasks beforehand."""
-        return list(self._each_chunk(fn, adaptation, episode, generator))
+        return list(self._each_chunk(fn, adaptation, episode, generator, (adaptation, fn)))
 
     def _each_chunk(
         self,
@@ -312,6 +307,7 @@ class Engine:
         adaptation: Adaptation,
         episode: Episode,
         generator: torch.Generator | None,
+        parts: tuple[Any, ...],
     ) -> Iterator[T]:
         """Yield the results one after another, so that they are not all in memory at once."""
         with self.at_this_moment():
@@ -335,8 +331,7 @@ class Engine:
                     warnings.warn(why, stacklevel=2)
                 return result
 
-            if self._bound_method[0] is not adaptation:
-                self._bound_method = (adaptation, bound_to_caller(adaptation, fn, most=FEW))
+            self._bound_parts.look(*parts)
             first = 0
             results: list[T] = []
             while first < episode.tasks and not self._proved:
@@ -347,7 +342,7 @@ class Engine:
             if not self._side_by_side(plan, episode):
                 with runtime.on_all_cores():
                     yield from map(run, jobs)
-            elif len(jobs) < 2 or self._bound or self._bound_method[1]:
+            elif len(jobs) < 2 or self._bound or self._bound_parts.latest:
                 yield from map(run, jobs)
             else:
                 yield from self._workers.map(Caller.now().taken_along(run), jobs, plan.threads)
@@ -364,7 +359,8 @@ class Engine:
     def plan(self, adaptation: Adaptation, episode: Episode) -> Plan:
         """The plan for an episode of this size."""
         chosen = self._chosen.get(sizes_of(adaptation, episode))
-        return planned(self.execution, self.model, adaptation, episode) if chosen is None else chosen
+        now = planned(self.execution, self.model, adaptation, episode, recorded=self._recorded)
+        return now if chosen is None else chosen
 
     def _prove(
         self,

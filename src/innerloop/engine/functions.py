@@ -37,7 +37,8 @@ def meta_gradient(
 ) -> tuple[Params, Info]:
     """The meta-gradient of a method on an episode, for a training loop of your own.
 
-    Each call makes a new :class:`Engine`. For repeated calls, make one engine yourself: it is faster.
+    Each call makes a new :class:`Engine` that records nothing. For repeated calls, make one engine yourself: it is
+    faster.
 
     Args:
         net: any ``nn.Module``. It is never changed.
@@ -67,7 +68,7 @@ def meta_gradient(
         >>> sorted(grads), info.loss.shape
         (['bias', 'weight'], torch.Size([2]))
     """
-    engine = Engine(net, loss_fn, norm=norm, execution=execution, unused=unused)
+    engine = Engine(net, loss_fn, norm=norm, execution=execution, replay="off", unused=unused)
     return engine.meta_gradient(method, episode, meta_params, rule_state=rule_state, generator=generator)
 
 

@@ -36,6 +36,9 @@ More tasks at once would not be faster, because the kernels work on one task aft
 in the cache between two layers, and more memory.
 """
 
+IMAGE_ELEMENTS_UNRECORDED = 64_000
+"""The same number if nothing is recorded. Each chunk then costs what Python, autograd and ``vmap`` take."""
+
 WEIGHT_ELEMENTS = 8_000_000
 """The most adapted weights in all iterates of a chunk on a CPU. Beyond that number, memory costs more than chunks do.
 
@@ -87,10 +90,13 @@ def checked(execution: Execution) -> Execution:
     return execution
 
 
-def planned(execution: Execution, model: StatelessModel, adaptation: Adaptation, episode: Episode) -> Plan:
+def planned(
+    execution: Execution, model: StatelessModel, adaptation: Adaptation, episode: Episode, *, recorded: bool = True
+) -> Plan:
     """The plan for an episode.
 
-    It depends only on sizes and the number of threads, so the same run has the same plan.
+    It depends only on sizes, the number of threads, and whether calls may be recorded. So the same run has the same
+    plan.
     """
     threads = runtime.cores() if episode.support_x.is_cpu else 1
     if execution == "serial":
@@ -109,14 +115,17 @@ def planned(execution: Execution, model: StatelessModel, adaptation: Adaptation,
     if not episode.support_x.is_floating_point():  # indices of words
         elements *= model.embedding_width
     weights = _adapted(model, adaptation.adapt) * (adaptation.steps + 1)
-    most = IMAGE_ELEMENTS if _convolves(model) and why_no_kernels() is None else CACHE_ELEMENTS
+    images = IMAGE_ELEMENTS if recorded else IMAGE_ELEMENTS_UNRECORDED
+    most = images if _convolves(model) and why_no_kernels() is None else CACHE_ELEMENTS
     rounds = max(1, round(episode.tasks * max(elements / most, weights / WEIGHT_ELEMENTS) / threads))
     return Plan(-(-episode.tasks // (rounds * threads)), threads=threads)
 
 
-def candidates(execution: Execution, model: StatelessModel, adaptation: Adaptation, episode: Episode) -> list[Plan]:
+def candidates(
+    execution: Execution, model: StatelessModel, adaptation: Adaptation, episode: Episode, *, recorded: bool = True
+) -> list[Plan]:
     """The plans worth timing. The first is the one that :func:`planned` gives."""
-    first = planned(execution, model, adaptation, episode)
+    first = planned(execution, model, adaptation, episode, recorded=recorded)
     if execution != "auto":
         return [first]
     if not episode.support_x.is_cpu:

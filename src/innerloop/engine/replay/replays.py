@@ -110,6 +110,7 @@ class _Kind:
         reason: why there is none, in words.
         looked: whether a call was looked into.
         known: what is known about that call, until it is recorded.
+        held_at: the moment at which the recording's proof was last found to hold.
     """
 
     kept: list[Any]
@@ -121,6 +122,7 @@ class _Kind:
     reason: str | None = None
     looked: bool = False
     known: _Known | None = None
+    held_at: int = -1
 
     def changed(self) -> None:
         """Drop the recording, because what it rests on has changed. The next one is made later than the last."""
@@ -149,6 +151,7 @@ class Replays:
         self._kinds: OrderedDict[Hashable, _Kind] = OrderedDict()
         self._lock = threading.Lock()
         self._around = surroundings()
+        self._moment = 0  # counts the times at which something that a recording rests on may have changed
         self._promised = replay == "always"
         self._off = replay == "off" or not _torch.has("recording")
 
@@ -159,8 +162,12 @@ class Replays:
         with self._lock:
             kind = self._kind(estimate)
             kind.calls += 1
-            if kind.recording is not None and not kind.recording.proof.holds():
-                kind.changed()
+            if kind.recording is not None and kind.held_at != self._moment:
+                moment = self._moment
+                if kind.recording.proof.holds():
+                    kind.held_at = moment
+                else:
+                    kind.changed()
             open_ = not kind.ordinary and kind.recording is None
             look = open_ and not kind.looked and kind.calls >= kind.wanted - 1
             kind.looked |= look
@@ -173,7 +180,7 @@ class Replays:
         if known is not None:
             return self._recorded(estimate, kind, known)
         if recording is None:
-            return estimate.compute(estimate.tensors)
+            return self._computed(estimate)
         if uses in COMPARED or uses % COMPARED_EVERY == 0:
             return self._compared(recording, estimate, kind, uses)
         try:
@@ -182,11 +189,28 @@ class Replays:
             RuntimeError,
             MemoryError,
         ):  # usually too little memory; the ordinary computation raises an error with advice
-            return estimate.compute(estimate.tensors)
+            return self._computed(estimate)
 
     def look(self) -> None:
         """Read the caller's settings. This comes before chunks are computed, which change some of them."""
         self._around = surroundings()
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Say that the user's code may have run. The places that recordings rest on are looked at again before use.
+
+        Between two such moments only recordings are replayed, which run none of the user's code. So one look serves
+        all chunks of a call.
+        """
+        with self._lock:
+            self._moment += 1
+
+    def _computed(self, estimate: Estimate) -> tuple[list[Any], pytree.TreeSpec]:
+        """Compute the result in the ordinary way, which runs the user's code."""
+        try:
+            return estimate.compute(estimate.tensors)
+        finally:
+            self.look_again()
 
     @property
     def settled(self) -> bool:
@@ -218,7 +242,9 @@ class Replays:
                 outputs, spec = estimate.compute(estimate.tensors)
         except RefusedError as error:  # raised before anything was computed
             kind.calls, kind.looked, kind.reason = 0, False, str(error)
-            return estimate.compute(estimate.tensors)
+            return self._computed(estimate)
+        finally:
+            self.look_again()
         with self._refused(kind):
             model = estimate.problem.model.fresh()
             roots = (estimate.method, estimate.problem.loss_fn)
@@ -229,12 +255,15 @@ class Replays:
     def _recorded(self, estimate: Estimate, kind: _Kind, known: _Known) -> tuple[list[Any], pytree.TreeSpec]:
         """Compute the result in the ordinary way, and make a recording with other data."""
         held = known.proof.holds()
-        outputs, spec = estimate.compute(estimate.tensors)
+        outputs, spec = self._computed(estimate)
         with self._refused(kind):
             # The user's code runs a second time only if that changes nothing.
             if not (held and (self._promised or known.proof.holds())):
                 raise RefusedError("what it depends on changes from call to call")
-            kind.recording = self._recording(estimate, known, outputs, spec)
+            try:
+                kind.recording = self._recording(estimate, known, outputs, spec)
+            finally:
+                self.look_again()
             kind.reason = None
         return outputs, spec
 
@@ -271,7 +300,7 @@ class Replays:
         self, recording: _Recording, estimate: Estimate, kind: _Kind, uses: int
     ) -> tuple[list[Any], pytree.TreeSpec]:
         """Compute both ways. If the results differ, drop the recording."""
-        outputs, spec = estimate.compute(estimate.tensors)
+        outputs, spec = self._computed(estimate)
         try:
             same = spec == recording.spec and all(map(_same, outputs, recording(estimate.tensors)))
         except (RuntimeError, MemoryError):

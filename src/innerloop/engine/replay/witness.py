@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import sys
 import sysconfig
 from types import CodeType, FrameType
@@ -16,6 +17,14 @@ _STANDARD = tuple(sysconfig.get_paths()[part] for part in ("stdlib", "platstdlib
 _INSTALLED = tuple(sysconfig.get_paths()[part] for part in ("purelib", "platlib"))
 _READS = {"tolist", "numpy", "item", "data_ptr", "untyped_storage", "_to_dlpack", "storage"}
 """Functions of C that give a tensor's values or its address. This library's own kernels may use the address."""
+
+
+class _Kind(enum.Enum):
+    """Whose code it is: PyTorch's or this library's; of Python's library, NumPy or the rest of PyTorch; or other."""
+
+    TRUSTED = enum.auto()
+    STANDARD = enum.auto()
+    OWN = enum.auto()
 
 
 class Witness:
@@ -34,6 +43,9 @@ class Witness:
         self.codes: set[CodeType] = set()
         self.trusted: dict[CodeType, dict[str, Any]] = {}
         self.refused: str | None = None
+        self._noted: dict[int, CodeType] = {}
+        self._own: set[int] = set()
+        self._kinds: dict[tuple[int, int], tuple[_Kind, CodeType, dict[str, Any]]] = {}
 
     def __enter__(self) -> Witness:
         if sys.getprofile() is not None:
@@ -47,47 +59,55 @@ class Witness:
     def _note(self, frame: FrameType, event: str, argument: Any) -> None:
         if event == "call":
             code = frame.f_code
-            if code in self.trusted or code in self.codes:
+            if id(code) in self._noted:  # hashing a code takes long
                 return
-            if _trusted(frame):
+            if self._kind(frame) is _Kind.TRUSTED:
+                self._noted[id(code)] = code
                 self.trusted[code] = frame.f_globals
-            elif not _left_to_its_caller(frame):
+            elif not self._left_to_its_caller(frame):
+                self._noted[id(code)] = code
+                self._own.add(id(code))
                 self.codes.add(code)
         elif event == "c_call":
             self._call(frame, argument)
 
+    def _kind(self, frame: FrameType) -> _Kind:
+        code, names = frame.f_code, frame.f_globals
+        known = self._kinds.get((id(code), id(names)))
+        if known is None:  # the code and its names are kept, so that no other object gets their id
+            known = self._kinds[id(code), id(names)] = (_kind_of(frame), code, names)
+        return known[0]
+
+    def _left_to_its_caller(self, frame: FrameType) -> bool:
+        """Whether this code is standard, and trusted code has called it, directly or by other standard code."""
+        if self._kind(frame) is not _Kind.STANDARD:
+            return False
+        caller = frame.f_back
+        while caller is not None and self._kind(caller) is _Kind.STANDARD:
+            caller = caller.f_back
+        return caller is not None and self._kind(caller) is _Kind.TRUSTED
+
     def _call(self, frame: FrameType, function: Any) -> None:
         if self.refused is not None:
             return
-        name = getattr(function, "__name__", repr(function))
+        name = getattr(function, "__name__", None) or repr(function)
         if name in _READS and not of_package(frame.f_globals.get("__name__")):
             self.refused = f"{_where(frame)} calls {name}, which reads values of a tensor"
-        elif frame.f_code in self.codes and not called_safely(function):
+        elif id(frame.f_code) in self._own and not called_safely(function):
             self.refused = f"{_where(frame)} calls {name}, which is not known to depend on its arguments alone"
 
 
-def _trusted(frame: FrameType) -> bool:
-    name = frame.f_globals.get("__name__")
-    return of_torch(name) or of_package(name) or str(name).startswith("namedtuple_")
-
-
-def _left_to_its_caller(frame: FrameType) -> bool:
-    """Whether trusted code calls this code, and it belongs to Python's library, to NumPy, or to the rest of PyTorch."""
-    caller: FrameType | None = frame
-    while caller is not None and _standard(caller):
-        caller = caller.f_back
-    return caller is not frame and caller is not None and _trusted(caller)
-
-
-def _standard(frame: FrameType) -> bool:
-    if _trusted(frame):
-        return False
+def _kind_of(frame: FrameType) -> _Kind:
     file, name = frame.f_code.co_filename, str(frame.f_globals.get("__name__"))
-    return (
+    if of_torch(name) or of_package(name) or name.startswith("namedtuple_"):
+        return _Kind.TRUSTED
+    if (
         name.startswith(("torch.", "numpy."))
         or file.startswith("<frozen ")
         or (file.startswith(_STANDARD) and not file.startswith(_INSTALLED))
-    )
+    ):
+        return _Kind.STANDARD
+    return _Kind.OWN
 
 
 def _where(frame: FrameType) -> str:
