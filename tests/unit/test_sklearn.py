@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -24,20 +25,24 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from innerloop.sklearn import FewShotClassifier, FewShotRegressor
 
 
-def classifier(features: int) -> il.Learner:
-    """A network for this many features, which the checks vary. It is not trained."""
-    torch.manual_seed(0)
-    return il.Learner(il.nets.mlp(features, 2, (32,)), il.protomaml(0.05, 5))
+@dataclass(frozen=True)
+class Untrained:
+    """A learner for any number of features, which the checks vary. Its ``repr``, a test's name, is always the same."""
+
+    kind: Literal["classifier", "regressor"]
+
+    def __call__(self, features: int) -> il.Learner:
+        torch.manual_seed(0)
+        if self.kind == "classifier":
+            return il.Learner(il.nets.mlp(features, 2, (32,)), il.protomaml(0.05, 5))
+        adaptation = il.Adaptation(il.rules.adam(0.02), steps=60)
+        net = nn.Sequential(nn.Linear(features, 16), nn.Tanh(), nn.Linear(16, 1))
+        return il.Learner(net, il.Method(adaptation, il.unrolled()), loss_fn=F.mse_loss)
 
 
-def regressor(features: int) -> il.Learner:
-    torch.manual_seed(0)
-    adaptation = il.Adaptation(il.rules.adam(0.02), steps=60)
-    net = nn.Sequential(nn.Linear(features, 16), nn.Tanh(), nn.Linear(16, 1))
-    return il.Learner(net, il.Method(adaptation, il.unrolled()), loss_fn=F.mse_loss)
-
-
-@parametrize_with_checks([FewShotClassifier(classifier), FewShotRegressor(regressor)])  # without any exception
+@parametrize_with_checks(  # without any exception
+    [FewShotClassifier(Untrained("classifier")), FewShotRegressor(Untrained("regressor"))]
+)
 @pytest.mark.filterwarnings("ignore")  # the checks provoke warnings of scikit-learn's own
 def test_scikit_learns_own_checks(estimator: Any, check: Any) -> None:
     check(estimator)

@@ -47,7 +47,9 @@ class Columns:
         return dict(zip(self.column_names, Pictures(targets=True)[key], strict=True))
 
 
-@pytest.mark.parametrize("dataset", [Pictures(targets=True), Pictures(targets=False), Columns()], ids=repr)
+@pytest.mark.parametrize(
+    "dataset", [Pictures(targets=True), Pictures(targets=False), Columns()], ids=["targets", "items", "columns"]
+)
 def test_data_sets_of_images(dataset: object) -> None:
     data = from_dataset(dataset, progress=False)
     assert data.names == ("cat", "dog", "eel")
