@@ -29,7 +29,7 @@ PATIENCE = 420
 """The seconds that an installation may take."""
 TESTS = ["src", "tests/unit"]
 WORKERS = ["-n", "logical", "--dist", "loadgroup"]
-EXTRAS = ["cli", "demo", "export", "hub", "images", "plots", "sklearn", "tensorboard"]
+EXTRAS = ["cli", "demo", "export", "hub", "images", "plots", "sklearn", "tables", "tensorboard"]
 """The optional packages that are installed as well."""
 TOOLS = ["pytest", "pytest-xdist", "hypothesis"]
 

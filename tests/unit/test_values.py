@@ -91,7 +91,7 @@ PARTS: list[Any] = [
     starts.initialisation,
     starts.zero,
     starts.prototypes("head", 5),
-    starts.neighbours("head"),
+    starts.neighbours("head", 5),
     starts.new_head("head", 5),
     objectives.last_step,
     objectives.multi_step(0.25),

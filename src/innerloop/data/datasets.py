@@ -67,6 +67,7 @@ def from_dataset(
         DataError: there are no items, or an input or label cannot be found.
 
     Example:
+        >>> import torch
         >>> from torch.utils.data import TensorDataset
         >>> data = from_dataset(TensorDataset(torch.rand(40, 3), torch.arange(40) % 4))
         >>> data
