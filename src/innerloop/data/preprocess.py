@@ -207,7 +207,7 @@ class ImagePreprocessing(Part):
 
 @dataclass(frozen=True, repr=False)
 class ArrayPreprocessing(Part):
-    """Arrays of numbers become float32 ``[N, *shape]``. Nothing else is done to them, unless ``mean`` and ``std`` say.
+    """Arrays of numbers become float32 ``[N, *shape]``. ``mean`` and ``std`` standardise them.
 
     Args:
         shape: the shape of one input.

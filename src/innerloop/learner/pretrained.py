@@ -21,9 +21,9 @@ def pretrained(name: str, *, norm: Norm | None = None, device: torch.device | st
     """Load one of the learners in the package. Nothing is downloaded.
 
     Each is a small convolutional network for drawings ``[1, 28, 28]``, in which ink is 1 and paper is 0. It adapts by
-    10 steps of gradient descent on all layers, from a linear head of zeros. So it can tell apart any number of classes:
-    up to 20 with the head that it has, and any number where ``ways`` is given to :meth:`innerloop.Learner.adapt`. Its
-    ``about`` says what it was trained on, by which command, and how accurate it is on classes that it has not seen.
+    10 steps of gradient descent on all layers, from a linear head of zeros. With the head that it has, it can tell
+    apart up to 20 classes. Where ``ways`` is given to :meth:`innerloop.Learner.adapt`, it makes a head for that many.
+    Its ``about`` says what it was trained on, by which command, and how accurate it is on unseen classes.
 
     Args:
         name: one of :data:`PRETRAINED`: the data set and the method.

@@ -302,7 +302,10 @@ class MetaTrainer(Shown):
                 log.close()
 
     def evaluate(self, episodes: EpisodeSampler, *, tasks: int = 600, norm: Norm | None = None) -> Evaluation:
-        """Evaluate the current meta-parameters on new tasks, see :func:`innerloop.evaluate`."""
+        """Evaluate the current meta-parameters on new tasks, see :func:`innerloop.evaluate`.
+
+        If ``norm`` is None, it is the mode of training.
+        """
         return self._evaluate(episodes, tasks, norm or self.norm, Stream.TESTING)
 
     def learner(
