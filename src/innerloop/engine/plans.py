@@ -36,7 +36,7 @@ More tasks at once would not be faster, because the kernels work on one task aft
 in the cache between two layers, and more memory.
 """
 
-IMAGE_ELEMENTS_UNRECORDED = 64_000
+IMAGE_ELEMENTS_UNRECORDED = 128_000
 """The same number if nothing is recorded. Each chunk then costs what Python, autograd and ``vmap`` take."""
 
 WEIGHT_ELEMENTS = 8_000_000
