@@ -16,8 +16,8 @@ from innerloop.cli.main import main
 from innerloop.evaluation.evaluate import Member, evaluate_together
 from innerloop.learner.files import load_state
 from innerloop.training.best import BestLearners, best_learners
+from innerloop.training.checkpoint import CHECKPOINT_FILE
 from innerloop.training.metrics import read_metrics
-from innerloop.training.trainer import CHECKPOINT_FILE
 
 
 def member(net: nn.Module, method: il.Method) -> Member:

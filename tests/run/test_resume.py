@@ -17,7 +17,7 @@ from torch import nn
 
 import innerloop as il
 from innerloop.learner.files import CheckpointError, load_state, save_state
-from innerloop.training.trainer import CHECKPOINT_FILE
+from innerloop.training.checkpoint import CHECKPOINT_FILE
 
 # Reptile with Adam carries every kind of state: the rule's, the outer schedule's, mini-batches'.
 ITERATIONS = 300

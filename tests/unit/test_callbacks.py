@@ -117,6 +117,21 @@ def test_an_error_names_the_callback(moment: str) -> None:
     assert diary.moments[-1][0] == ("end" if moment == "on_end" else "RuntimeError")
 
 
+def test_training_that_a_callback_finds_diverged_names_the_callback_and_the_checkpoint(tmp_path: Path) -> None:
+    class TooLargeError(il.DivergedError):
+        pass
+
+    class Watches(il.Callback):
+        def on_record(self, training: il.Training, record: dict[str, float]) -> None:
+            raise TooLargeError("a loss is too large")
+
+    with pytest.raises(TooLargeError, match=r"too large; the last good checkpoint is .*checkpoint") as caught:
+        fit(trainer(), 4, [Fails("on_end"), Watches()], folder=tmp_path)
+    first, second = caught.value.__notes__
+    assert "raised by the callback Watches in on_record, after iteration 2" in first
+    assert "then the callback Fails failed in on_end" in second
+
+
 def test_an_error_at_the_end_does_not_hide_what_ended_training() -> None:
     diary = Diary()
     with pytest.raises(RuntimeError) as caught:

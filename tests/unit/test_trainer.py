@@ -108,6 +108,52 @@ def test_a_loss_that_is_not_finite_stops_training_before_it_does_harm(tmp_path: 
         assert torch.equal(trainer.meta_params[name], value)
 
 
+class OutOfMemoryAbove(nn.Module):
+    """Runs out of memory when more than so many tasks are mapped together."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self.linear, self.limit = nn.Linear(1, 1), limit
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        functorch = torch._C._functorch
+        if functorch.is_batchedtensor(x) and len(functorch.get_unwrapped(x)) > self.limit:
+            raise torch.OutOfMemoryError("no memory left")
+        return self.linear(x)
+
+
+def test_a_plan_that_was_halved_for_memory_is_kept_by_a_checkpoint(tmp_path: Path) -> None:
+    def made() -> il.MetaTrainer:
+        torch.manual_seed(0)
+        return il.MetaTrainer(OutOfMemoryAbove(4), il.maml(0.01), torch.optim.Adam, loss_fn=F.mse_loss)
+
+    tasks = il.data.sinusoids().episodes(tasks=8)
+    adaptation, episode = il.maml(0.01).adaptation, tasks(torch.Generator())
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        whole, first, resumed = made(), made(), made()
+        for run, iterations, folder in ((whole, 4, None), (first, 2, tmp_path)):
+            with pytest.warns(UserWarning, match="out of memory with 8 tasks together; going on with 4 ") as caught:
+                run.fit(tasks, iterations, folder=folder, progress=False)
+            assert len(caught) == 1
+        resumed.fit(tasks, 4, folder=tmp_path, resume=True, progress=False)  # a warning would be an error
+        for name, parameter in whole.meta_params.items():
+            assert torch.equal(parameter, resumed.meta_params[name])
+
+        asked = il.MetaTrainer(
+            OutOfMemoryAbove(4), il.maml(0.01), torch.optim.Adam, loss_fn=F.mse_loss, execution="batched"
+        )
+        asked.load(tmp_path / "checkpoint.safetensors")
+        assert asked._engine.plan(adaptation, episode).tasks == 8
+        torch.set_num_threads(2)  # perhaps another machine
+        other = made()
+        other.load(tmp_path / "checkpoint.safetensors")
+        assert other._engine.plan(adaptation, episode).threads == 2
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_frozen_parameters_stay() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(1, 8), nn.ReLU(), nn.Linear(8, 1))

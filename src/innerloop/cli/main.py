@@ -39,7 +39,8 @@ from innerloop.recipes import (
 from innerloop.recipes.figures import recipe_lines
 from innerloop.recipes.own import fitted_config, own_config, own_name
 from innerloop.recipes.run import EVALUATION_FILE
-from innerloop.training.trainer import CHECKPOINT_FILE, DivergedError, TrainingStopped
+from innerloop.training.checkpoint import CHECKPOINT_FILE
+from innerloop.training.trainer import DivergedError, TrainingStopped
 
 __all__ = ["main"]
 

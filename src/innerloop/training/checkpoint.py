@@ -16,6 +16,7 @@ from innerloop.engine.plans import Execution
 from innerloop.learner.files import CheckpointError, load_state
 from innerloop.learner.schema import (
     ANYTHING,
+    FLAG,
     TEXT,
     ListOf,
     Maybe,
@@ -31,7 +32,10 @@ from innerloop.learner.schema import (
 from innerloop.learner.tensors import TENSORS, Like, TensorOf
 from innerloop.rules.base import RuleState
 
-__all__ = ["CHECKPOINT", "read_checkpoint"]
+__all__ = ["CHECKPOINT", "CHECKPOINT_FILE", "read_checkpoint"]
+
+CHECKPOINT_FILE = "checkpoint.safetensors"
+"""The name of the file in a run's folder."""
 
 REMEDY = "train into a new folder"
 
@@ -59,6 +63,7 @@ CHECKPOINT = Record(
     # Older files do not have these.
     optional={
         "execution": EXECUTION,
+        "plans": ListOf(TupleOf((ListOf(Whole(0), of=tuple), Whole(1), FLAG, Whole(1)))),
         "threads": Whole(1),
         "callbacks": Table(Table(ANYTHING)),
         "best_learners": ListOf(TupleOf((Whole(0), TEXT, Number()))),

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-__all__ = ["DivergedError", "all_finite", "last_good"]
+__all__ = ["DivergedError", "advise", "all_finite"]
 
 
 class DivergedError(RuntimeError):
@@ -25,7 +25,18 @@ def all_finite(tensors: Iterable[Tensor]) -> bool:
     return all(bool(torch.isfinite(tensor.sum())) for tensor in tensors)
 
 
-def last_good(checkpoint: Path | None) -> str:
-    """Advice for diverged training. It names the last good checkpoint, if there is one."""
-    advice = "try a smaller inner or outer learning rate"
-    return advice if checkpoint is None else f"the last good checkpoint is {checkpoint}; {advice}"
+def advise(error: DivergedError, checkpoint: Path | None) -> None:
+    """Add advice to the message of an error. The error keeps its type, its notes and its traceback.
+
+    Args:
+        error: the error.
+        checkpoint: the last good checkpoint, if there is one.
+
+    Example:
+        >>> error = DivergedError("the loss became infinite")
+        >>> advise(error, None)
+        >>> str(error)
+        'the loss became infinite; try a smaller inner or outer learning rate'
+    """
+    left = "" if checkpoint is None else f"the last good checkpoint is {checkpoint}; "
+    error.args = (f"{error}; {left}try a smaller inner or outer learning rate",)

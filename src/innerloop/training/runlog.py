@@ -80,8 +80,9 @@ class RunLog:
 class RunningMeans:
     """Sums of the losses and accuracies since the last record. They stay on the device until they are read."""
 
-    def __init__(self, iterations: int = 0, sums: dict[str, Tensor] | None = None) -> None:
-        self.iterations, self.sums = iterations, sums or {}
+    def __init__(self) -> None:
+        self.iterations = 0
+        self.sums: dict[str, Tensor] = {}
 
     def add(self, info: Info) -> None:
         """Add an iteration."""
@@ -94,13 +95,19 @@ class RunningMeans:
                 self.sums[name] = self.sums[name].to(mean.device) + mean if name in self.sums else mean
         self.iterations += 1
 
-    def means(self) -> dict[str, float]:
-        """The means over the iterations."""
-        return {name: float(total) / self.iterations for name, total in self.sums.items()}
+    def taken(self) -> dict[str, float]:
+        """The means over the iterations. The sums then start anew."""
+        means = {name: float(total) / self.iterations for name, total in self.sums.items()}
+        self.iterations, self.sums = 0, {}
+        return means
 
     def state(self) -> dict[str, Any]:
-        """The arguments that make an equal window."""
+        """The fields of a checkpoint."""
         return {"iterations": self.iterations, "sums": dict(self.sums)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from the fields of a checkpoint."""
+        self.iterations, self.sums = state["iterations"], dict(state["sums"])
 
 
 def _percent(record: Mapping[str, float], key: str, label: str) -> dict[str, str]:

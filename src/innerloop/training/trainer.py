@@ -1,4 +1,4 @@
-"""``MetaTrainer``: the outer loop."""
+"""``MetaTrainer``: what is trained, with its optimizer, and all that a run resumes from."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from innerloop.data import Preprocessing
 from innerloop.display import Shown
+from innerloop.engine.chosen import chosen_plans, restore_plans
 from innerloop.engine.engine import Engine
 from innerloop.engine.plans import Execution
 from innerloop.engine.precision import Precision
@@ -35,19 +36,17 @@ from innerloop.methods.base import Method
 from innerloop.params import map_nested
 from innerloop.randomness import RandomState, Stream, drawn_again, generator_at
 from innerloop.rules.base import RuleState
-from innerloop.training.best import BestLearners, Validated
 from innerloop.training.callbacks import Callback, Callbacks, Training
-from innerloop.training.checkpoint import read_checkpoint
-from innerloop.training.divergence import DivergedError, all_finite, last_good
+from innerloop.training.checkpoint import CHECKPOINT_FILE, read_checkpoint
+from innerloop.training.divergence import DivergedError, advise, all_finite
 from innerloop.training.folder import RunFolder
 from innerloop.training.loggers import loggers_of_a_folder
+from innerloop.training.loop import OuterLoop, RunFiles
 from innerloop.training.runlog import RunLog, RunningMeans
 from innerloop.training.signals import TrainingStopped, stop_signals
-from innerloop.training.validation import Validation
+from innerloop.training.validation import Validation, Validations
 
 __all__ = ["DivergedError", "MetaTrainer", "TrainingStopped", "Validation"]
-
-CHECKPOINT_FILE = "checkpoint.safetensors"
 
 
 class MetaTrainer(Shown):
@@ -119,12 +118,15 @@ class MetaTrainer(Shown):
         self.scheduler = scheduler(self.optimizer) if scheduler else None
         self.rule_state: RuleState | None = None
         self.iteration = 0
-        self.best: float | None = None
         self._threads: int | None = None  # those of the run so far, if it was resumed
-        self._validated = 0
-        self._best_learners = BestLearners()
+        self._validations = Validations()
         self._window = RunningMeans()
         self._callbacks = Callbacks()
+
+    @property
+    def best(self) -> float | None:
+        """The best score of a validation so far, if the best learner is kept."""
+        return self._validations.best
 
     def step(self, episode: Episode, generator: torch.Generator | None = None) -> Info:
         """One outer update on a meta-batch.
@@ -258,46 +260,30 @@ class MetaTrainer(Shown):
                         raise CheckpointError(f"{folder} already holds a run; pass resume=True, or another folder")
                     self.load(checkpoint)
 
-            made = partial(self.learner, net_spec=net_spec, preprocessing=preprocessing)
-
-            def save(*, learner: bool) -> None:
-                if held is not None:
-                    held.check()
-                    self._check_finite()
-                    if learner:
-                        made(about=about).save(held.path)
-                    if (entry := self._best_learners.of(self.iteration)) is not None:
-                        scored = {**(about or {}), f"val_{entry.metric}": entry.score}
-                        where = self._best_learners.folder(held.path, self.iteration)
-                        made(about=scored).save(where)
-                    self.save(held.path / CHECKPOINT_FILE)
-                    self._best_learners.drop_others(held.path)
-
             log = RunLog(iterations, self.iteration, progress=progress)
             own = [] if folder is None else loggers_of_a_folder(callbacks, log.say)
             self._callbacks = told = Callbacks([*own, *callbacks], self._callbacks.untaken)
             training = Training(self, iterations, validation, folder, log.say)
+            learner = partial(self.learner, net_spec=net_spec, preprocessing=preprocessing)
+            loop = OuterLoop(
+                training,
+                episodes,
+                evaluate=self._validate,
+                validations=self._validations,
+                window=self._window,
+                callbacks=told,
+                log=log,
+                files=None if held is None else RunFiles(held, learner, about or {}),
+                save_every=save_every,
+                log_every=log_every,
+            )
             try:
                 self._prepare(episodes, iterations, log)
                 with stop_signals(enabled=folder is not None) as received, told.during(training), runtime.undisturbed():
-                    while True:
-                        keeps_best = validation is not None and validation.keep_best
-                        improved = among_best = False
-                        if received:
-                            save(learner=not keeps_best or self.best is None)
-                            raise TrainingStopped(received[0], self.iteration)
-                        finished = training.finished
-                        if validation is not None and self._is_due(validation.every, finished=finished):
-                            improved, among_best = self._validate(validation, training, log)
-                            finished = training.finished  # a callback may have asked for it
-                        if finished or among_best or improved or self.iteration % save_every == 0:
-                            save(learner=improved or not keeps_best or self.best is None)
-                        if finished:
-                            break
-                        self._iterate(episodes, training, log, log_every)
+                    loop.run(received)
             except DivergedError as error:
-                left = None if folder is None else folder / CHECKPOINT_FILE
-                raise DivergedError(f"{error}; {last_good(left)}") from None
+                advise(error, None if folder is None else folder / CHECKPOINT_FILE)
+                raise
             finally:
                 log.close()
 
@@ -333,10 +319,9 @@ class MetaTrainer(Shown):
         state = {
             "iteration": self.iteration,
             "execution": self._engine.execution,
+            "plans": chosen_plans(self._engine),
             "threads": runtime.cores(),
-            "best": self.best,
-            "validated": self._validated,
-            "best_learners": [tuple(entry) for entry in self._best_learners.entries],
+            **self._validations.state(),
             "meta_params": dict(self.meta_params),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
@@ -369,10 +354,12 @@ class MetaTrainer(Shown):
         self.rule_state = map_nested(lambda t: t.to(self.device), state["rule_state"])
         if self._engine.execution == "auto":
             self._engine.execution = state.get("execution", "auto")
+            threads = runtime.cores() if self.device.type == "cpu" else 1
+            restore_plans(self._engine, state.get("plans", ()), threads)
         self._threads = state.get("threads")
-        self.iteration, self.best, self._validated = state["iteration"], state["best"], state["validated"]
-        self._best_learners = BestLearners(entries=(Validated(*entry) for entry in state.get("best_learners", ())))
-        self._window = RunningMeans(**state["window"])
+        self.iteration = state["iteration"]
+        self._validations.restore(state)
+        self._window.restore(state["window"])
         self._callbacks = Callbacks(states=state.get("callbacks"))
         cuda = state["random"]["cuda"] if self.device.type == "cuda" else None  # a run may resume on another device
         RandomState(state["random"]["cpu"], cuda, self.device).restore()
@@ -391,42 +378,8 @@ class MetaTrainer(Shown):
             slower = "; ".join(f"{other}: {time / best:.1f} times as long" for other, time in others)
             log.say(f"running {plan}, {best:.3f} s a meta-batch ({slower})")
 
-    def _iterate(self, episodes: EpisodeSampler, training: Training, log: RunLog, log_every: int) -> None:
-        generator = generator_at(self.seed, Stream.TRAINING, self.iteration, self.device)
-        episode = episodes(generator)
-        info = self.step(episode, generator)
-        self._window.add(info)
-        log.advance(episode.tasks)
-        self._callbacks.iteration(training, info)
-        if self.iteration % log_every == 0:
-            rate = float(self.optimizer.param_groups[0]["lr"])
-            means = self._window.means()
-            self._window = RunningMeans()
-            if not all(math.isfinite(value) for value in means.values()):
-                raise DivergedError(f"the loss became infinite or NaN by iteration {self.iteration}")
-            record = {"iteration": self.iteration, **means, "outer_lr": rate, "tasks_per_second": log.rate()}
-            log.train(record)
-            self._callbacks.record(training, record)
-
-    def _is_due(self, every: int, *, finished: bool) -> bool:
-        """Whether to validate now. A run that was stopped before a validation does it after resuming."""
-        return 0 < self.iteration != self._validated and (finished or self.iteration % every == 0)
-
-    def _validate(self, validation: Validation, training: Training, log: RunLog) -> tuple[bool, bool]:
-        """Validate. Return whether the result is the best so far, and whether it is among the best that are kept."""
-        result = self._evaluate(validation.episodes, validation.tasks, self.norm, Stream.VALIDATION, every_step=False)
-        self._validated = self.iteration
-        improved = validation.keep_best and result.better_than(self.best)
-        if improved:
-            self.best = result.mean
-        self._best_learners.most = validation.keep if validation.keep_best else 0
-        among_best = self._best_learners.note(self.iteration, result)
-        scores = {f"val_{result.metric}": result.mean, "val_loss": float(result.loss[:, -1].mean())}
-        record = {"iteration": self.iteration, **scores, "val_ci95": result.ci95}
-        log.validation(record, best=improved)
-        self._callbacks.record(training, record)
-        self._callbacks.validation(training, result)
-        return improved, among_best
+    def _validate(self, validation: Validation) -> Evaluation:
+        return self._evaluate(validation.episodes, validation.tasks, self.norm, Stream.VALIDATION, every_step=False)
 
     def _evaluate(
         self, episodes: EpisodeSampler, tasks: int, norm: Norm, stream: Stream, *, every_step: bool = True
@@ -445,7 +398,3 @@ class MetaTrainer(Shown):
             stream=stream,
             every_step=every_step,
         )
-
-    def _check_finite(self) -> None:
-        if not all_finite(self.meta_params.values()):
-            raise DivergedError(f"a parameter became infinite or NaN by iteration {self.iteration}")
