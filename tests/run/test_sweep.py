@@ -5,8 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import pickle
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +20,9 @@ import torch
 import innerloop as il
 from innerloop.cli.main import main
 from innerloop.evaluation.intervals import student_t, t_half_width
+from innerloop.learner.files import load_state
 from innerloop.recipes import Config, sweep
+from innerloop.training.checkpoint import CHECKPOINT_FILE
 
 SMALL = ["--iterations", "2", "--val-every", "2", "--val-tasks", "2", "--tasks", "2", "--hidden", "4"]
 SMALL += ["--test-tasks", "4", "--test-steps", "1", "--quiet"]
@@ -113,6 +119,33 @@ def test_a_stop_passes_between_processes() -> None:
     stopped = pickle.loads(pickle.dumps(il.TrainingStopped(signal.SIGTERM, 7)))
     assert (stopped.signal_number, stopped.iteration) == (signal.SIGTERM, 7)
     assert str(stopped) == "stopped by SIGTERM after 7 iterations"
+
+
+@pytest.mark.parametrize(("number", "to_all"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
+def test_a_signal_stops_all_processes_and_saves_their_runs(
+    number: signal.Signals, to_all: bool, tmp_path: Path
+) -> None:
+    """Ctrl-C in a terminal is sent to every process; other signals usually to the first process only."""
+    command = [sys.executable, "-m", "innerloop", "sweep", "sinusoid-maml", *SMALL, "--seed", "0,1,2", "--jobs", "2"]
+    command += ["--iterations", "1000000", "--out", str(tmp_path), "--threads", "1"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    runs = [tmp_path / f"seed={seed}" for seed in (0, 1)]
+    deadline = time.monotonic() + 200
+    while (
+        not all((run / "learner.json").exists() for run in runs)
+        and process.poll() is None
+        and time.monotonic() < deadline
+    ):
+        time.sleep(0.05)
+    (os.killpg if to_all else os.kill)(process.pid, number)
+    _, said = process.communicate(timeout=200)
+    assert process.returncode == 128 + number
+    assert said.count("\n") == 1
+    assert f"stopped by {number.name}; everything is saved in {tmp_path}, continue with the same command" in said
+    for run in runs:
+        assert load_state(run / CHECKPOINT_FILE)["iteration"] >= 2  # the first validation was seen
+        assert not (run / "result.json").exists()
+    assert not (tmp_path / "seed=2").exists()
 
 
 def test_training_that_diverges_is_told_and_the_rest_goes_on(run: Callable[..., tuple[int, str]]) -> None:

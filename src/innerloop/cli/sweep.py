@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -79,7 +80,8 @@ def sweep(argv: Sequence[str], source_of: Callable[..., DataSource]) -> int:
     try:
         outcomes = run_sweep(plan, cells, say)
     except TrainingStopped as stopped:
-        print(f"{stopped}; everything is saved in {folder}, continue with the same command", file=sys.stderr)
+        name = signal.Signals(stopped.signal_number).name
+        print(f"stopped by {name}; everything is saved in {folder}, continue with the same command", file=sys.stderr)
         return 128 + stopped.signal_number
     print(write_results(folder, plan, outcomes))
     print(f"\n{own.split} split; each run and its result: {folder}")

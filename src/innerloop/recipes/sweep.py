@@ -6,11 +6,8 @@ import csv
 import io
 import json
 import math
-import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ from innerloop.learner.files import load_json, write_atomically
 from innerloop.learner.schema import ANYTHING, TEXT, Number, Record, check
 from innerloop.recipes.build import DataSource, Running
 from innerloop.recipes.config import Config
+from innerloop.recipes.processes import side_by_side
 from innerloop.recipes.run import CONFIG_FILE, evaluate_run, read_run, train_run
 from innerloop.training.divergence import DivergedError
 
@@ -146,24 +144,7 @@ def _outcomes(sweep: Sweep, cells: Sequence[Cell]) -> Iterator[Outcome]:
         yield from map(sweep.outcome, cells)
         return
     threads = sweep.threads or max(1, torch.get_num_threads() // sweep.jobs)
-    pool = ProcessPoolExecutor(sweep.jobs, get_context("spawn"), _begin, (threads,))
-    waiting = list(cells)
-    working: set[Future[Outcome]] = set()
-    try:
-        while waiting or working:
-            # The pool gets no more cells than it has processes, since it would begin with others after a stop.
-            while waiting and len(working) < sweep.jobs:
-                working.add(pool.submit(sweep.outcome, waiting.pop(0)))
-            done, working = wait(working, return_when=FIRST_COMPLETED)
-            yield from (each.result() for each in done)
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _begin(threads: int) -> None:
-    """Prepare a process. Ctrl-C reaches all processes: a training saves what it has, and an idle one just ends."""
-    torch.set_num_threads(threads)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield from side_by_side(sweep.outcome, cells, sweep.jobs, threads)
 
 
 @dataclass(frozen=True)
