@@ -12,9 +12,9 @@ import innerloop as il
 WEIGHTS = Path(il.__file__).parent / "learner" / "weights"
 
 
-def test_there_are_two() -> None:
-    assert il.PRETRAINED == ("omniglot-maml", "omniglot-reptile")
-    with pytest.raises(ValueError, match="no pretrained learner 'maml'; choose one of omniglot-maml"):
+def test_there_are_four() -> None:
+    assert il.PRETRAINED == ("glyphs-maml", "glyphs-reptile", "omniglot-maml", "omniglot-reptile")
+    with pytest.raises(ValueError, match="no pretrained learner 'maml'; choose one of glyphs-maml"):
         il.pretrained("maml")
 
 
@@ -29,7 +29,7 @@ def test_each_is_small_and_says_where_it_is_from(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", il.PRETRAINED)
-def test_each_is_useful_on_characters_of_another_kind(name: str) -> None:
+def test_each_is_useful_on_new_characters(name: str) -> None:
     learner, tasks = il.pretrained(name), il.data.glyphs("test").episodes(ways=5, shots=1, queries=1, tasks=20)
     drawn = [tasks(torch.Generator().manual_seed(seed)) for seed in range(2)]
     right = []
@@ -41,7 +41,7 @@ def test_each_is_useful_on_characters_of_another_kind(name: str) -> None:
             assert trace.probabilities.shape == (11, 5, 5)
             right.append((trace.probabilities[-1].argmax(-1) == answers).float().mean())
     accuracy = float(torch.stack(right).mean())
-    assert accuracy > 0.5  # chance is 0.2; they have never seen glyphs
+    assert accuracy > 0.5  # chance is 0.2; none has seen these glyphs, and two have seen none at all
 
 
 def test_more_classes_than_the_network_was_made_for() -> None:

@@ -36,7 +36,7 @@ def pretrained(name: str, *, norm: Norm | None = None, device: torch.device | st
     Example:
         >>> import innerloop as il
         >>> il.PRETRAINED
-        ('omniglot-maml', 'omniglot-reptile')
+        ('glyphs-maml', 'glyphs-reptile', 'omniglot-maml', 'omniglot-reptile')
         >>> learner = il.pretrained("omniglot-maml")
         >>> learner.adapt(torch.rand(7, 1, 28, 28), torch.arange(7), ways=7).predict(torch.rand(3, 1, 28, 28)).shape
         torch.Size([3])
