@@ -20,7 +20,7 @@ pytest.importorskip("sklearn")
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from innerloop.sklearn import FewShotClassifier, FewShotRegressor
 
@@ -40,8 +40,15 @@ class Untrained:
         return il.Learner(net, il.Method(adaptation, il.unrolled()), loss_fn=F.mse_loss)
 
 
-@parametrize_with_checks(  # without any exception
-    [FewShotClassifier(Untrained("classifier")), FewShotRegressor(Untrained("regressor"))]
+CHECKS = [  # without any exception
+    pair
+    for estimator in (FewShotClassifier(Untrained("classifier")), FewShotRegressor(Untrained("regressor")))
+    for pair in estimator_checks_generator(estimator)
+]
+
+
+@pytest.mark.parametrize(
+    ("estimator", "check"), CHECKS, ids=[f"{type(one).__name__}-{check.func.__name__}" for one, check in CHECKS]
 )
 @pytest.mark.filterwarnings("ignore")  # the checks provoke warnings of scikit-learn's own
 def test_scikit_learns_own_checks(estimator: Any, check: Any) -> None:
