@@ -251,6 +251,22 @@ def test_a_compiled_meta_gradient_is_the_same() -> None:
     assert episode.tasks == 2
 
 
+def test_a_compiled_graph_with_other_values_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(graph: Any, **options: Any) -> Any:
+        return lambda *tensors: [t + 1 if isinstance(t, Tensor) else t for t in graph(*tensors)]
+
+    monkeypatch.setattr(torch, "compile", wrong)
+    net, method, tasks = nn.Linear(4, 3).double(), il.maml(0.1), vector_episode(tasks=2)
+    engine = Engine(net, execution="batched", compile=True)
+    engine.meta_gradient(method, tasks)  # proves the model; the next call compiles
+    with pytest.warns(UserWarning, match="gives other values than the ordinary computation"):
+        compiling, _ = engine.meta_gradient(method, tasks)
+    later, _ = engine.meta_gradient(method, tasks)
+    expected, _ = il.meta_gradient(net, method, tasks, execution="serial")
+    assert_same(compiling, expected)
+    assert_same(later, expected)
+
+
 def trainer(execution: str = "auto") -> il.MetaTrainer:
     torch.manual_seed(0)
     return il.MetaTrainer(

@@ -27,11 +27,16 @@ _log = logging.getLogger(__name__)
 MOST = 16
 """The most graphs that one engine compiles. A method that changes in every iteration would compile without end."""
 
+TOLERANCE = 0.05
+"""The largest difference from the ordinary computation, relative to its norm. The compiler may round otherwise, lower
+precisions more so. A graph that computes something else is far outside."""
+
 
 class CompiledEstimates:
     """Estimates of one model, compiled once for each method and each size of episode.
 
-    If an estimate cannot be traced or compiled, a warning says so, and the estimate runs uncompiled from then on.
+    If an estimate cannot be traced or compiled, or its graph gives other values when it is made, a warning says so. The
+    estimate then runs uncompiled.
     """
 
     def __init__(self) -> None:
@@ -73,12 +78,23 @@ def _compiled(estimate: Estimate) -> tuple[Callable[..., Any] | None, pytree.Tre
         # On a GPU, this mode replays recorded launches (CUDA graphs), so the host is not in the loop.
         compiled = torch.compile(graph, fullgraph=True, dynamic=False, mode="reduce-overhead" if on_gpu else None)
         with torch.no_grad():
-            compiled(*estimate.tensors)
+            outputs = [_own(t) for t in compiled(*estimate.tensors)]
+        if not _agree(outputs, estimate):
+            raise RuntimeError("the compiled graph gives other values than the ordinary computation")
     except Exception as error:
         warnings.warn(f"this meta-gradient cannot be compiled and runs uncompiled: {first_line(error)}", stacklevel=2)
         return None, None
     _log.info("compiled a meta-gradient in %.0f s", time.perf_counter() - start)
     return compiled, specs[-1]
+
+
+def _agree(outputs: list[Any], estimate: Estimate) -> bool:
+    """Whether a compiled graph's outputs are the ordinary ones, but for rounding. Random ones cannot be compared."""
+    first, again = (estimate.compute(estimate.tensors)[0] for _ in range(2))
+    pairs = [(a, b, c) for a, b, c in zip(outputs, first, again, strict=True) if isinstance(b, Tensor)]
+    if not all(torch.equal(b, c) for _, b, c in pairs):
+        return True
+    return all((a.double() - b.double()).norm() <= TOLERANCE * (b.double().norm() + 1e-6) for a, b, _ in pairs)
 
 
 def _own(output: Any) -> Any:
