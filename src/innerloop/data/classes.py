@@ -113,10 +113,7 @@ class LabelledClasses:
             raise DataError(f"the class {empty[0]!r} has no examples. Leave it out.")
 
     def __repr__(self) -> str:
-        counts = [len(rows) for rows in self.members]
-        span = f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else str(counts[0])
-        shape = self.preprocessing.shape
-        return f"LabelledClasses({self.classes} classes, {sum(counts)} examples of shape {shape}, {span} a class)"
+        return f"LabelledClasses({self.classes} classes, {examples_in_words(self.members, self.preprocessing)} a class)"
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -313,6 +310,13 @@ class ClassBatches:
         x = self.source.inputs.at(torch.cat(members)[chosen.flatten()])
         x = x.view(*shape, *x.shape[1:])
         return moved([x[:, :1], y[:, :1], x, y], generator.device)
+
+
+def examples_in_words(members: Sequence[Tensor], preprocessing: Preprocessing) -> str:
+    """How many examples there are, their shape, and how many each class or task has."""
+    counts = [len(rows) for rows in members]
+    span = f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else str(counts[0])
+    return f"{sum(counts)} examples of shape {preprocessing.shape}, {span}"
 
 
 def _some(names: Sequence[Any], most: int = 8) -> str:

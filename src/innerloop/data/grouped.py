@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from innerloop.data._draws import check_counts, draw_distinct, moved
-from innerloop.data.classes import Inputs, _some, split_names
+from innerloop.data.classes import Inputs, _some, examples_in_words, split_names
 from innerloop.data.errors import DataError
 from innerloop.data.preprocess import Preprocessing
 from innerloop.episode import Episode
@@ -84,11 +84,8 @@ class GroupedTasks:
         return cls(inputs, numbers, names, members, classes)
 
     def __repr__(self) -> str:
-        counts = [len(rows) for rows in self.members]
         what = f"classification tasks of {len(self.classes)} classes" if self.classes else "regression tasks"
-        span = f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else str(counts[0])
-        shape = self.preprocessing.shape
-        return f"GroupedTasks({len(self.names)} {what}, {sum(counts)} examples of shape {shape}, {span} a task)"
+        return f"GroupedTasks({len(self.names)} {what}, {examples_in_words(self.members, self.preprocessing)} a task)"
 
     @property
     def preprocessing(self) -> Preprocessing:
