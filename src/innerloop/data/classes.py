@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from innerloop.data._draws import check_counts, draw_distinct, moved
-from innerloop.data.errors import DataError
+from innerloop.data.errors import DataError, first_few
 from innerloop.data.preprocess import ImagePreprocessing, Preprocessing
 from innerloop.episode import Episode
 
@@ -178,7 +178,7 @@ need: ant (2). Add examples, ask for fewer, or leave these classes out (.at_leas
             DataError: there is no class of one of the names.
         """
         if absent := [name for name in names if name not in set(self.names)]:
-            raise DataError(f"there is no class {_some(absent)}. The classes are: {_some(self.names)}.")
+            raise DataError(f"there is no class {first_few(absent)}. The classes are: {first_few(self.names)}.")
         wanted = set(names)
         return self._where(lambda name, rows: name in wanted, "is asked for")
 
@@ -254,13 +254,13 @@ class ClassEpisodes:
         check_counts(ways=(self.ways, 2), shots=(self.shots, 1), queries=(self.queries, 0), tasks=(self.tasks, 1))
         source, needed = self.source, self.shots + self.queries
         if self.ways > source.classes:
-            raise ValueError(f"ways={self.ways}: there are {source.classes} classes ({_some(source.names)}).")
+            raise ValueError(f"ways={self.ways}: there are {source.classes} classes ({first_few(source.names)}).")
         pairs = zip(source.names, source.members, strict=True)
         if small := [f"{name} ({len(rows)})" for name, rows in pairs if len(rows) < needed]:
             raise DataError(
                 f"{len(small)} of {source.classes} classes have fewer than the {needed} examples that "
-                f"shots={self.shots} and queries={self.queries} need: {_some(small)}. Add examples, ask for fewer, or "
-                f"leave these classes out ({source.options or f'.at_least({needed})'})."
+                f"shots={self.shots} and queries={self.queries} need: {first_few(small)}. Add examples, ask for fewer, "
+                f"or leave these classes out ({source.options or f'.at_least({needed})'})."
             )
 
     def __call__(self, generator: torch.Generator) -> Episode:
@@ -317,9 +317,3 @@ def examples_in_words(members: Sequence[Tensor], preprocessing: Preprocessing) -
     counts = [len(rows) for rows in members]
     span = f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else str(counts[0])
     return f"{sum(counts)} examples of shape {preprocessing.shape}, {span}"
-
-
-def _some(names: Sequence[Any], most: int = 8) -> str:
-    """The first few names, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(str, names[:most])) + more

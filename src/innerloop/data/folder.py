@@ -17,8 +17,8 @@ from innerloop.data._look import looked_at
 from innerloop.data._pixels import Fit
 from innerloop.data._split_files import by_csv, has_csv, splits_by_lists
 from innerloop.data.base import Kind, Location, Split, registered_data
-from innerloop.data.classes import LabelledClasses, TensorInputs, _some, split_names
-from innerloop.data.errors import DataError
+from innerloop.data.classes import LabelledClasses, TensorInputs, split_names
+from innerloop.data.errors import DataError, first_few
 from innerloop.data.preprocess import ImagePreprocessing
 from innerloop.parts import Part
 
@@ -108,7 +108,7 @@ class FolderPlan(Part):
         if absent := [name for name in names if name not in files.classes]:
             raise DataError(
                 f"{self.root} lacks {len(absent)} of the {len(names)} {split} classes that the run was trained with: "
-                f"{_some(absent)}. Put them back, or name the right folder (--data)."
+                f"{first_few(absent)}. Put them back, or name the right folder (--data)."
             )
         return opened(files, names, self.preprocessing, self.broken, place)
 
@@ -296,6 +296,6 @@ def _check_disjoint(folders: Mapping[str, Sequence[str]], root: Path) -> None:
     for one, other in (("train", "test"), ("train", "val"), ("val", "test")):
         if both := sorted(names.get(one, set()) & names.get(other, set())):
             raise DataError(
-                f"{root}: {len(both)} classes are in both {one} and {other}: {_some(both)}. Few-shot tasks are tested "
-                "on new classes. Put the classes together and split them: split_by='classes' (--split-by classes)."
+                f"{root}: {len(both)} classes are in both {one} and {other}: {first_few(both)}. Few-shot tasks are "
+                "tested on new classes. Put the classes together and split them: split_by='classes' (--split-by classes)."
             )

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from innerloop.data._draws import check_counts, draw_distinct, moved
-from innerloop.data.classes import Inputs, _some, examples_in_words, split_names
-from innerloop.data.errors import DataError
+from innerloop.data.classes import Inputs, examples_in_words, split_names
+from innerloop.data.errors import DataError, first_few
 from innerloop.data.preprocess import Preprocessing
 from innerloop.episode import Episode
 
@@ -121,8 +121,8 @@ class GroupedTasks:
         given = {**dict(zip(names, counts, strict=False)), **named}
         if self.classes and given["ways"] != len(self.classes):
             raise ValueError(
-                f"ways={given['ways']}: the tasks have {len(self.classes)} classes ({_some(self.classes)}), which mean "
-                f"the same in every task. Use ways={len(self.classes)}."
+                f"ways={given['ways']}: the tasks have {len(self.classes)} classes ({first_few(self.classes)}), which "
+                f"mean the same in every task. Use ways={len(self.classes)}."
             )
         return GroupedEpisodes(self, given["shots"], given["queries"], given["tasks"])
 
@@ -146,7 +146,7 @@ class GroupedTasks:
         """
         rows = dict(zip(self.names, self.members, strict=True))
         if absent := [name for name in names if name not in rows]:
-            raise DataError(f"there is no task {_some(absent)}. The tasks are: {_some(self.names)}.")
+            raise DataError(f"there is no task {first_few(absent)}. The tasks are: {first_few(self.names)}.")
         kept = tuple(rows[name] for name in names)
         return GroupedTasks(self.inputs, self.targets, tuple(names), kept, self.classes, self.options)
 
@@ -200,8 +200,8 @@ class GroupedEpisodes:
             of_class = " of each class" if source.classes else ""
             raise DataError(
                 f"{len({name for name, _, _ in small})} of {len(source.names)} tasks have fewer than the {needed} rows"
-                f"{of_class} that shots={self.shots} and queries={self.queries} need: {_some(shown)}. Add rows, ask "
-                f"for fewer, or leave these tasks out ({source.options or f'.at_least({needed})'})."
+                f"{of_class} that shots={self.shots} and queries={self.queries} need: {first_few(shown)}. Add rows, "
+                f"ask for fewer, or leave these tasks out ({source.options or f'.at_least({needed})'})."
             )
 
     def __call__(self, generator: torch.Generator) -> Episode:

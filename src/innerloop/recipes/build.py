@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from innerloop.data import DATASETS, Location
 from innerloop.data.base import Plan, Split
+from innerloop.data.errors import first_few
 from innerloop.engine.precision import Precision
 from innerloop.episode import EpisodeSampler
 from innerloop.inner.losses import LOSSES
@@ -113,10 +114,9 @@ def _large_enough(source: Any, examples: int, split: Split) -> Any:
     """The source without the classes or tasks that have too few examples. A warning names them."""
     kept = source.at_least(examples)
     if left_out := [name for name in source.names if name not in set(kept.names)]:
-        more = f" and {len(left_out) - 8} more" if len(left_out) > 8 else ""
         _log.warning(
-            "%d of %d for %s have fewer than %d examples and are left out: %s%s",
-            *(len(left_out), len(source.names), split, examples, ", ".join(left_out[:8]), more),
+            "%d of %d for %s have fewer than %d examples and are left out: %s",
+            *(len(left_out), len(source.names), split, examples, first_few(left_out)),
         )
     return kept
 
