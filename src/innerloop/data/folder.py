@@ -297,5 +297,6 @@ def _check_disjoint(folders: Mapping[str, Sequence[str]], root: Path) -> None:
         if both := sorted(names.get(one, set()) & names.get(other, set())):
             raise DataError(
                 f"{root}: {len(both)} classes are in both {one} and {other}: {first_few(both)}. Few-shot tasks are "
-                "tested on new classes. Put the classes together and split them: split_by='classes' (--split-by classes)."
+                "tested on new classes. Put the classes together and split them: split_by='classes' "
+                "(--split-by classes)."
             )
