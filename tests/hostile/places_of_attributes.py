@@ -94,6 +94,16 @@ def a_class_attribute():
 
 
 @place
+def the_base_classes_of_a_class():
+    def base(number):
+        return type("Base", (), {"value": number})
+
+    kind = type("Owner", (base(1.0),), {})
+    owner = kind()
+    return lambda: owner.value, lambda value: setattr(kind, "__bases__", (base(value),))
+
+
+@place
 def an_attribute_of_a_base_class():
     class Base:
         value = 1.0

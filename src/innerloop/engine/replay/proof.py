@@ -36,6 +36,7 @@ class Proof:
         self._containers: list[Any] = []
         self._functions: list[Any] = []
         self._classes: list[type] = []
+        self._kinds: dict[type, None] = {}
         self._objects: list[Any] = []
         self._kept: list[Any] = []
         self._state: list[Any] = []
@@ -67,6 +68,10 @@ class Proof:
         """Note that attributes of a class were looked up. It must not get further or other attributes."""
         self.names(kind, list(vars(kind)))
         self._classes.append(kind)
+
+    def kind(self, kind: type) -> None:
+        """Note that attributes of a class were looked up in its base classes. It must not get other bases."""
+        self._kinds[kind] = None
 
     def instance(self, thing: Any) -> None:
         """Note that attributes of an object were looked up, in its class and in its own dictionary."""
@@ -108,6 +113,7 @@ class Proof:
             found += get(namespace)
         found += map(_content, self._cells)
         found += (len(vars(kind)) for kind in self._classes)
+        found += (kind.__mro__ for kind in self._kinds)
         found += map(type, self._objects)
         found += map(vars, self._objects)
         for container in self._containers:

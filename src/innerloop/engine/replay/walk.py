@@ -238,6 +238,7 @@ class _Walk:
             raise RefusedError(f"it reaches the class {kind.__name__}, which cannot be looked into")
         if type(kind) not in (type, *_METACLASSES):
             raise RefusedError(f"the class {kind.__name__} is of a class of its own, {type(kind).__name__}")
+        self.proof.kind(kind)
         self._of_user(kind)
         self._holder(kind)
 
