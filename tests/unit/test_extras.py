@@ -17,7 +17,7 @@ def test_the_extras_are_those_of_the_package() -> None:
     assert set(PURPOSES) <= set(optional)
     everything = optional["all"][0].removeprefix("innerloop[").removesuffix("]").split(",")
     assert sorted(everything) == sorted(
-        set(optional) - {"all", "dev", "peers", "wandb"}
+        set(optional) - {"all", "dev", "docs", "peers", "wandb"}
     )  # wandb: for users of the service
 
 

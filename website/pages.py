@@ -1,0 +1,78 @@
+"""The pages of the site and their order, their languages, and the start page."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+SECTIONS = {
+    "": ["docs/tutorial", "docs/examples", "docs/demo"],
+    "How-to guides": [
+        "docs/own-data",
+        "docs/models",
+        "docs/rules",
+        "docs/training",
+        "docs/callbacks",
+        "docs/plots",
+        "docs/sweeps",
+        "docs/export",
+    ],
+    "Concepts": ["docs/concepts", "docs/learner", "docs/methods/README", "docs/recipes"],
+    "Reference": ["docs/reference/index"],
+    "As measured": ["docs/results", "docs/performance", "benchmarks/README"],
+    "How it is built": ["docs/design", "docs/kernels", "docs/recordings"],
+    "中文": ["README.zh-CN"],
+}
+"""The pages of each part of the side bar. The first part is the start page's own."""
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Register what happens when pages are read and written."""
+    app.connect("source-read", read)
+    app.connect("html-page-context", in_its_language)
+    app.connect("build-finished", finish)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def read(app: Sphinx, name: str, source: list[str]) -> None:
+    """Add the lists of pages to the pages that have them, and mark examples with prompts as such."""
+    text = re.sub(
+        r"^```(?:python)?\n(>>> .*?)\n*^```$", r"```pycon\n\1\n```", source[0], flags=re.MULTILINE | re.DOTALL
+    )
+    text = re.sub(r'^```python title="(.*)"$', r"```{code-block} python\n:caption: \1", text, flags=re.MULTILINE)
+    if name == app.config.root_doc:
+        text += "".join(tree(caption, pages) for caption, pages in SECTIONS.items())
+    if name == "docs/methods/README":
+        methods = sorted(path.stem for path in Path(app.srcdir, "docs", "methods").glob("[a-z]*.md"))
+        text += tree("", [f"docs/methods/{method}" for method in methods])
+    source[0] = text
+
+
+def tree(caption: str, pages: list[str]) -> str:
+    """A list of pages for the side bar."""
+    lines = [f":caption: {caption}"] if caption else []
+    return "\n".join(["\n\n```{toctree}", ":hidden:", *lines, "", *(f"/{page}" for page in pages), "```\n"])
+
+
+def in_its_language(app: Sphinx, name: str, template: str, context: dict[str, Any], tree: Any) -> None:
+    """Name the language of a page, for browsers and for people who listen to it."""
+    if is_chinese(name):
+        context["language"] = "zh-CN"
+
+
+def is_chinese(name: str) -> bool:
+    """Whether a page is in Chinese."""
+    return name.startswith("docs/zh/") or name.endswith(".zh-CN")
+
+
+def finish(app: Sphinx, error: Exception | None) -> None:
+    """Lead from the site's root to the start page."""
+    if error is None and app.builder.format == "html":
+        target = f"{app.config.root_doc}.html"
+        refresh = f'<meta http-equiv="refresh" content="0; url={target}">'
+        text = f'<!doctype html><meta charset="utf-8"><title>innerloop</title>{refresh}'
+        Path(app.outdir, "index.html").write_text(f'{text}<a href="{target}">innerloop</a>\n', encoding="utf-8")
