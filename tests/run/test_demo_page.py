@@ -10,8 +10,7 @@ import io
 import json
 import os
 import shutil
-import subprocess
-import sys
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+from processes import start_innerloop
 from safetensors.torch import load_file
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
@@ -33,13 +33,12 @@ QUIET += ["--disable-component-update", "--disable-sync"]
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    command = [sys.executable, "-m", "innerloop", "demo", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        line = server.stdout.readline()
-        assert line.startswith("open http://127.0.0.1:"), line
-        yield line.split()[1]
-        server.terminate()
+    server = start_innerloop("demo", "--port", "0")
+    line = server.first_line()
+    assert line.startswith("open http://127.0.0.1:"), line
+    yield line.split()[1]
+    server.send_signal(signal.SIGTERM)
+    server.wait()
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,6 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -20,6 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from processes import run_innerloop, start_innerloop, start_program
 from safetensors import safe_open
 from torch import nn
 
@@ -47,10 +46,17 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
     return said
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("environment") / "run"
+    assert train(folder) == 0
+    return folder
+
+
 @pytest.fixture
-def run(tmp_path: Path) -> Path:
-    assert train(tmp_path / "run") == 0
-    return tmp_path / "run"
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A run of this test's own."""
+    return shutil.copytree(trained, tmp_path / "run")
 
 
 @contextlib.contextmanager
@@ -235,11 +241,11 @@ with RunFolder(Path(sys.argv[1])):
 """
 
 
-def test_two_trainings_in_one_folder(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(run)], stdout=subprocess.PIPE, text=True)
+def test_two_trainings_in_one_folder(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "hold.py").write_text(HOLD)
+    holder = start_program(tmp_path / "hold.py", str(run))
     try:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
+        assert holder.first_line() == "held\n"
         for more in ([], ["--resume", "--iterations", "12"]):
             before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != ".lock"}
             assert train(run, *more) == 2
@@ -249,7 +255,7 @@ def test_two_trainings_in_one_folder(run: Path, capsys: pytest.CaptureFixture[st
             assert after == before
     finally:
         holder.kill()
-        holder.communicate()
+        holder.wait()
     assert train(run, "--resume", "--iterations", "12") == 0  # who was killed holds nothing
     assert not (run / ".lock").exists()
 
@@ -286,18 +292,18 @@ def test_a_thread_may_enter_its_folder_again_and_others_may_not(tmp_path: Path) 
 
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(tmp_path: Path) -> None:
     command = [
-        *[sys.executable, "-m", "innerloop", "train", "sinusoid-maml", "--iterations", "300", "--val-every", "20"],
-        *["--val-tasks", "5", "--tasks", "4", "--threads", "2", "--quiet", "--resume", "--out"],
+        *["train", "sinusoid-maml", "--iterations", "200", "--val-every", "20"],
+        *["--val-tasks", "3", "--test-steps", "2", "--tasks", "4", "--threads", "2", "--quiet", "--resume", "--out"],
     ]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run([*command, str(whole)], check=True)
+    run_innerloop(*command, str(whole))
     for kill in range(5):
-        process = subprocess.Popen([*command, str(killed)])
-        while process.poll() is None and last_iteration(killed) < 30 + 50 * kill:
+        process = start_innerloop(*command, str(killed))
+        while process.poll() is None and last_iteration(killed) < 20 + 30 * kill:
             time.sleep(0.01)
         process.kill()
         assert process.wait() == -signal.SIGKILL
-    subprocess.run([*command, str(killed)], check=True)
+    run_innerloop(*command, str(killed))
     assert_same_parameters(killed, whole)
     for name in ("learner.safetensors", "checkpoint.safetensors"):
         assert digest(killed / name) == digest(whole / name)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from processes import Started, run_innerloop, start_innerloop
 from torch import nn
 
 import innerloop as il
@@ -20,20 +18,11 @@ from innerloop.learner.files import CheckpointError, load_state, save_state
 from innerloop.training.checkpoint import CHECKPOINT_FILE
 
 # Reptile with Adam carries every kind of state: the rule's, the outer schedule's, mini-batches'.
-ITERATIONS = 300
+ITERATIONS = 200
 COMMAND = [
-    *[
-        sys.executable,
-        "-m",
-        "innerloop",
-        "train",
-        "sinusoid-reptile",
-        "--inner-optimizer",
-        "adam",
-        "--inner-lr",
-        "0.01",
-    ],
-    *["--tasks", "3", "--iterations", str(ITERATIONS), "--val-every", "15", "--val-tasks", "5", "--threads", "1"],
+    *["train", "sinusoid-reptile", "--inner-optimizer", "adam", "--inner-lr", "0.01", "--quiet"],
+    *["--tasks", "3", "--iterations", str(ITERATIONS), "--val-every", "15", "--val-tasks", "3", "--threads", "1"],
+    *["--inner-steps", "3", "--test-steps", "4"],
 ]
 
 
@@ -43,17 +32,11 @@ pytestmark = pytest.mark.xdist_group("resume")  # one worker, which makes the un
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("resume") / "whole"
-    subprocess.run([*COMMAND, "--out", str(folder), "--quiet"], check=True, env=os.environ)
+    run_innerloop(*COMMAND, "--out", str(folder))
     return folder
 
 
-def start(folder: Path, *extra: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*COMMAND, "--out", str(folder), "--quiet", *extra], stderr=subprocess.PIPE, text=True, env=os.environ
-    )
-
-
-def wait_for_iteration(folder: Path, iteration: int, process: subprocess.Popen[str]) -> None:
+def wait_for_iteration(folder: Path, iteration: int, process: Started) -> None:
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         assert process.poll() is None, "the run ended before it could be stopped"
@@ -119,39 +102,38 @@ def test_the_comparison_sees_a_difference(uninterrupted: Path, tmp_path: Path) -
 
 def test_kill_9_twice_and_resume(uninterrupted: Path, tmp_path: Path) -> None:
     folder = tmp_path / "killed"
-    for iteration, extra in ((30, []), (120, ["--resume"])):
-        process = start(folder, *extra)
+    for iteration, extra in ((30, []), (90, ["--resume"])):
+        process = start_innerloop(*COMMAND, "--out", str(folder), *extra)
         wait_for_iteration(folder, iteration, process)
         process.kill()
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL
+        assert process.wait() == -signal.SIGKILL
     # What a kill in the middle of a write leaves behind does no harm.
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"iteration": 24')
-    subprocess.run([*COMMAND, "--out", str(folder), "--quiet", "--resume"], check=True, env=os.environ)
+    run_innerloop(*COMMAND, "--out", str(folder), "--resume")
     assert_same_run(folder, uninterrupted)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_exits_cleanly(number: signal.Signals, uninterrupted: Path, tmp_path: Path) -> None:
     folder = tmp_path / "stopped"
-    process = start(folder)
+    process = start_innerloop(*COMMAND, "--out", str(folder))
     wait_for_iteration(folder, 30, process)
     process.send_signal(number)
-    _, said = process.communicate(timeout=300)
+    _, said = process.communicate()
     assert process.returncode == 128 + number
     assert "Traceback" not in said
     assert "--resume" in said
     saved = load_state(folder / CHECKPOINT_FILE)["iteration"]
     assert str(saved) in said
     assert 30 <= saved < ITERATIONS
-    subprocess.run([*COMMAND, "--out", str(folder), "--quiet", "--resume"], check=True, env=os.environ)
+    run_innerloop(*COMMAND, "--out", str(folder), "--resume")
     assert_same_run(folder, uninterrupted)
 
 
 def test_resume_from_nothing_starts(uninterrupted: Path, tmp_path: Path) -> None:
     folder = tmp_path / "new"
-    subprocess.run([*COMMAND, "--out", str(folder), "--quiet", "--resume"], check=True, env=os.environ)
+    run_innerloop(*COMMAND, "--out", str(folder), "--resume")
     assert_same_run(folder, uninterrupted)
 
 

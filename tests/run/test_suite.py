@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from processes import start_program
 
 TESTS = Path(__file__).parents[1]
 ROOT = TESTS.parent
@@ -32,23 +31,19 @@ def test_people_and_ci_run_the_same_command() -> None:
 
 
 @pytest.mark.parametrize(("required", "outcome"), [("1", "1 error"), ("", "1 skipped")])
-def test_required_data_are_missed_in_a_worker_too(required: str, outcome: str, tmp_path: Path) -> None:
+def test_required_data_are_missed_in_a_worker_too(
+    required: str, outcome: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("xdist")
-    test = TESTS / "run" / "test_quickstart.py"
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "1", str(test)),
-            "-k",
-            "with_omniglot",
-        ],
-        env={**os.environ, "INNERLOOP_DATA": str(tmp_path), "INNERLOOP_REQUIRE_DATA": required},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert outcome in done.stdout, done.stdout + done.stderr
-    assert (done.returncode != 0) == bool(required)
+    (tmp_path / "run_pytest.py").write_text("import sys, pytest\nsys.exit(pytest.main(sys.argv[1:]))\n")
+    monkeypatch.setenv("INNERLOOP_DATA", str(tmp_path))
+    monkeypatch.setenv("INNERLOOP_REQUIRE_DATA", required)
+    monkeypatch.chdir(ROOT)
+    one_test = [str(TESTS / "run" / "test_quickstart.py"), "-k", "with_omniglot"]
+    process = start_program(tmp_path / "run_pytest.py", "-q", "-p", "no:cacheprovider", "-n", "1", *one_test)
+    out, error = process.communicate()
+    assert outcome in out, out + error
+    assert (process.returncode != 0) == bool(required)
 
 
 @pytest.fixture
