@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from innerloop.engine.bound import BoundParts, watched
 from innerloop.engine.calibrate import timed
 from innerloop.engine.caller import Caller, normal_mode, usual
+from innerloop.engine.chosen import ChosenPlans
 from innerloop.engine.compiled import CompiledEstimates
 from innerloop.engine.estimate import Estimate
 from innerloop.engine.explain import Explanation, threads_in_words
@@ -28,7 +29,7 @@ from innerloop.engine.fallback import advised, with_a_loop_to_fall_back_on
 from innerloop.engine.forward import EngineTasks
 from innerloop.engine.kernels import why_no_kernels
 from innerloop.engine.packing import Packing
-from innerloop.engine.plans import Execution, Plan, candidates, checked, planned, sizes_of
+from innerloop.engine.plans import Execution, Plan, candidates, checked, planned
 from innerloop.engine.precision import Precision, checked_precision, computing_in
 from innerloop.engine.replay import Replay, Replays, checked_replay
 from innerloop.engine.runtime import runtime
@@ -112,7 +113,7 @@ class Engine:
         self._draws = False  # whether it draws random numbers, as dropout does
         self._bound: str | None = None  # what the module and its loss use that only the caller's thread has
         self._bound_parts = BoundParts()  # the same for a method
-        self._chosen: dict[tuple[int, ...], Plan] = {}
+        self.chosen_plans = ChosenPlans()
         self._latest: Plan | None = None
         self._not_batched = ""
         self.loss_fn = self._loss_seen = loss_fn
@@ -246,11 +247,11 @@ class Engine:
         Returns:
             The seconds of each plan, the fastest first.
         """
-        key = sizes_of(method.adaptation, episode)
+        choose = partial(self.chosen_plans.choose, method.adaptation, episode)
 
         def run(plan: Plan | None) -> None:
             if plan is not None:
-                self._chosen[key] = plan
+                choose(plan)
             self.meta_gradient(method, episode, meta_params, rule_state=rule_state)
 
         fastest = timed(
@@ -260,7 +261,7 @@ class Engine:
             episode.support_x.device,
             rounds,
         )
-        self._chosen.pop(key, None)
+        choose(None)
         if fastest:
             self.execution = next(iter(fastest)).execution
         return fastest
@@ -327,7 +328,7 @@ class Engine:
                     )
                 if why:
                     self.execution, self._not_batched = "serial", why
-                    self._chosen.clear()
+                    self.chosen_plans.clear()
                     warnings.warn(why, stacklevel=2)
                 return result
 
@@ -358,9 +359,8 @@ class Engine:
 
     def plan(self, adaptation: Adaptation, episode: Episode) -> Plan:
         """The plan for an episode of this size."""
-        chosen = self._chosen.get(sizes_of(adaptation, episode))
-        now = planned(self.execution, self.model, adaptation, episode, recorded=self._recorded)
-        return now if chosen is None else chosen
+        usual_plan = planned(self.execution, self.model, adaptation, episode, recorded=self._recorded)
+        return self.chosen_plans.get(adaptation, episode) or usual_plan
 
     def _prove(
         self,
@@ -392,7 +392,7 @@ class Engine:
             if self.execution != "auto" or plan.tasks == 1:
                 raise
             smaller = replace(plan, tasks=-(-plan.tasks // 2))
-            self._chosen[sizes_of(adaptation, episode)] = smaller
+            self.chosen_plans.choose(adaptation, episode, smaller)
             warnings.warn(f"out of memory with {plan}; going on with {smaller}", stacklevel=2)
             return 0
         self._proved = True

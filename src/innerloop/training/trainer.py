@@ -17,7 +17,6 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from innerloop.data import Preprocessing
 from innerloop.display import Shown
-from innerloop.engine.chosen import chosen_plans, restore_plans
 from innerloop.engine.engine import Engine
 from innerloop.engine.plans import Execution
 from innerloop.engine.precision import Precision
@@ -319,7 +318,7 @@ class MetaTrainer(Shown):
         state = {
             "iteration": self.iteration,
             "execution": self._engine.execution,
-            "plans": chosen_plans(self._engine),
+            "plans": self._engine.chosen_plans.saved(),
             "threads": runtime.cores(),
             **self._validations.state(),
             "meta_params": dict(self.meta_params),
@@ -355,7 +354,7 @@ class MetaTrainer(Shown):
         if self._engine.execution == "auto":
             self._engine.execution = state.get("execution", "auto")
             threads = runtime.cores() if self.device.type == "cpu" else 1
-            restore_plans(self._engine, state.get("plans", ()), threads)
+            self._engine.chosen_plans.restore(state.get("plans", ()), threads)
         self._threads = state.get("threads")
         self.iteration = state["iteration"]
         self._validations.restore(state)
