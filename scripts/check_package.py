@@ -1,19 +1,25 @@
 """Build the package, install it into a new environment, and use it away from the repository.
 
-    python scripts/check_package.py [--clean]
+    python scripts/check_package.py [--clean] [--tag TAG] [--keep FOLDER]
 
 The wheel is built from the source distribution, so that both are checked. Both must hold every file that the
 repository has in src/innerloop. The new environment has the wheel; with --clean also its dependencies from the package
-index, which takes minutes, otherwise those of the Python that runs this script. Needs the package ``build``.
+index, which takes minutes, otherwise those of the Python that runs this script. ``--tag v1.2.3`` must name the version
+of the package, and that of CITATION.cff. With ``--keep``, what was checked is copied to a folder, to be published.
+Needs the package ``build``.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
+import tomllib
 import zipfile
 from pathlib import Path
 from sysconfig import get_path
@@ -52,14 +58,32 @@ COMMANDS = [
 
 def main(arguments: list[str]) -> None:
     """Build, install and use the package. Raise if something is not right."""
-    if arguments not in ([], ["--clean"]):
-        raise SystemExit(f"unknown arguments {' '.join(arguments)}; the only one is --clean")
+    parser = argparse.ArgumentParser(description="Build the package, install it elsewhere, and use it.")
+    parser.add_argument("--clean", action="store_true", help="install the dependencies from the package index")
+    parser.add_argument("--tag", help="the tag of a release, v and the version")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="copy what was checked to this folder")
+    given = parser.parse_args(arguments)
+    check_versions(given.tag)
     with tempfile.TemporaryDirectory(prefix="innerloop-package-") as name:
         folder = Path(name)
         sdist, wheel = built(folder / "dist")
         check_files(sdist, wheel)
-        used(installed(wheel, folder / "environment", clean=bool(arguments)), folder / "elsewhere")
+        used(installed(wheel, folder / "environment", clean=given.clean), folder / "elsewhere")
+        if given.keep is not None:
+            given.keep.mkdir(parents=True, exist_ok=True)
+            for distribution in (sdist, wheel):
+                shutil.copy(distribution, given.keep)
     print(f"{sdist.name} and {wheel.name}: built, installed and used")
+
+
+def check_versions(tag: str | None) -> None:
+    """Raise if the versions of the package, of its citation and of the tag are not the same."""
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    cited = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    if cited is None or cited[1] != version:
+        raise SystemExit(f"CITATION.cff does not have the version {version} of pyproject.toml: set it there")
+    if tag is not None and tag != f"v{version}":
+        raise SystemExit(f"the tag is {tag}, but the version in pyproject.toml is {version}: expected v{version}")
 
 
 def built(folder: Path) -> tuple[Path, Path]:

@@ -24,7 +24,7 @@ SECTIONS = {
     "Concepts": ["docs/concepts", "docs/learner", "docs/methods/README", "docs/recipes"],
     "Reference": ["docs/reference/index"],
     "As measured": ["docs/results", "docs/performance", "benchmarks/README"],
-    "How it is built": ["docs/design", "docs/kernels", "docs/recordings"],
+    "How it is built": ["docs/design", "docs/kernels", "docs/recordings", "CONTRIBUTING", "CHANGELOG", "SECURITY"],
     "中文": ["README.zh-CN"],
 }
 """The pages of each part of the side bar. The first part is the start page's own."""
