@@ -16,6 +16,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from innerloop.data._published_sets import PUBLISHED
 from innerloop.methods.base import CARDS, METHODS
 from innerloop.recipes import RECIPES
 from innerloop.recipes.config import all_options, common_options, method_options
@@ -138,11 +139,16 @@ def options(name: str) -> str:
     known = {**method_options(name), **{n: option for n, option in others.items() if n in said}}
     if not known:
         return ""
-    heads = [recipe.removesuffix(f"-{name.replace('_', '-')}") for recipe in recipes]
+    columns: dict[tuple[str, ...], list[str]] = {}  # recipes for photographs that agree share a column
+    for recipe, config in recipes.items():
+        head = recipe.removesuffix(f"-{name.replace('_', '-')}")
+        data, _, task = head.rpartition("-") if config.dataset in PUBLISHED else ("", "", head)
+        values = [shown(config.flat().get(option.name, "")) for option in known.values()]
+        columns.setdefault((task, *values), []).append(data)
+    heads = [f"{', '.join(data)}: {task}" if data[0] else task for (task, *_), data in columns.items()]
     rows = [["option", "default", *heads], ["---"] * (2 + len(heads))]
-    for option in known.values():
-        values = [config.flat().get(option.name, "") for config in recipes.values()]
-        rows.append([f"`{flag(option.name)}`", *map(shown, [option.default, *values])])
+    for place, option in enumerate(known.values(), 1):
+        rows.append([f"`{flag(option.name)}`", shown(option.default), *(values[place] for values in columns)])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 

@@ -13,6 +13,7 @@ SECTIONS = {
     "": ["docs/tutorial", "docs/examples", "docs/demo"],
     "How-to guides": [
         "docs/own-data",
+        "docs/data-sets",
         "docs/models",
         "docs/rules",
         "docs/training",

@@ -153,7 +153,7 @@ def test_what_has_no_meaning_for_another_method_is_dropped() -> None:
         (["sinusoid-maml", "--method", "mmal"], "--method is 'mmal'; choose one of"),
         (
             ["sinusoid-maml", "--dataset=moons"],
-            "--dataset is 'moons'; choose one of images, glyphs, omniglot, sinusoids, table",
+            "--dataset is 'moons'; choose one of images, glyphs, omniglot, mini_imagenet",
         ),
         (["sinusoid-maml", "--inner-steps", "-1"], "--inner-steps is -1; it must be a whole number of at least 0"),
         (["sinusoid-maml", "--hidden", "0"], "it must be a whole number of at least 1"),

@@ -38,7 +38,7 @@ from innerloop.recipes import (
 )
 from innerloop.recipes.figures import recipe_lines
 from innerloop.recipes.own import fitted_config, own_config, own_name
-from innerloop.recipes.run import EVALUATION_FILE
+from innerloop.recipes.run import CONFIG_FILE, EVALUATION_FILE, data_of
 from innerloop.training.checkpoint import CHECKPOINT_FILE
 from innerloop.training.trainer import DivergedError, TrainingStopped
 
@@ -63,6 +63,7 @@ usage: innerloop COMMAND ...
   innerloop plot RUN... [--out DIR] [--what curves|steps|fits|episodes|scores ...] [--tasks N] [--tensorboard] ...
                               draw pictures of a run, or of how several compare, as PNG and SVG
   innerloop recipes           list the recipes
+  innerloop cache list|clear  what the cache folder holds, and removing what is no longer of use
   innerloop quickstart        train and evaluate MAML and Reptile within minutes
   innerloop demo [RUN] [--port P] [--open] ...
                               serve a page to draw on: a few examples, a few gradient steps, and it knows them
@@ -135,6 +136,9 @@ def _what_to_train(argv: Sequence[str]) -> tuple[str, TrainArguments, DataSource
         name, argv = argv[0], argv[1:]
         arguments = train_arguments(name, recipe(name), argv)
         source = _source(arguments.data, progress=False if arguments.run.quiet else None)
+        folder = arguments.run.out or Path("runs") / name
+        if arguments.run.resume and (folder / CONFIG_FILE).exists():
+            source = data_of(read_run(folder), source)
         return name, arguments, source.planned(arguments.config)
     data = given("data", argv) or given("data_dir", argv)
     if data is None:
@@ -259,6 +263,13 @@ def sweep(argv: Sequence[str]) -> int:
     return sweep(argv, _source)
 
 
+def cache(argv: Sequence[str]) -> int:
+    """``innerloop cache``."""
+    from innerloop.cli.cache import cache
+
+    return cache(argv)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
     "evaluate": evaluate,
@@ -266,6 +277,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "adapt": adapt,
     "inspect": inspect,
     "recipes": recipes,
+    "cache": cache,
     "quickstart": quickstart,
     "demo": demo,
     "bench": bench,

@@ -14,6 +14,7 @@ from innerloop.data.images import ImageClasses
 from innerloop.data.iterables import from_episodes, varying
 from innerloop.data.omniglot import find_omniglot, omniglot
 from innerloop.data.preprocess import ArrayPreprocessing, ImagePreprocessing, Preprocessing, Scale
+from innerloop.data.published import from_published
 from innerloop.data.sinusoids import sinusoids
 from innerloop.data.table import from_table
 from innerloop.data.table_preprocess import CategoryColumn, NumberColumn, TablePreprocessing
@@ -37,6 +38,7 @@ __all__ = [
     "from_dataset",
     "from_episodes",
     "from_folder",
+    "from_published",
     "from_table",
     "glyphs",
     "omniglot",

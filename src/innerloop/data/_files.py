@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from innerloop.data.base import Split
 from innerloop.data.errors import DataError
 
 __all__ = ["SUFFIXES", "ImageFiles", "scan"]
@@ -17,7 +18,7 @@ _PHOTOGRAPHS = (".jpg", ".jpeg", ".jpe", ".jp2", ".tif", ".tiff", ".webp", ".avi
 SUFFIXES = frozenset((*_PLAIN, *_PHOTOGRAPHS))
 """The endings of file names that are taken for images."""
 
-SPLIT_FOLDERS: Mapping[str, str] = {
+SPLIT_FOLDERS: Mapping[str, Split] = {
     "train": "train",
     "training": "train",
     "meta-train": "train",

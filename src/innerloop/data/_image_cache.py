@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -39,14 +39,36 @@ try:
 except ImportError:  # on Windows two processes may both make a copy; one of the two is kept
     fcntl = None  # type: ignore[assignment,unused-ignore]
 
-__all__ = ["CachedImages", "cached_images", "fingerprint_of"]
+__all__ = [
+    "INDEX_FILE",
+    "CachedImages",
+    "Items",
+    "NotFreeError",
+    "cached_images",
+    "fingerprint_of",
+    "kept_images",
+    "locked",
+]
 
 _log = logging.getLogger(__name__)
 _FORMAT = 1  # raise it when the contents of the files change
-_PIXELS, _INDEX = "pixels.bin", "index.json"
+_PIXELS, INDEX_FILE = "pixels.bin", "index.json"
 _AHEAD = 64  # images that are read ahead of the one that is written
 
 Item = TypeVar("Item")
+Read_co = TypeVar("Read_co", covariant=True)
+
+
+class Items(Protocol[Read_co]):
+    """Things that are read one after another, of a known number."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def __iter__(self) -> Iterator[Read_co]:
+        """One after another."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -59,12 +81,14 @@ class CachedImages:
         rows: the row of each image that was asked for; -1 for a broken one.
         broken: why an image could not be read, by its place in the list.
         folder: where the copy is.
+        labels: the class of each image that was asked for, if the copy keeps them.
     """
 
     pixels: Tensor
     rows: NDArray[np.int64]
     broken: Mapping[int, str]
     folder: Path
+    labels: tuple[str, ...] = ()
 
 
 def fingerprint_of(root: Path, files: Sequence[str]) -> str:
@@ -83,13 +107,26 @@ def fingerprint_of(root: Path, files: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
+def kept_images(name: str, fingerprint: str, preprocessing: ImagePreprocessing) -> CachedImages | None:
+    """The images of a data set from the cache, with their labels. None if they are not there.
+
+    Args:
+        name: as for :func:`cached_images`.
+        fingerprint: as for :func:`cached_images`.
+        preprocessing: as for :func:`cached_images`.
+    """
+    return _load(_place(name, preprocessing) / fingerprint, None, _shape(preprocessing))
+
+
 def cached_images(
     name: str,
     fingerprint: str,
-    items: Sequence[Item],
+    items: Items[Item],
     pixels: Callable[[Item], NDArray[np.uint8]],
     preprocessing: ImagePreprocessing,
     *,
+    labels: Sequence[str] = (),
+    source: Path | None = None,
     progress: bool | None = None,
 ) -> CachedImages:
     """The images of a list, from the cache. They are read and written to the cache if they are not there.
@@ -100,26 +137,31 @@ def cached_images(
         items: the images, as ``pixels`` takes them.
         pixels: reads an image: uint8 ``[height, width, channels]``. A ``DataError`` means that it is broken.
         preprocessing: the size and channels of the images. It also belongs to what the copy is known by.
+        labels: the class of each image, for the copy to keep.
+        source: the folder or file that the images come from. The copy keeps its name, so that it can be found when the
+            source is gone. None means that ``name`` is its path.
         progress: whether to show a progress bar. None shows it only on a terminal.
 
     Raises:
         DataError: the cache cannot be written.
     """
-    kept = {**describe(preprocessing)["fields"], "mean": None, "std": None, "invert": None}  # these come later
-    key = hashlib.blake2b(json.dumps([_FORMAT, name, kept], sort_keys=True).encode(), digest_size=12).hexdigest()
-    place = user_cache() / "images" / key
+    place, shape = _place(name, preprocessing), _shape(preprocessing)
     folder = place / fingerprint
-    shape = (preprocessing.channels, *preprocessing.size)
     if (found := _load(folder, len(items), shape)) is not None:
         return found
+    about: dict[str, Any] = {"name": name, "source": str(source or name), "shape": shape}
+    if labels:
+        classes = sorted(set(labels))
+        number = {label: i for i, label in enumerate(classes)}
+        about |= {"classes": classes, "labels": [number[label] for label in labels]}
     try:
         place.mkdir(parents=True, exist_ok=True)
-        with _locked(place):
+        with locked(place):
             if (found := _load(folder, len(items), shape)) is not None:
                 return found  # another process has made it meanwhile
             for left in place.glob(".*.part"):  # of a process that was killed
                 shutil.rmtree(left, ignore_errors=True)
-            _build(folder, items, pixels, {"name": name, "shape": shape}, progress)
+            _build(folder, items, pixels, about, progress)
             for old in place.iterdir():
                 if old.is_dir() and old != folder:
                     shutil.rmtree(old, ignore_errors=True)
@@ -127,7 +169,7 @@ def cached_images(
         size = len(items) * int(np.prod(shape)) / 1e6
         raise DataError(
             f"the cache of the images, {size:.0f} MB in {place}, cannot be written ({error.strerror or error}). Free "
-            "space, or set XDG_CACHE_HOME to another folder."
+            "space ('innerloop cache list' shows what it holds), or set XDG_CACHE_HOME to another folder."
         ) from error
     found = _load(folder, len(items), shape)
     if found is None:
@@ -135,12 +177,26 @@ def cached_images(
     return found
 
 
-def _load(folder: Path, count: int, shape: tuple[int, ...]) -> CachedImages | None:
-    """The copy in this folder, or None if there is none that is whole."""
+def _place(name: str, preprocessing: ImagePreprocessing) -> Path:
+    """The folder of the copies of one name and one way of preparing images."""
+    kept = {**describe(preprocessing)["fields"], "mean": None, "std": None, "invert": None}  # these come later
+    key = hashlib.blake2b(json.dumps([_FORMAT, name, kept], sort_keys=True).encode(), digest_size=12).hexdigest()
+    return user_cache() / "images" / key
+
+
+def _shape(preprocessing: ImagePreprocessing) -> tuple[int, ...]:
+    return (preprocessing.channels, *preprocessing.size)
+
+
+def _load(folder: Path, expected: int | None, shape: tuple[int, ...]) -> CachedImages | None:
+    """The copy in this folder, or None if there is none that is whole. None expects any number of images."""
     try:
-        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        index = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))
         broken = {int(place): str(reason) for place, reason in index["broken"].items()}
+        count = index["count"] if expected is None else expected
         whole = index["format"] == _FORMAT and index["count"] == count and tuple(index["shape"]) == shape
+        labels = tuple(index["classes"][at] for at in index.get("labels", []))
+        whole = whole and len(labels) in ((0, count) if expected is not None else (count,))
         size = (count - len(broken)) * int(np.prod(shape))
         if not whole or (folder / _PIXELS).stat().st_size != size:
             _log.warning("the cache %s is not whole: making it again", folder)
@@ -151,17 +207,17 @@ def _load(folder: Path, count: int, shape: tuple[int, ...]) -> CachedImages | No
         pixels = torch.from_numpy(mapped)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         _log.warning("the cache %s is not sound (%s): making it again", folder, error)
         return None
     rows = np.arange(count)
     gone = np.isin(rows, list(broken))
-    return CachedImages(pixels, np.where(gone, -1, rows - np.cumsum(gone)), broken, folder)
+    return CachedImages(pixels, np.where(gone, -1, rows - np.cumsum(gone)), broken, folder, labels)
 
 
 def _build(
     folder: Path,
-    items: Sequence[Item],
+    items: Items[Item],
     pixels: Callable[[Item], NDArray[np.uint8]],
     about: Mapping[str, Any],
     progress: bool | None,
@@ -189,7 +245,7 @@ def _build(
             file.flush()
             os.fsync(file.fileno())
         index = {"format": _FORMAT, **about, "count": len(items), "broken": broken}
-        with (part / _INDEX).open("w", encoding="utf-8") as file_of_index:
+        with (part / INDEX_FILE).open("w", encoding="utf-8") as file_of_index:
             json.dump(index, file_of_index)
             file_of_index.flush()
             os.fsync(file_of_index.fileno())
@@ -202,7 +258,7 @@ def _build(
 
 
 def _in_threads(
-    items: Sequence[Item], pixels: Callable[[Item], NDArray[np.uint8]]
+    items: Items[Item], pixels: Callable[[Item], NDArray[np.uint8]]
 ) -> Iterator[NDArray[np.uint8] | DataError]:
     """Read images in threads, and give them in order. A few at a time are in memory."""
 
@@ -225,9 +281,21 @@ def _in_threads(
                 future.cancel()
 
 
+class NotFreeError(OSError):
+    """Another process holds the lock of a folder."""
+
+
 @contextlib.contextmanager
-def _locked(place: Path) -> Iterator[None]:
-    """Hold the lock of a folder. The operating system releases it if the process is killed."""
+def locked(place: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold the lock of a folder. The operating system releases it if the process is killed.
+
+    Args:
+        place: the folder.
+        wait: wait for another process that holds it.
+
+    Raises:
+        NotFreeError: another process holds it, and ``wait`` is not set.
+    """
     if fcntl is None:
         yield  # type: ignore[unreachable,unused-ignore]
         return
@@ -235,6 +303,8 @@ def _locked(place: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            if not wait:
+                raise NotFreeError(f"{place} is in use") from None
             _log.warning("another process is reading the same images: waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
         except OSError as error:  # a file system without locks

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, get_args
 
 from innerloop.data.preprocess import Preprocessing
 
-__all__ = ["DATASETS", "DataSet", "Kind", "Location", "Plan", "Split", "registered_data"]
+__all__ = ["DATASETS", "SPLITS", "DataSet", "Kind", "Location", "Plan", "Split", "registered_data"]
 
 Kind = Literal["classification", "regression"]
 """The kind of a data set's tasks."""
 
 Split = Literal["train", "val", "test"]
 """The classes or functions that tasks are drawn from."""
+
+SPLITS: tuple[Split, ...] = get_args(Split)
+"""The three splits."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,11 @@ class Plan(Protocol):
     @property
     def kind(self) -> Kind:
         """The kind of the tasks."""
+        ...
+
+    @property
+    def place(self) -> Path:
+        """The folder or the file of the data."""
         ...
 
     @property

@@ -66,6 +66,11 @@ class FolderPlan(Part):
         return "classification"
 
     @property
+    def place(self) -> Path:
+        """Where the data is."""
+        return Path(self.root)
+
+    @property
     def held_out(self) -> bool:
         """Whether there are validation classes."""
         return bool(self.val)
@@ -114,16 +119,23 @@ class FolderPlan(Part):
 
 
 def opened(
-    files: ImageFiles, names: Sequence[str], preprocessing: ImagePreprocessing, broken: Broken, place: Location
+    files: ImageFiles,
+    names: Sequence[str],
+    preprocessing: ImagePreprocessing,
+    broken: Broken,
+    place: Location,
+    *,
+    title: str = "",
 ) -> LabelledClasses:
-    """The images of some classes of a folder, from the cache."""
+    """The images of some classes of a folder, from the cache. A title tells several sets of one folder apart."""
     every = [file for group in files.classes.values() for file in group]
     found = cached_images(
-        str(files.root),
+        title or str(files.root),
         fingerprint_of(files.root, every),
         every,
         lambda name: preprocessing.pixels(files.root / name),
         preprocessing,
+        source=files.root,
         progress=place.progress,
     )
     if found.broken:

@@ -63,6 +63,11 @@ class TablePlan(Part):
         check_fields(self)
 
     @property
+    def place(self) -> Path:
+        """Where the data is."""
+        return Path(self.path)
+
+    @property
     def held_out(self) -> bool:
         """Whether there is something for validation."""
         return bool(self.val)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from innerloop.metagrad import MetaGradient
+from innerloop.methods._experiments import PHOTOGRAPHS
 from innerloop.methods.base import Method, registered
 from innerloop.methods.maml import maml
 
 __all__ = ["anil"]
 
 
-@registered(title="ANIL", like="maml", recipes={"omniglot-5w1s omniglot-20w1s": {}})
+@registered(title="ANIL", like="maml", recipes={f"omniglot-5w1s omniglot-20w1s {PHOTOGRAPHS}": {}})
 def anil(
     inner_lr: float = 0.1,
     inner_steps: int = 5,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from innerloop.inner.selection import complement
 from innerloop.metagrad import MetaGradient
+from innerloop.methods._experiments import MINI
 from innerloop.methods.base import Method, registered
 from innerloop.methods.maml import maml
 
@@ -13,7 +14,10 @@ __all__ = ["boil"]
 @registered(
     title="BOIL",
     like="maml",
-    recipes={"omniglot-5w1s omniglot-20w1s": {"inner_lr": 0.5, "inner_steps": 1, "test_steps": 1}},
+    recipes={
+        f"omniglot-5w1s omniglot-20w1s {MINI}": {"inner_lr": 0.5, "inner_steps": 1, "test_steps": 1},
+        MINI: {"filters": 64},
+    },
 )
 def boil(
     inner_lr: float = 0.5,

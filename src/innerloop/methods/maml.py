@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from innerloop.inner.adaptation import Adaptation
 from innerloop.metagrad import MetaGradient, first_order, unrolled
+from innerloop.methods._experiments import PHOTOGRAPHS, PHOTOGRAPHS_1S, PHOTOGRAPHS_5S
 from innerloop.methods._steps import with_steps
 from innerloop.methods.base import Method, registered
 from innerloop.rules import sgd
@@ -24,6 +25,10 @@ __all__ = ["fomaml", "maml"]
         },
         "omniglot-20w1s omniglot-20w5s": {"tasks": 16, "inner_lr": 0.1, "inner_steps": 5, "test_steps": 5},
         "sinusoid": {"inner_lr": 0.01, "inner_steps": 1, "test_steps": 10},
+        # The paper's settings for mini-ImageNet. Its test tasks have as many query images as support images.
+        PHOTOGRAPHS: {"inner_lr": 0.01, "inner_steps": 5, "test_steps": 10, "adapt": "* !*.norm.*"},
+        PHOTOGRAPHS_1S: {"test_queries": 1},
+        PHOTOGRAPHS_5S: {"test_queries": 5, "tasks": 2},
         # Glyphs are this project's own; the schedules are short enough for a laptop.
         "glyphs-5w1s": {"inner_lr": 0.4, "inner_steps": 1, "test_steps": 3},
         "glyphs-20w1s": {
@@ -79,7 +84,7 @@ def maml(
 @registered(
     title="First-order MAML",
     like="maml",
-    recipes={"omniglot-5w1s omniglot-5w5s omniglot-20w1s omniglot-20w5s sinusoid": {}},
+    recipes={f"omniglot-5w1s omniglot-5w5s omniglot-20w1s omniglot-20w5s sinusoid {PHOTOGRAPHS}": {}},
 )
 def fomaml(inner_lr: float = 0.4, inner_steps: int = 1, *, test_steps: int | None = None, adapt: str = "*") -> Method:
     """First-order MAML: as :func:`maml`, with the gradients of the inner loop taken as constants.

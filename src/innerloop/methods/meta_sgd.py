@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from innerloop.inner.adaptation import Adaptation
 from innerloop.metagrad import MetaGradient, unrolled
+from innerloop.methods._experiments import MINI
 from innerloop.methods._steps import with_steps
 from innerloop.methods.base import Method, registered
 from innerloop.rules import learned_sgd
@@ -15,7 +16,7 @@ __all__ = ["meta_sgd"]
     title="Meta-SGD",
     like="maml",
     recipes={
-        "omniglot-5w1s omniglot-20w1s": {"inner_lr": 0.05, "inner_steps": 1, "test_steps": 1},
+        f"omniglot-5w1s omniglot-20w1s {MINI}": {"inner_lr": 0.05, "inner_steps": 1, "test_steps": 1},
         "sinusoid": {"inner_lr": 0.05, "test_steps": 1},
     },
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from innerloop.inner.adaptation import Adaptation
 from innerloop.inner.starts import prototypes
 from innerloop.metagrad import MetaGradient, unrolled
+from innerloop.methods._experiments import MINI
 from innerloop.methods._steps import with_steps
 from innerloop.methods.base import Method, registered
 from innerloop.rules import sgd
@@ -12,7 +13,7 @@ from innerloop.rules import sgd
 __all__ = ["protomaml"]
 
 
-@registered(title="ProtoMAML", like="maml", recipes={"omniglot-5w1s omniglot-20w1s": {}})
+@registered(title="ProtoMAML", like="maml", recipes={f"omniglot-5w1s omniglot-20w1s {MINI}": {}})
 def protomaml(
     inner_lr: float = 0.1,
     inner_steps: int = 5,

@@ -7,6 +7,7 @@ from dataclasses import replace
 from innerloop.inner.adaptation import Adaptation
 from innerloop.inner.starts import prototypes
 from innerloop.metagrad import unrolled
+from innerloop.methods._experiments import PHOTOGRAPHS, PHOTOGRAPHS_5S
 from innerloop.methods.base import Method, registered
 from innerloop.rules import sgd
 
@@ -25,7 +26,16 @@ __all__ = ["prototypical"]
             "tasks": 1,
             "iterations": 20_000,
             "outer_schedule": "halving",
-        }
+        },
+        # The paper's settings for mini-ImageNet.
+        PHOTOGRAPHS: {
+            "train_ways": 30,
+            "tasks": 1,
+            "iterations": 20_000,
+            "outer_schedule": "halving",
+            "filters": 64,
+        },
+        PHOTOGRAPHS_5S: {"train_ways": 20},
     },
 )
 def prototypical(*, ways: int | None = None, head: str = "@last") -> Method:

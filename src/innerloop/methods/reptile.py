@@ -7,6 +7,7 @@ from typing import Literal
 
 from innerloop.inner.adaptation import Adaptation
 from innerloop.metagrad import displacement
+from innerloop.methods._experiments import PHOTOGRAPHS, PHOTOGRAPHS_5S
 from innerloop.methods.base import Method, registered
 from innerloop.rules import adam, sgd
 
@@ -17,7 +18,7 @@ __all__ = ["reptile"]
     title="Reptile",
     recipes={
         # Omniglot: no queries in meta-training, one for each class in evaluation, over 10,000 tasks.
-        "omniglot-5w1s omniglot-5w5s omniglot-20w1s omniglot-20w5s glyphs-5w1s glyphs-20w1s": {
+        f"omniglot-5w1s omniglot-5w5s omniglot-20w1s omniglot-20w5s glyphs-5w1s glyphs-20w1s {PHOTOGRAPHS}": {
             "pool": "flatten",
             "norm": "inductive",
             "train_shots": 10,
@@ -48,6 +49,15 @@ __all__ = ["reptile"]
         },
         "omniglot-20w1s omniglot-20w5s": {"iterations": 200_000},
         "glyphs-5w1s": {"iterations": 3000},
+        # The paper's settings for mini-ImageNet.
+        PHOTOGRAPHS: {
+            "train_shots": 15,
+            "inner_steps": 8,
+            "iterations": 100_000,
+            "val_every": 2000,
+            "test_tasks": 10_000,
+        },
+        PHOTOGRAPHS_5S: {"test_batch": 15},
         # The settings of the sinusoid experiment published with Reptile: its network, and one task at a time.
         "sinusoid": {
             "hidden": (64, 64),

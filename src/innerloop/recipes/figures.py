@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
+from innerloop.data._published_sets import PUBLISHED
 from innerloop.recipes.registry import EXPERIMENTS, RECIPES
 
 __all__ = ["OURS", "PAPER", "recipe_lines"]
@@ -18,8 +20,35 @@ PAPER: dict[str, str] = {
         "reptile": ("97.68 ± 0.04", "99.48 ± 0.06", "89.43 ± 0.14", "97.12 ± 0.32"),
     }.items()
     for cell, figure in zip(_CELLS, figures, strict=True)
+} | {
+    f"{data}-5w{shots}s-{method}": figure
+    for data, methods in {
+        "mini-imagenet": {
+            "maml": ("48.70 ± 1.84", "63.11 ± 0.92"),
+            "fomaml": ("48.07 ± 1.75", "63.15 ± 0.91"),
+            "reptile": ("49.97 ± 0.32", "65.99 ± 0.58"),
+            "anil": ("46.7 ± 0.4", "61.5 ± 0.5"),
+            "boil": ("49.61 ± 0.16", "66.45 ± 0.37"),
+            "meta-sgd": ("50.47 ± 1.87", "64.03 ± 0.94"),
+            "maml-plus-plus": ("52.15 ± 0.26", "68.32 ± 0.44"),
+            "prototypical": ("49.42 ± 0.78", "68.20 ± 0.66"),
+        },
+        "tiered-imagenet": {
+            "maml": ("51.67 ± 1.81", "70.30 ± 1.75"),
+            "prototypical": ("53.31 ± 0.89", "72.69 ± 0.74"),
+        },
+        "cifar-fs": {"maml": ("58.9 ± 1.9", "71.5 ± 1.0"), "prototypical": ("55.5 ± 0.7", "72.0 ± 0.6")},
+        "fc100": {"maml": ("38.1 ± 1.7", "50.4 ± 1.0"), "prototypical": ("35.3 ± 0.6", "48.6 ± 0.6")},
+    }.items()
+    for method, figures in methods.items()
+    for shots, figure in zip((1, 5), figures, strict=True)
 }
-"""Accuracies in %, transductive: of MAML in its paper, of the other two in the paper of Reptile."""
+"""Accuracies in %, from papers. On Omniglot, and of Reptile and FOMAML, they are transductive.
+
+On Omniglot and mini-ImageNet they are those of MAML's own paper, of Reptile's for it and FOMAML, and of each other
+method's own. On tieredImageNet those of MAML are from Liu et al., 2019, and of prototypical networks from Ren et al.,
+2018. On CIFAR-FS both are from Bertinetto et al., 2019. On FC100 they are from Lian et al., 2020, and Lee et al., 2019.
+"""
 
 OURS: dict[str, str] = {
     "omniglot-5w1s-maml": "98.5 ± 0.5",
@@ -65,26 +94,27 @@ def recipe_lines() -> list[str]:
         ('omniglot, 5-way 1-shot', ['omniglot-5w1s-maml', 'omniglot-5w1s-fomaml', 'omniglot-5w1s-reptile'])
     """
     lines = []
+    titles = {str(name): known.title for name, known in PUBLISHED.items()}
     for experiment in EXPERIMENTS:
-        names = sorted((name for name in RECIPES if name.startswith(f"{experiment}-")), key=_order)
+        names = sorted((n for n in RECIPES if n.startswith(f"{experiment}-")), key=partial(_order, experiment))
         first = RECIPES[names[0]]
         task = f"{first.shots} points" if first.regression else f"{first.ways}-way {first.shots}-shot"
-        lines += ["", f"{first.dataset}, {task}"]
+        lines += ["", f"{titles.get(first.dataset, first.dataset)}, {task}"]
         for name in names:
             figures = [
                 f"{who} {figure}" for who, known in (("paper", PAPER), ("ours", OURS)) if (figure := known.get(name))
             ]
-            lines.append(f"  {name:32} {RECIPES[name].iterations:>7,} iterations  {'  '.join(figures)}".rstrip())
+            lines.append(f"  {name:34} {RECIPES[name].iterations:>7,} iterations  {'  '.join(figures)}".rstrip())
     notes = [
         "",
         "Accuracy in %, transductive. The papers' figures are for the full schedules. Ours are for short ones, of 300",
-        "to 12,000 iterations on two CPU cores; docs/results.md has the commands.",
+        "to 12,000 iterations on two CPU cores; docs/results.md has the commands. Recipes for mini-ImageNet and the",
+        "other data sets of photographs need files of yours: --data-dir DIR; docs/data-sets.md says which.",
     ]
     return lines[1:] + notes
 
 
-def _order(name: str) -> tuple[float, str]:
+def _order(experiment: str, name: str) -> tuple[float, str]:
     """MAML, FOMAML and Reptile first."""
-    first = ("maml", "fomaml", "reptile")
-    method = name.split("-", 2)[-1] if name.startswith(("omniglot", "glyphs")) else name.split("-", 1)[-1]
+    first, method = ("maml", "fomaml", "reptile"), name.removeprefix(f"{experiment}-")
     return (first.index(method) if method in first else math.inf, name)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from innerloop.data._published_sets import PUBLISHED
 from innerloop.methods.base import CARDS
 from innerloop.recipes.config import Config, method_options, network_options
 from innerloop.recipes.options import ConfigError
@@ -39,6 +40,21 @@ EXPERIMENTS: dict[str, dict[str, Any]] = {
         "tasks": 25,
         "iterations": 70_000,
         "val_every": 5000,
+    },
+    # The data sets of the literature, from files that the user has: MAML's network and 15 queries of each class.
+    **{
+        f"{name.replace('_', '-')}-5w{shots}s": {
+            "dataset": name,
+            "shots": shots,
+            "queries": 15,
+            "test_queries": 15,
+            "tasks": 4,
+            "filters": 32,
+            "downsample": "maxpool",
+            "pool": "flatten",
+        }
+        for name in PUBLISHED
+        for shots in (1, 5)
     },
     # Glyphs are this project's own data. The schedules are short enough for a laptop.
     **{

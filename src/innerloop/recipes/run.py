@@ -47,7 +47,7 @@ from innerloop.recipes.build import DataSource, Running, check_net, make_net, ma
 from innerloop.recipes.config import NESTED, Config, all_options, common_options
 from innerloop.recipes.earlier import from_flat
 from innerloop.recipes.options import ConfigError
-from innerloop.recipes.plans import DATA_FILE, read_plan, write_plan
+from innerloop.recipes.plans import DATA_FILE, read_plan, source_of_run, write_plan
 from innerloop.training.best import best_folders, best_learners
 from innerloop.training.events import add_pictures
 from innerloop.training.folder import RunFolder, is_left_over
@@ -63,18 +63,20 @@ DESCRIPTION = Record(
         "recipe": TEXT,
         "torch": TEXT,
         "config": Table(ANYTHING),  # its fields depend on the data set and the method
-    }
+    },
+    optional={"data_dir": Maybe(TEXT)},  # older runs do not have it
 )
 """The contents of ``config.json``."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A training run, as its folder describes it."""
+    """A training run, as its folder describes it. ``data_dir`` is the folder of its data, if one was given."""
 
     folder: Path
     recipe: str
     config: Config
+    data_dir: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,14 @@ def train_run(
     trainer = make_trainer(config, net, running)
     with RunFolder(folder):
         _check_folder(folder, config, resume=resume)  # again, because now no other training can change it
-        description = {"format": FORMAT, "recipe": recipe, "torch": torch.__version__, "config": config.as_json()}
+        data_dir = None if source.root is None else str(source.root.expanduser().absolute())
+        description: dict[str, Any] = {
+            "format": FORMAT,
+            "recipe": recipe,
+            "torch": torch.__version__,
+            "data_dir": data_dir,
+        }
+        description["config"] = config.as_json()
         if source.plan is not None:
             write_plan(source.plan, folder)
         write_atomically(folder / CONFIG_FILE, (json.dumps(description, indent=2) + "\n").encode())
@@ -191,7 +200,7 @@ def train_run(
             raise
         with contextlib.suppress(MissingExtraError):  # the numbers are in metrics.jsonl all the same
             _draw_curves(folder)
-    return Run(folder, recipe, config)
+    return Run(folder, recipe, config, source.root)
 
 
 def _draw_curves(folder: Path) -> None:
@@ -255,20 +264,21 @@ def read_run(folder: Path) -> Run:
             raise CheckpointError(f"{path}: {error}") from error
         check({"config": settings}, kind, path, remedy)
     try:
-        return Run(folder, description["recipe"], from_flat(settings) if flat else Config.from_json(settings))
+        config = from_flat(settings) if flat else Config.from_json(settings)
     except ConfigError as error:
         raise CheckpointError(f"{path} is damaged: {error}; {remedy}") from error
+    data_dir = description.get("data_dir")
+    return Run(folder, description["recipe"], config, None if data_dir is None else Path(data_dir))
 
 
 def data_of(run: Run, source: DataSource) -> DataSource:
-    """The source with the plan of a run, if the run is on a user's own data.
+    """The source with the data of a run, where the run was trained or where the source says, and with its plan.
 
     Raises:
         CheckpointError: the plan is absent or damaged.
+        DataError: the data is no longer where it was, and the source names no other place.
     """
-    if not DATASETS[run.config.dataset].planned:
-        return source
-    return replace(source, plan=read_plan(run.folder, source.root))
+    return source_of_run(source, run.folder, run.config.dataset, run.data_dir)
 
 
 def _settings(dataset: str, method: str, network: str | None) -> Record:
