@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,18 +15,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from browser_helpers import CHROMIUM, IN_A_BROWSER, QUIET, draw, listening
 from PIL import Image, ImageDraw
 from processes import start_innerloop
 from safetensors.torch import load_file
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
-CHROMIUM = os.environ.get("INNERLOOP_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to open the demo's page in"),
-    pytest.mark.xdist_group("browser"),
-]
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-QUIET += ["--disable-component-update", "--disable-sync"]
+pytestmark = IN_A_BROWSER
 
 
 @pytest.fixture(scope="module")
@@ -58,12 +51,7 @@ def page(browser: Any, address: str) -> Iterator[Any]:
 
 def opened(context: Any, address: str) -> Any:
     """A page that has its first answers. What the browser complains of is an error."""
-    page = context.new_page()
-    page.complaints = []
-    page.asked = []
-    page.on("console", lambda message: page.complaints.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: page.complaints.append(str(error)))
-    page.on("request", lambda request: page.asked.append(request.url))
+    page = listening(context.new_page())
     page.goto(address)
     page.wait_for_selector(".guess strong")
     assert page.complaints == []
@@ -84,17 +72,6 @@ def after(page: Any, act: Any) -> None:
         act()
     assert response.value.ok
     page.wait_for_selector("#answers:not(.is-working)")
-
-
-def draw(page: Any, pad: Any, points: list[tuple[float, float]]) -> None:
-    pad.scroll_into_view_if_needed()
-    box = pad.bounding_box()
-    at = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
-    page.mouse.move(*at[0])
-    page.mouse.down()
-    for point in at[1:]:
-        page.mouse.move(*point, steps=4)
-    page.mouse.up()
 
 
 def test_it_opens_on_a_filled_example_and_asks_nobody_else(page: Any, address: str) -> None:

@@ -50,10 +50,21 @@ def test_every_step_is_the_trace_of_the_learner(tmp_path: Path) -> None:
     learner = il.Learner(plain(1), il.maml(0.1, 3), loss_fn=F.mse_loss)
     x, _ = examples(5, 2)
     y, (query_x, _) = x[:, :1].sin(), examples(4, 2)
-    exported = il.export.adaptation(learner, tmp_path / "a.onnx", x, y, every_step=True)
+    exported = il.export.adaptation(learner, tmp_path / "a.onnx", x, y, every_step=True, parameters=True)
     found = run(exported, support_x=x, support_y=y, query_x=query_x)
     trace = learner.trace(x, y, query_x)
     assert compared(found, {"step_outputs": trace.outputs, "step_losses": trace.support_loss}) < 1e-5
+    assert compared(found, {f"parameters.{name}": tensor for name, tensor in trace.params.items()}) < 1e-5
+
+
+def test_parameters_that_are_not_adapted_are_given_too(tmp_path: Path) -> None:
+    learner = il.Learner(plain(), il.anil(0.1, 2))
+    x, y = examples(6, 2)
+    exported = il.export.adaptation(learner, tmp_path / "a.onnx", x, y, parameters=True)
+    found = run(exported, support_x=x, support_y=y, query_x=x)
+    assert (
+        compared(found, {f"parameters.{name}": tensor for name, tensor in learner.trace(x, y, x).params.items()}) < 1e-5
+    )
 
 
 def test_settings_as_inputs(tmp_path: Path) -> None:

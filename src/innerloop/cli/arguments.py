@@ -233,6 +233,11 @@ class DemoArguments:
     """Further host names that the page is opened by, where other machines are let in."""
     open: bool = False
     """Open the page in the browser."""
+    static: Annotated[Path | None, arg(metavar="DIR")] = None
+    """Write the page to this folder and serve nothing: files with which the browser itself adapts, from any web server
+    or opened as a file. It needs npm and a network the first time."""
+    runtime: Annotated[Path | None, arg(metavar="DIR")] = None
+    """With --static: an unpacked npm package onnxruntime-web, where there is no npm or no network."""
 
 
 def parse(kind: type[T], command: str, argv: Sequence[str], default: T | None = None) -> T:

@@ -76,6 +76,16 @@ class Contender:
             "milliseconds": round(1000 * (time.perf_counter() - started), 1),
         }
 
+    def header(self) -> dict[str, Any]:
+        """What the file of an adapted network says of this learner. The network is described as a value."""
+        return {
+            "format": "innerloop-adapted-1",
+            "learner": self.key,
+            "net": dict(self.learner.net_spec or {}),
+            "norm": self.learner.norm,
+            "steps": str(self.steps),
+        }
+
     def adapted(self, x: Tensor, y: Tensor, ways: int, names: Sequence[str]) -> bytes:
         """The network adapted to a task, as a safetensors file.
 
@@ -83,15 +93,9 @@ class Contender:
         header names the network, its arguments, the classes and how batch norm is used.
         """
         trace = self.trace(x, y, x[:0], ways)
-        spec = self.learner.net_spec or {}
-        header = {
-            "format": "innerloop-adapted-1",
-            "learner": self.key,
-            "net": json.dumps({**spec, "arguments": {**spec.get("arguments", {}), "ways": trace.outputs.shape[-1]}}),
-            "norm": self.learner.norm,
-            "steps": str(self.steps),
-            "classes": json.dumps(list(names), ensure_ascii=False),
-        }
+        header = self.header()
+        net = {**header["net"], "arguments": {**header["net"].get("arguments", {}), "ways": trace.outputs.shape[-1]}}
+        header |= {"net": json.dumps(net), "classes": json.dumps(list(names), ensure_ascii=False)}
         tensors = {name: tensor.contiguous() for name, tensor in trace.params.items()}
         return save({**tensors, "support": self._inputs(x).contiguous()}, metadata=header)
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+import time
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.resources import files
 from typing import Any, TypeVar
 
 from innerloop.demo.contenders import Contender, Shown
+from innerloop.demo.described import described
 from innerloop.demo.guard import Guard
 from innerloop.demo.requests import Limits, Refused, Task, task_in
 from innerloop.extras import extra
@@ -52,7 +54,7 @@ def application(shown: Shown, limits: Limits | None = None, hosts: frozenset[str
     desk = _Desk(shown, limits)
     routes = [Route(path, partial(_file, content, kind)) for path, content, kind in _page()]
     routes += [
-        Route("/api/setup", partial(_setup, json.dumps(_described(shown, limits)).encode())),
+        Route("/api/setup", partial(_setup, json.dumps({**described(shown, limits), "server": True}).encode())),
         Route("/api/adapt", desk.adapt, methods=["POST"]),
         Route("/api/model", desk.model, methods=["POST"]),
     ]
@@ -75,7 +77,9 @@ class _Desk:
             asked = [one for one in self._shown.contenders if task.learner in ("", one.key)]
             return list(await asyncio.gather(*(self._on_a_thread(_answer, one, task) for one in asked)))
 
-        return JSONResponse({"learners": await self._worked(request, answers)})
+        started = time.perf_counter()
+        found = await self._worked(request, answers)
+        return JSONResponse({"learners": found, "milliseconds": round(1000 * (time.perf_counter() - started), 1)})
 
     async def model(self, request: Request) -> Response:
         """The network of one learner, adapted to a task."""
@@ -170,22 +174,6 @@ async def _refused(request: Request, error: Exception) -> Response:
 async def _other(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return JSONResponse({"error": error.detail}, error.status_code, error.headers)
-
-
-def _described(shown: Shown, limits: Limits) -> Mapping[str, Any]:
-    """What the page must know before it can ask."""
-    learners = [
-        {"id": one.key, "title": one.title, "steps": one.steps, "facts": dict(one.facts)} for one in shown.contenders
-    ]
-    return {
-        "learners": learners,
-        "channels": shown.channels,
-        "size": shown.size,
-        "drawings": shown.ink is not None,
-        "ways": shown.ways,
-        "shots": limits.shots,
-        "name": limits.name,
-    }
 
 
 def _page() -> list[tuple[str, bytes, str]]:

@@ -31,6 +31,7 @@ def adaptation(
     ways: int | None = None,
     inner_lr: float | None = None,
     every_step: bool = False,
+    parameters: bool = False,
     inputs: Collection[Setting] = (),
     examples: tuple[int | None, int | None] = (None, None),
     max_support: int = 100,
@@ -48,7 +49,8 @@ def adaptation(
     Outputs for classes: ``logits`` and ``probabilities``, each ``[Q, ways]``. A class without support examples has
     probability 0. Output for numbers: ``outputs`` ``[Q, ...]``. With ``every_step`` also ``step_losses`` ``[K + 1]``,
     the inner loss on the support set before each step and after the last, and the predictions at the same iterates,
-    ``[K + 1, Q, ...]``: ``step_logits`` and ``step_probabilities``, or ``step_outputs``.
+    ``[K + 1, Q, ...]``: ``step_logits`` and ``step_probabilities``, or ``step_outputs``. With ``parameters`` also each
+    parameter of the network after the last step, as ``parameters.NAME``.
 
     Args:
         learner: the learner. Its mode of batch norm is the graph's.
@@ -60,6 +62,7 @@ def adaptation(
         ways: the number of classes, for methods that make a head for each task. None means those of the example.
         inner_lr: the inner learning rate. None means the learner's own.
         every_step: whether to give losses and predictions at every step.
+        parameters: whether to give the network's parameters after the last step.
         inputs: settings that become inputs of the graph. ``steps`` (int64): the number of steps. ``inner_lr``
             (float32): the inner learning rate. ``ways`` (int64): the number of classes of the task. Only that many
             logits then take part, in adapting as well; the others are minus infinity. Without it, all logits take
@@ -90,7 +93,7 @@ def adaptation(
     adapting = given.adaptation if inner_lr is None else with_rate(given.adaptation, inner_lr, learner._meta)
     pieces = Pieces(learner._model, learner._meta, adapting, learner.loss_fn)
     _check(pieces, given.y, inputs)
-    task = Task(given.x, given.y, examples, tuple(inputs), every_step, max_support)
+    task = Task(given.x, given.y, examples, tuple(inputs), every_step, max_support, parameters)
     writer = begun(pieces, task)
     for name, value in inner_loop(writer, task).items():
         writer.graph.add_output(value.name, name, value.dtype, value.shape)

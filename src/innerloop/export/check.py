@@ -193,6 +193,9 @@ def _expected(pieces: Pieces, task: Task, x: Tensor, y: Tensor, query_x: Tensor)
         )
         rows.append({**pieces.predict(iterate.steps, of), "losses": pieces.loss(iterate.steps, of)[0]})
     last = {name: value for name, value in rows[-1].items() if name != "losses"}
+    if task.parameters:
+        of_all = {**iterate.fixed, **{name: tensor[0] for name, tensor in iterate.adapted.items()}}
+        last |= {f"parameters.{name}": tensor for name, tensor in of_all.items()}
     if not task.every_step:
         return last
     return {**last, **{f"step_{name}": torch.stack([row[name] for row in rows]) for name in rows[0]}}

@@ -38,6 +38,7 @@ class Task:
         inputs: the settings that are inputs of the graph.
         every_step: whether losses and predictions at every step are wanted.
         max_support: the largest number of support examples for which the order of mini-batches is stored.
+        parameters: whether all parameters after the last step are wanted.
     """
 
     support_x: Tensor
@@ -46,6 +47,7 @@ class Task:
     inputs: tuple[str, ...]
     every_step: bool
     max_support: int
+    parameters: bool = False
 
     @property
     def free(self) -> frozenset[str]:
@@ -100,11 +102,24 @@ def inner_loop(writer: Writer, task: Task) -> dict[str, Value]:
     k = pieces.adaptation.steps if pieces.model.norm == "per_step" else 0
     found = writer.predict(graph, last, k)
     if not task.every_step:
-        return found
+        return {**found, **(_parameters(writer, last) if task.parameters else {})}
     at_end = {name: _with_axis(graph, value) for name, value in found.items()}
     at_end["losses"] = writer.loss(graph, last, k)
     joined = {f"step_{name}": _joined(graph, collected.get(name, []), value) for name, value in at_end.items()}
-    return {**found, **joined}
+    return {**found, **joined, **(_parameters(writer, last) if task.parameters else {})}
+
+
+def _parameters(writer: Writer, last: Place) -> dict[str, Value]:
+    """All parameters after the last step, those that are not adapted included."""
+    graph = writer.graph
+    found = {
+        name: Value(graph.op("Identity", writer.names["model"][name]), tensor.dtype, tuple(tensor.shape))
+        for name, tensor in last.like.fixed.items()
+    }
+    for name, tensor in last.like.adapted.items():
+        own = graph.op("Squeeze", last.adapted[name], graph.ints([0]))
+        found[name] = Value(own, tensor.dtype, tuple(tensor.shape[1:]))
+    return {f"parameters.{name}": value for name, value in found.items()}
 
 
 def settings_of(pieces: Pieces, task: Task) -> Params:

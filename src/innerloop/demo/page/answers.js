@@ -19,7 +19,7 @@ export class Answers {
     return Math.max(...this.#columns.map((column) => column.learner.steps));
   }
 
-  // `answer` is the server's; `symbols` are the {name, picture} of the classes. Null empties the columns.
+  // `answer` is the backend's; `symbols` are the {name, picture} of the classes. Null empties the columns.
   show(answer, symbols, step) {
     const found = new Map((answer?.learners ?? []).map((one) => [one.id, one]));
     for (const column of this.#columns) column.show(found.get(column.learner.id), symbols, step);

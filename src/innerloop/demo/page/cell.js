@@ -6,7 +6,7 @@ import { Pad, preview } from "./pad.js";
 import { fromStrokes } from "./raster.js";
 import { choose } from "./upload.js";
 
-// The bytes of a drawing for the server, made once for each drawing.
+// The bytes of a drawing for the learners, made once for each drawing.
 const made = new WeakMap();
 
 export function levelsFor(drawing, images) {

@@ -64,10 +64,12 @@ const EN = {
     "MAML chose its first weights by differentiating through these steps. Reptile moved its weights towards where such " +
       "steps lead. The untrained network has the same layers and starts from random weights. MAML's network takes steps " +
       "of size 0.1, the other two of size 0.4.",
-    "Your drawings go to this server only, which keeps nothing.",
   ],
+  privateOnServer: "Your drawings go to this server only, which keeps nothing.",
+  privateInBrowser: "Your drawings stay in this browser. The gradient steps are taken here, and nothing is sent anywhere.",
   errorOffline: "The server does not answer. Is it still running?",
   errorServer: "The server refused: {reason}",
+  errorBrowser: "This browser cannot run the learners: {reason}",
   errorBusy: "The server is busy. Trying again…",
   errorKind: "{name} is no picture that this browser can read. Choose a PNG, JPEG, WebP, GIF or BMP file.",
   errorLarge: "{name} is too large. Choose a picture of at most 10 MB and 40 million pixels.",
@@ -136,10 +138,12 @@ const ZH = {
       "滑块显示每一步之后的损失和答案。第 0 步时，它们对你的符号一无所知。",
     "MAML 对这些步骤求导来选择初始权重；Reptile 让权重朝这些步骤所到之处移动。未训练的网络结构相同，但从随机权重出发。" +
       "MAML 的步长为 0.1，另外两个为 0.4。",
-    "你的图只发送给这台服务器，服务器不保存任何内容。",
   ],
+  privateOnServer: "你的图只发送给这台服务器，服务器不保存任何内容。",
+  privateInBrowser: "你的图不会离开这个浏览器：梯度步骤在这里计算，不会发送任何内容。",
   errorOffline: "服务器没有回应。它还在运行吗？",
   errorServer: "服务器拒绝了请求：{reason}",
+  errorBrowser: "此浏览器无法运行这些网络：{reason}",
   errorBusy: "服务器正忙，正在重试…",
   errorKind: "{name} 不是浏览器能读取的图片。请选择 PNG、JPEG、WebP、GIF 或 BMP 文件。",
   errorLarge: "{name} 太大。请选择不超过 10 MB、4000 万像素的图片。",

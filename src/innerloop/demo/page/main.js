@@ -1,7 +1,8 @@
-// The page: what is drawn goes to the server, and what the learners answer is shown.
+// The page: what is drawn goes to the learners, and what they answer is shown.
 
 import { Answers } from "./answers.js";
-import { Asker, base64, model, setup } from "./api.js";
+import { Asker } from "./asker.js";
+import { model, setup } from "./backend.js";
 import { Cell, levelsFor } from "./cell.js";
 import { Classes } from "./classes.js";
 import { byId, make, relabel } from "./dom.js";
@@ -106,14 +107,14 @@ class Page {
     this.seen.replaceChildren(canvas, make("span", {}, t("seen")));
   }
 
-  // The classes that have an example, and the task for the server; null if they are too few.
+  // The classes that have an example, and the task for the learners; null if they are too few.
   #task() {
     const drawn = this.store.now.classes
       .map((one) => ({ ...one, examples: one.examples.filter(Boolean) }))
       .filter((one) => one.examples.length);
     this.symbols = drawn.map((one) => ({ name: one.name, picture: () => this.#thumbnail(one.examples[0]) }));
     if (drawn.length < 2) return null;
-    const bytes = (drawing) => base64(levelsFor(drawing, this.images));
+    const bytes = (drawing) => levelsFor(drawing, this.images);
     return {
       classes: drawn.map((one) => one.examples.map(bytes)),
       names: drawn.map((one) => one.name),
@@ -136,6 +137,7 @@ class Page {
     }
     this.notice(this.task.query ? "" : t("needQuery"), "hint");
     byId("answers").classList.add("is-working");
+    if (!this.answer) byId("time").textContent = t("working");
     this.asker.ask(this.task);
   }
 
@@ -149,8 +151,8 @@ class Page {
 
   showAnswer(stepped = false) {
     this.answers.show(this.answer, this.symbols, this.player.step);
-    const times = this.answer?.learners.map((one) => one.milliseconds) ?? [];
-    byId("time").textContent = times.length ? t("milliseconds", { ms: Math.round(Math.max(...times)) }) : "";
+    const ms = this.answer?.milliseconds;
+    byId("time").textContent = ms === undefined ? "" : t("milliseconds", { ms: Math.max(1, Math.round(ms)) });
     if (stepped) this.say(this.answers.spoken(this.player.step));
   }
 
@@ -202,7 +204,8 @@ class Page {
     byId("language").lang = locale() === "en" ? "zh-CN" : "en";
     byId("language").setAttribute("aria-label", t("languageLabel"));
     for (const id of ["theme", "undo", "redo"]) relabel(byId(id), t(id));
-    const [images, steps, methods, privacy] = t("about");
+    const [images, steps, methods] = t("about");
+    const privacy = t(this.images.server ? "privateOnServer" : "privateInBrowser");
     const own = this.images.learners.some((learner) => learner.id === "maml");
     const about = own ? [images, steps, methods, privacy] : [steps, privacy];
     byId("about").replaceChildren(...about.map((text) => make("p", {}, text)));

@@ -1,0 +1,93 @@
+// Where the learners are: in this browser. It has the same names as the backend of the page that has a server.
+//
+// `innerloop` holds what `innerloop demo --static` wrote: {setup, files: {name: gzip in base64}}.
+
+import { packed } from "./safetensors.js";
+
+export class BackendError extends Error {
+  constructor(key, reason = "") {
+    super(reason || key);
+    this.key = key;
+    this.values = { reason };
+  }
+}
+
+// The bytes of a file that came with the page.
+async function unpacked(name) {
+  if (!innerloop.files[name]) throw new Error(`${name} is missing`);
+  const bytes = Uint8Array.from(atob(innerloop.files[name]), (letter) => letter.charCodeAt(0));
+  delete innerloop.files[name];
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Response(stream).arrayBuffer();
+}
+
+// The thread that runs the graphs. `asked(kind, content)` is what it answers.
+class Runner {
+  #waiting = new Map();
+  #number = 0;
+
+  constructor(code) {
+    this.worker = new Worker(URL.createObjectURL(new Blob([code], { type: "text/javascript" })));
+    this.worker.addEventListener("message", ({ data: { number, result, error } }) => {
+      const [done, failed] = this.#waiting.get(number) ?? [];
+      if (!this.#waiting.delete(number)) return;
+      if (error === undefined) done(result);
+      else failed(new BackendError("errorBrowser", error));
+    });
+    this.worker.addEventListener("error", ({ message }) => {
+      for (const [, failed] of this.#waiting.values()) failed(new BackendError("errorBrowser", message ?? ""));
+      this.#waiting.clear();
+    });
+  }
+
+  asked(kind, content, transfer = []) {
+    const number = ++this.#number;
+    return new Promise((done, failed) => {
+      this.#waiting.set(number, [done, failed]);
+      this.worker.postMessage({ number, kind, content }, transfer);
+    });
+  }
+}
+
+let running = null;
+
+async function started() {
+  // The script with the runtime runs after this one, and before this event.
+  if (!innerloop.files["ort.wasm"]) await new Promise((go) => document.addEventListener("DOMContentLoaded", go));
+  const { learners, channels, size, ink } = innerloop.setup;
+  const names = ["worker.js", "ort.mjs", "ort-glue.mjs", "ort.wasm"];
+  const [code, script, glue, wasm] = await Promise.all(names.map(unpacked));
+  const graphs = await Promise.all(learners.map(({ id }) => unpacked(`${id}.onnx`)));
+  const runner = new Runner(code);
+  const content = { script, glue, wasm, graphs, learners, shape: [channels, size, size], ink };
+  await runner.asked("open", content, [wasm, ...graphs]);
+  return runner;
+}
+
+function runner() {
+  running ??= started().catch((error) => {
+    throw error.key ? error : new BackendError("errorBrowser", error.message);
+  });
+  return running;
+}
+
+export async function setup() {
+  runner().catch(() => {}); // it starts while the page is drawn; who asks it hears of a failure
+  return innerloop.setup;
+}
+
+export async function adapt(task) {
+  return (await runner()).asked("adapt", task);
+}
+
+export async function model(task, id) {
+  const { ways, parameters, support } = await (await runner()).asked("model", { task, id });
+  const { header, head } = innerloop.setup.learners.find((learner) => learner.id === id);
+  const net = { ...header.net, arguments: { ...header.net.arguments, ways: head.length ? ways : header.net.arguments.ways } };
+  for (const name of head) {
+    const { data, dims } = parameters[name];
+    parameters[name] = { data: data.subarray(0, (data.length / dims[0]) * ways), dims: [ways, ...dims.slice(1)] };
+  }
+  const described = { ...header, net: JSON.stringify(net), classes: JSON.stringify(task.names) };
+  return packed({ ...parameters, support }, described);
+}
