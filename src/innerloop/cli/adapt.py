@@ -1,15 +1,18 @@
-"""``innerloop adapt``: show a learner a few examples of each class, and let it label other files."""
+"""``innerloop adapt``: show a learner a few examples, and let it label other files, or predict other rows."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
+from innerloop.cli.adapt_table import predicted, summary
 from innerloop.cli.arguments import AdaptArguments, UsageError, parse
+from innerloop.data import TablePreprocessing
 from innerloop.learner.files import write_atomically
 from innerloop.learner.learner import Learner
 from innerloop.learner.predictor import Predictor
@@ -41,9 +44,9 @@ def adapt(argv: Sequence[str]) -> int:
     """Adapt, print the table, and write the files that are asked for.
 
     Raises:
-        UsageError: the command line has a mistake, or a folder has no images.
+        UsageError: the command line has a mistake, a folder has no images, or a table lacks a column.
         CheckpointError: there is no learner, or it is damaged.
-        DataError: an image cannot be read.
+        DataError: an image or a table cannot be read.
     """
     arguments = parse(AdaptArguments, "adapt", argv)
     for flag, path in (("--csv", arguments.csv), ("--json-file", arguments.json_file)):
@@ -52,17 +55,25 @@ def adapt(argv: Sequence[str]) -> int:
     learner = Learner.load(arguments.run, norm=arguments.norm)
     if learner.preprocessing is None:
         raise UsageError(
-            f"{arguments.run} was saved without a preprocessing, so it cannot read images; train it again with this "
+            f"{arguments.run} was saved without a preprocessing, so it cannot read files; train it again with this "
             "version, or use il.Learner.load(..., preprocessing=...) in Python"
         )
-    found = labelled(learner, arguments.support, arguments.query, steps=arguments.steps)
+    if isinstance(learner.preprocessing, TablePreprocessing):
+        rows = predicted(learner, arguments)
+        lines = _aligned(rows)
+        lines += [said] if (said := summary(rows)) else []
+    else:
+        if arguments.target or arguments.task:
+            raise UsageError("--target and --task are for tables, and this learner was trained on images")
+        found = labelled(learner, arguments.support, arguments.query, steps=arguments.steps)
+        rows, lines = [asdict(row) for row in found], _table(found)
     if arguments.csv is not None:
-        write_atomically(arguments.csv, _as_csv(found).encode())
+        write_atomically(arguments.csv, _as_csv(rows).encode())
     if arguments.json_file is not None:
-        write_atomically(arguments.json_file, (json.dumps([asdict(row) for row in found], indent=2) + "\n").encode())
-    print("\n".join(_table(found)))
+        write_atomically(arguments.json_file, (json.dumps(rows, indent=2) + "\n").encode())
+    print("\n".join(lines))
     if arguments.json:
-        print(json.dumps([asdict(row) for row in found]))
+        print(json.dumps(rows))
     return 0
 
 
@@ -134,9 +145,25 @@ def _table(found: Sequence[Labelled]) -> list[str]:
     return lines
 
 
-def _as_csv(found: Sequence[Labelled]) -> str:
+def _aligned(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The lines of a table of predictions, without the column ``truth`` if no truth is known."""
+    names = [name for name in rows[0] if name != "truth" or any(row["truth"] is not None for row in rows)]
+    cells = [names, *([_shown(name, row[name]) for name in names] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]
+
+
+def _shown(name: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if name == "probability":
+        return f"{100 * value:.1f} %"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     text = StringIO()
-    writer = csv.writer(text)
-    writer.writerow(["file", "prediction", "probability", "truth"])
-    writer.writerows([row.file, row.prediction, row.probability, row.truth or ""] for row in found)
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows({name: "" if value is None else value for name, value in row.items()} for row in rows)
     return text.getvalue()

@@ -131,14 +131,24 @@ class ExportArguments:
 
 @dataclass(frozen=True)
 class AdaptArguments:
-    """Show a run's learner a few images of each class, and let it label the images of another folder."""
+    """Show a run's learner a few examples, and let it predict others.
+
+    A learner of images takes folders, and labels images. A learner that was trained on a table takes tables, and
+    predicts a column.
+    """
 
     run: Annotated[Positional[Path], arg(metavar="RUN")]
     """Folder of a training run, or of a saved learner."""
     support: Path
-    """Folder with one folder of images for each class. The folders' names are the labels."""
+    """What to learn from: a folder with one folder of images for each class, whose names are the labels; or a table
+    (.csv, .tsv, .parquet) with the target."""
     query: Path
-    """Folder of the images to label."""
+    """What to predict: a folder of images, or a table. Its target, if it has one, is only compared with."""
+    target: str | None = None
+    """Column of the tables to predict; that of the training if not given."""
+    task: str | None = None
+    """Column of the tables that says which task a row belongs to; that of the training if not given. Each task is
+    learned by itself. Tables without this column are one task."""
     steps: int | None = None
     """Number of inner steps; the method's if not given."""
     norm: Literal["transductive", "inductive", "per_step"] | None = None

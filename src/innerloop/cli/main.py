@@ -56,7 +56,7 @@ usage: innerloop COMMAND ...
   innerloop export RUN FILE.onnx [--support DIR] [--steps K] [--every-step] ...
                               write adaptation itself, or an adapted predictor, to a file that needs no Python
   innerloop adapt RUN --support DIR --query DIR [--csv FILE] [--json-file FILE] ...
-                              learn from a few images of each class, and label other images
+                              learn from a few images of each class, and label other images; or from rows of a table
   innerloop inspect RUN       print what a run is: method, network, data, accuracy, files
   innerloop sweep RECIPE [--seed 0,1,2] [--inner-lr 0.1,0.4] [--jobs N] [--split train|val|test] [--out DIR] ...
                               train a grid of settings, and print a table with intervals over seeds
@@ -112,6 +112,7 @@ def train(argv: Sequence[str]) -> int:
             folder,
             source,
             running=arguments.running,
+            watching=arguments.watching,
             resume=arguments.run.resume,
             progress=False if arguments.run.quiet else None,
             say=say if source.plan is not None or arguments.config.network else None,
@@ -123,10 +124,10 @@ def train(argv: Sequence[str]) -> int:
         left = "; what was saved before is whole: continue with --resume" if (folder / CHECKPOINT_FILE).exists() else ""
         return _fail(_reason(error) + left, 2)
     if not arguments.run.quiet:
-        print(f"trained {run.recipe} for {run.config.iterations} iterations: {folder}")
+        print(f"trained {run.recipe} for {run.trained} iterations: {folder}")
         print(f"next: innerloop evaluate {folder}")
     if arguments.run.json:
-        print(json.dumps({"run": str(folder), "recipe": name, "iterations": run.config.iterations}))
+        print(json.dumps({"run": str(folder), "recipe": name, "iterations": run.trained}))
     return 0
 
 

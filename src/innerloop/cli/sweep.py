@@ -73,7 +73,8 @@ def sweep(argv: Sequence[str], source_of: Callable[..., DataSource]) -> int:
     data: DataArguments = arguments.data
     source = source_of(data, progress=False if quiet else None)
     plan = Sweep(
-        *(name, source, arguments.running, own.split, own.jobs, data.threads), progress=False if quiet else None
+        *(name, source, arguments.running, arguments.watching, own.split, own.jobs, data.threads),
+        progress=False if quiet else None,
     )
     folder.mkdir(parents=True, exist_ok=True)
     say = (lambda text: None) if quiet else (lambda text: print(text, file=sys.stderr, flush=True))

@@ -20,6 +20,7 @@ from innerloop.recipes import Config
 from innerloop.recipes.build import Running
 from innerloop.recipes.config import all_options, common_options, elsewhere
 from innerloop.recipes.options import ConfigError, Option, flag
+from innerloop.recipes.watching import Watching
 
 __all__ = ["TrainArguments", "given", "train_arguments"]
 
@@ -34,6 +35,7 @@ class TrainArguments:
     run: RunArguments
     data: DataArguments
     running: Running
+    watching: Watching
     config: Config
 
 
@@ -79,7 +81,7 @@ def train_arguments(recipe: str, config: Config, argv: Sequence[str]) -> TrainAr
         [
             (name, Annotated[kind, OmitArgPrefixes], field(default_factory=kind))
             for name, kind in [
-                *(("run", RunArguments), ("data", DataArguments), ("running", Running)),
+                *(("run", RunArguments), ("data", DataArguments), ("running", Running), ("watching", Watching)),
                 *((name, group) for name, (_, group) in groups.items()),
             ]
         ],
@@ -88,7 +90,7 @@ def train_arguments(recipe: str, config: Config, argv: Sequence[str]) -> TrainAr
     command.__doc__ = "Train with a recipe. Every setting of the recipe can be overridden."
     found: Any = parse(command, f"train {recipe}", argv)
     values = {name: value for group in groups for name, value in vars(getattr(found, group)).items()}
-    return TrainArguments(found.run, found.data, found.running, config.override(**values))
+    return TrainArguments(found.run, found.data, found.running, found.watching, config.override(**values))
 
 
 def _group(name: str, options: Mapping[str, Option], values: Mapping[str, Any], *, prefix: str = "") -> type:

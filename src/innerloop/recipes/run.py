@@ -48,6 +48,7 @@ from innerloop.recipes.config import NESTED, Config, all_options, common_options
 from innerloop.recipes.earlier import from_flat
 from innerloop.recipes.options import ConfigError
 from innerloop.recipes.plans import DATA_FILE, read_plan, source_of_run, write_plan
+from innerloop.recipes.watching import Watching
 from innerloop.training.best import best_folders, best_learners
 from innerloop.training.events import add_pictures
 from innerloop.training.folder import RunFolder, is_left_over
@@ -71,12 +72,15 @@ DESCRIPTION = Record(
 
 @dataclass(frozen=True)
 class Run:
-    """A training run, as its folder describes it. ``data_dir`` is the folder of its data, if one was given."""
+    """A training run, as its folder describes it."""
 
     folder: Path
     recipe: str
     config: Config
     data_dir: Path | None = None
+    """The folder of its data, if one was given."""
+    trained: int | None = None
+    """The iterations that were done, if the run was just trained. Early stopping ends it before the last one."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,7 @@ def train_run(
     source: DataSource,
     *,
     running: Running = Running(),  # noqa: B008 - frozen
+    watching: Watching = Watching(),  # noqa: B008 - frozen
     resume: bool = False,
     progress: bool | None = None,
     say: Callable[[str], None] | None = None,
@@ -135,12 +140,14 @@ def train_run(
         folder: the run's folder.
         source: the data.
         running: how tasks are run.
+        watching: early stopping and loggers.
         resume: continue the run in the folder, if there is one.
         progress: whether to show a progress bar. None shows it only on a terminal.
         say: prints a line that says which network is trained. None prints nothing.
 
     Raises:
         ConfigError: the folder holds a run and ``resume`` is not set, or it holds another run.
+        MissingExtraError: a logger's package is not installed.
         DataError: the data is absent or damaged.
         CheckpointError: the run in the folder is damaged, or another training uses the folder.
         DivergedError: the loss became infinite or NaN.
@@ -148,6 +155,7 @@ def train_run(
         TrainingStopped: a signal asked to stop. Everything is saved.
     """
     _check_folder(folder, config, resume=resume)
+    callbacks = watching.callbacks(config)
     if (folder / DATA_FILE).exists():  # the splits and preprocessing that the run began with
         source = replace(source, plan=read_plan(folder, source.root))
     source = source.planned(config)
@@ -183,6 +191,7 @@ def train_run(
                 training,
                 config.iterations,
                 validation=validation,
+                callbacks=callbacks,
                 folder=folder,
                 resume=resume,
                 save_every=config.val_every,
@@ -200,7 +209,7 @@ def train_run(
             raise
         with contextlib.suppress(MissingExtraError):  # the numbers are in metrics.jsonl all the same
             _draw_curves(folder)
-    return Run(folder, recipe, config, source.root)
+    return Run(folder, recipe, config, source.root, trainer.iteration)
 
 
 def _draw_curves(folder: Path) -> None:

@@ -21,6 +21,7 @@ from innerloop.recipes.build import DataSource, Running
 from innerloop.recipes.config import Config
 from innerloop.recipes.processes import side_by_side
 from innerloop.recipes.run import CONFIG_FILE, evaluate_run, read_run, train_run
+from innerloop.recipes.watching import Watching
 from innerloop.training.divergence import DivergedError
 
 __all__ = ["Cell", "Outcome", "Row", "Sweep", "rows_of", "run_sweep", "write_results"]
@@ -72,6 +73,7 @@ class Sweep:
         recipe: the name of the recipe.
         source: the data.
         running: how tasks are run.
+        watching: early stopping and loggers of each run.
         split: the split of the classes that each run is evaluated on.
         jobs: the number of cells that are trained at a time, each in a process of its own if there are several.
         threads: the number of CPU threads of each process. None shares the cores among them.
@@ -81,6 +83,7 @@ class Sweep:
     recipe: str
     source: DataSource
     running: Running = Running()  # noqa: RUF009 - frozen
+    watching: Watching = Watching()  # noqa: RUF009 - frozen
     split: Split = "test"
     jobs: int = 1
     threads: int | None = None
@@ -106,6 +109,7 @@ class Sweep:
             train_run(
                 *(self.recipe, cell.config, cell.folder, self.source),
                 running=self.running,
+                watching=self.watching,
                 resume=again,
                 progress=progress,
             )
