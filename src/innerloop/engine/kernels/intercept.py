@@ -72,6 +72,8 @@ class _Mode(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        if func in _SIZES and not types:
+            return func(*args, **(kwargs or {}))
         check_call(func, kwargs)
         self._deferred.disarm()  # before anything that passes the dispatcher, such as a look at a generator
         if self._draws is not None:
@@ -109,6 +111,8 @@ class _Mode(TorchFunctionMode):
         self._deferred.settle()
         if error[0] is None:
             check_seed(self._seed)
+            if self._draws is not None:
+                self._draws.check()
 
     def linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:
         given = (input, weight) if bias is None else (input, weight, bias)
@@ -294,6 +298,9 @@ def _no_text(mode: _Mode, *arguments: Any, **options: Any) -> Any:
         "vmap: a tensor of tasks that run together has no text of its own, as repr or an f-string asks for"
     )
 
+
+_SIZES = {Tensor.dim, Tensor.size, Tensor.ndim.__get__, Tensor.shape.__get__}  # type: ignore[attr-defined]
+"""What vmap itself asks for all the time. These compute nothing, draw nothing and need no output to be written."""
 
 _REWRITTEN: dict[Callable[..., Any], Replacement] = {
     Tensor.requires_grad.__get__: _Mode.requires_grad,  # type: ignore[attr-defined] # a property, to Python
