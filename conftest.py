@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from innerloop import plots
 from innerloop.data import find_omniglot
 from innerloop.engine.kernels import why_no_kernels
 
@@ -46,6 +47,12 @@ def pytest_report_header() -> str:
 def seeded() -> None:
     """Each test and each example begins with the same random numbers."""
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings of this process draw no curves at their end, which takes most of the time of a short one."""
+    monkeypatch.setattr(plots, "all_curves", lambda folder: None)
 
 
 @pytest.fixture(scope="session")

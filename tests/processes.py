@@ -30,17 +30,18 @@ _server.set_forkserver_preload(["innerloop.cli.main", *_imported])
 class Started:
     """A process that runs, with the part of the interface of ``subprocess.Popen`` that the tests need.
 
-    It is stopped with the tests, should it still run then.
+    It leads a process group of its own. It is stopped with the tests, should it still run then, unless it may start
+    processes itself: such a one is not stopped.
     """
 
-    def __init__(self, program: Callable[[], object], argv: list[str]) -> None:
+    def __init__(self, program: Callable[[], object], argv: list[str], *, parent: bool = False) -> None:
         folder = Path(tempfile.mkdtemp(prefix="innerloop-tests-"))
         weakref.finalize(self, shutil.rmtree, folder)
         self._outputs = [folder / "out", folder / "error"]
         for path in self._outputs:
             path.touch()
         arguments = (program, argv, dict(os.environ), str(Path.cwd()), *map(str, self._outputs))
-        self._process = _server.Process(target=_run, args=arguments, daemon=True)
+        self._process = _server.Process(target=_run, args=arguments, daemon=not parent)
         self._process.start()
         self.pid = self._process.pid
 
@@ -90,9 +91,12 @@ class Started:
         return self.said()[0].splitlines(keepends=True)[0]
 
 
-def start_innerloop(*arguments: str) -> Started:
-    """Start ``innerloop ARGUMENTS`` with this process's present environment and folder."""
-    return Started(_innerloop, ["innerloop", *arguments])
+def start_innerloop(*arguments: str, parent: bool = False) -> Started:
+    """Start ``innerloop ARGUMENTS`` with this process's present environment and folder.
+
+    ``parent`` is for a command that starts processes with ``multiprocessing``.
+    """
+    return Started(_innerloop, ["innerloop", *arguments], parent=parent)
 
 
 def run_innerloop(*arguments: str) -> str:
@@ -110,6 +114,7 @@ def start_program(file: Path, *arguments: str) -> Started:
 
 def _run(program: Callable[[], object], argv: list[str], environment: dict[str, str], folder: str, *out: str) -> None:
     """Become the process that was asked for. This runs in the forked process."""
+    os.setpgrp()
     for number, path in enumerate(out, start=1):
         file = os.open(path, os.O_WRONLY | os.O_APPEND)
         os.dup2(file, number)

@@ -378,6 +378,7 @@ def assert_one_clear_line(error: BaseException, path: Path) -> None:
     assert re.search(r"; |give the folder|choose another", message), f"it does not say what to do: {message}"
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(("file", "name"), CORPUS, ids=[f"{file}: {name}" for file, name in CORPUS])
 def test_a_damaged_file_is_refused_in_one_line(file: str, name: str, run: Path) -> None:
     path = run / file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
@@ -71,6 +72,23 @@ def only(monkeypatch):
     return replace
 
 
+@pytest.fixture(autouse=True)
+def a_quick_rate(monkeypatch):
+    """The rate of the machine is that of small matrices. It is measured twice a row."""
+    monkeypatch.setattr(measure, "matmul_rate", functools.partial(matmul_rate, size=128, repeats=2))
+
+
+@pytest.fixture
+def small_network(monkeypatch):
+    """Rows are measured with eight filters in place of 64."""
+
+    def make(row, seed):
+        torch.manual_seed(seed)
+        return il.nets.conv4(row.sizes.ways, filters=8)
+
+    monkeypatch.setattr(measure, "make_network", make)
+
+
 def test_the_last_line_is_the_report(monkeypatch, capsys):
     monkeypatch.setitem(PEERS, "absent", absent)
     assert main([*TINY, "--executions", "serial", "1", "--no-memory", "--json"]) == 0
@@ -95,7 +113,7 @@ def test_the_last_line_is_the_report(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("what", ["fomaml", "reptile"])
-def test_first_order_methods_are_compared_too(what, capsys):
+def test_first_order_methods_are_compared_too(what, small_network, capsys):
     assert main([*TINY, "--what", what, "--no-memory", "--json"]) == 0
     report = last_line(capsys)
     assert report["what"] == what
@@ -104,7 +122,7 @@ def test_first_order_methods_are_compared_too(what, capsys):
     assert row["sizes"]["queries"] == (0 if what == "reptile" else 1)
 
 
-def test_a_sweep_and_its_picture(only, capsys, tmp_path):
+def test_a_sweep_and_its_picture(only, small_network, capsys, tmp_path):
     only(**{"plain PyTorch": PEERS["plain PyTorch"]})
     picture = tmp_path / "sweep.png"
     sweep = ["--sweep", "steps", "--values", "1", "3", "--plot", str(picture), "--no-memory", "--json"]
@@ -115,7 +133,7 @@ def test_a_sweep_and_its_picture(only, capsys, tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_lean_estimators_take_part_in_a_sweep_without_peers(capsys):
+def test_the_lean_estimators_take_part_in_a_sweep_without_peers(small_network, capsys):
     sweep = ["--sweep", "steps", "--values", "1", "3", "--no-peers", "--no-memory", "--json"]
     assert main([*TINY, *sweep, "--estimators", "checkpointed", "mixed_mode"]) == 0
     report = last_line(capsys)
@@ -164,7 +182,7 @@ def test_a_contender_that_fails_alone_is_unknown():
     assert alone("no such contender, a failure", row, Spec("maml", -1.0, 1), threads=1, seed=0) is None
 
 
-def test_memory_and_first_calls_are_in_the_report(only, capsys):
+def test_memory_and_first_calls_are_in_the_report(only, small_network, capsys):
     only()
     assert main([*TINY, "--no-one-off", "--json"]) == 0
     (row,) = last_line(capsys)["rows"]
@@ -172,7 +190,7 @@ def test_memory_and_first_calls_are_in_the_report(only, capsys):
     assert row["first_call"][OURS] > 0
 
 
-def test_without_peers_there_is_no_ratio_to_one(only, capsys):
+def test_without_peers_there_is_no_ratio_to_one(only, small_network, capsys):
     only(absent=absent)
     assert main([*TINY, "--no-memory", "--json"]) == 0
     (row,) = last_line(capsys)["rows"]
@@ -180,7 +198,7 @@ def test_without_peers_there_is_no_ratio_to_one(only, capsys):
     assert row["fastest_peer"] is row["ratio_to_fastest_peer"] is row["times_fastest_peer"] is None
 
 
-def test_a_peer_that_cannot_run_the_network_is_named_and_left_out(only, capsys):
+def test_a_peer_that_cannot_run_the_network_is_named_and_left_out(only, small_network, capsys):
     only(crashing=crashing)
     assert main([*TINY, "--no-memory", "--json"]) == 0
     out = capsys.readouterr().out

@@ -84,6 +84,7 @@ def test_evaluating_twice_gives_the_same_and_another_seed_does_not(
     assert losses[0] == losses[1] != losses[2]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_classification_reports_accuracy_as_a_fraction(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = ["--iterations", "2", "--val-every", "2", "--val-tasks", "2", "--filters", "8", "--quiet"]
     for method in ("maml", "reptile"):

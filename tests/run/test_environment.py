@@ -100,6 +100,7 @@ def test_permissions_concern_the_user_of_these_tests(anyones: Path) -> None:
 # A full disk
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("size", [0, 100, 4000])
 def test_a_full_disk_is_one_line_and_costs_nothing(size: int, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (run / "checkpoint.safetensors").read_bytes()

@@ -8,14 +8,13 @@ import math
 import os
 import pickle
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from processes import start_innerloop
 
 import innerloop as il
 from innerloop.cli.main import main
@@ -64,7 +63,7 @@ def test_seeds_are_gathered_and_what_diverged_is_told() -> None:
 
 
 @pytest.fixture
-def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+def run(undrawn: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
     def run(*arguments: str) -> tuple[int, str]:
         status = main(["sweep", "sinusoid-maml", *SMALL, "--out", str(tmp_path / "sweep"), *arguments])
         return status, capsys.readouterr().out
@@ -126,9 +125,9 @@ def test_a_signal_stops_all_processes_and_saves_their_runs(
     number: signal.Signals, to_all: bool, tmp_path: Path
 ) -> None:
     """Ctrl-C in a terminal is sent to every process; other signals usually to the first process only."""
-    command = [sys.executable, "-m", "innerloop", "sweep", "sinusoid-maml", *SMALL, "--seed", "0,1,2", "--jobs", "2"]
+    command = ["sweep", "sinusoid-maml", *SMALL, "--seed", "0,1,2", "--jobs", "2"]
     command += ["--iterations", "1000000", "--out", str(tmp_path), "--threads", "1"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = start_innerloop(*command, parent=True)
     runs = [tmp_path / f"seed={seed}" for seed in (0, 1)]
     deadline = time.monotonic() + 200
     while (

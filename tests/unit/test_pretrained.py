@@ -31,15 +31,12 @@ def test_each_is_small_and_says_where_it_is_from(name: str) -> None:
 @pytest.mark.parametrize("name", il.PRETRAINED)
 def test_each_is_useful_on_new_characters(name: str) -> None:
     learner, tasks = il.pretrained(name), il.data.glyphs("test").episodes(ways=5, shots=1, queries=1, tasks=20)
-    drawn = [tasks(torch.Generator().manual_seed(seed)) for seed in range(2)]
+    drawn = tasks(torch.Generator().manual_seed(0))
     right = []
-    for episode in drawn:
-        for x, y, queries, answers in zip(
-            episode.support_x, episode.support_y, episode.query_x, episode.query_y, strict=True
-        ):
-            trace = learner.trace(x, y, queries, ways=5)
-            assert trace.probabilities.shape == (11, 5, 5)
-            right.append((trace.probabilities[-1].argmax(-1) == answers).float().mean())
+    for x, y, queries, answers in zip(drawn.support_x, drawn.support_y, drawn.query_x, drawn.query_y, strict=True):
+        trace = learner.trace(x, y, queries, ways=5)
+        assert trace.probabilities.shape == (11, 5, 5)
+        right.append((trace.probabilities[-1].argmax(-1) == answers).float().mean())
     accuracy = float(torch.stack(right).mean())
     assert accuracy > 0.5  # chance is 0.2; none has seen these glyphs, and two have seen none at all
 

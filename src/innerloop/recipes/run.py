@@ -215,8 +215,9 @@ def train_run(
 def _draw_curves(folder: Path) -> None:
     """Draw the curves into ``curves.png`` and for TensorBoard. Without records, nothing is drawn."""
     if (figure := plots.all_curves(folder)) is not None:
-        plots.save(figure, folder / "curves.png")
-        add_pictures(folder, {"curves": plots.as_png(figure)})
+        picture = plots.as_png(figure)
+        write_atomically(folder / "curves.png", picture)
+        add_pictures(folder, {"curves": picture})
 
 
 def _check_folder(folder: Path, config: Config, *, resume: bool) -> None:
