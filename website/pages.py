@@ -12,11 +12,18 @@ if TYPE_CHECKING:
 SECTIONS = {
     "": ["docs/tutorial", "docs/examples", "docs/demo"],
     "How-to guides": [
+        "docs/how-to/README",
         "docs/own-data",
         "docs/data-sets",
         "docs/models",
         "docs/rules",
+        "docs/how-to/own-method",
+        "docs/how-to/own-data-set",
         "docs/training",
+        "docs/how-to/lightning",
+        "docs/how-to/accelerate",
+        "docs/how-to/gpu",
+        "docs/how-to/distributed",
         "docs/callbacks",
         "docs/plots",
         "docs/sweeps",

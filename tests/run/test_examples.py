@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import re
+import socket
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from processes import start_program
 
 import innerloop as il
 
@@ -28,7 +31,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_example_has_a_test() -> None:
-    tested = {"sinusoids", "own_sketches", "sensors", "lora_transformer", "optuna_search"}
+    tested = {"sinusoids", "own_sketches", "sensors", "lora_transformer", "optuna_search", "two_processes"}
     assert {path.stem for path in EXAMPLES.glob("*.py")} == tested
 
 
@@ -76,3 +79,19 @@ def test_lora_in_a_transformer() -> None:
     changed = {name for name, p in net.named_parameters() if not torch.equal(adapted.get(name, p), p)}
     assert changed
     assert all("lora_" in name for name in changed)
+
+
+def test_two_processes_and_one_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for name, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    started = []
+    for rank in ("0", "1"):  # as a launcher does
+        monkeypatch.setenv("RANK", rank)
+        started.append(start_program(EXAMPLES / "two_processes.py", "3"))
+    (said, _), error = started[0].communicate(timeout=60), started[1].communicate(timeout=60)[1]
+    assert [process.returncode for process in started] == [0, 0], error
+    assert said.startswith("2 processes and one differ by at most ")
+    assert float(re.search(r"most (\S+) in", said)[1]) < 1e-6
