@@ -105,7 +105,7 @@ def label_ends(ax: Axes, endings: Sequence[Ending], *, size: float = 8.5) -> Non
         endings: the ends of the lines.
         size: the size of the text, in points.
     """
-    ax.figure.draw_without_rendering()  # the layout settles here
+    ax.figure.canvas.figure.draw_without_rendering()  # the layout settles here
     points = 72 / ax.figure.dpi
     shown = sorted(endings, key=lambda end: end.y)
     wanted = [float(ax.transData.transform((0, end.y))[1]) * points for end in shown]
