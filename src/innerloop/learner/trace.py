@@ -36,11 +36,14 @@ class Trace:
 def traced(loop: InnerLoop, queries: Tensor) -> Trace:
     """Run the inner loop of one task, and predict after every step. See :meth:`innerloop.Learner.trace`."""
     x, y, problem = loop.support.x[0], loop.support.y[0], loop.problem
-    losses, outputs = [], []
+    steps_see_all, losses, outputs = loop.support.batches is None, [], []
     for iterate in loop.unroll(Track.NOTHING):
+        if steps_see_all and iterate.support_losses is not None:
+            losses.append(iterate.support_losses[0])  # the step that led here began with the loss before it
         params = {**iterate.fixed, **{name: t[0] for name, t in iterate.adapted.items()}}
         model = problem.model.at(iterate.steps)
         with torch.no_grad():
-            losses.append(loop.adaptation.inner_loss(model, problem.loss_fn, params, x, y))
+            if not steps_see_all or iterate.steps == loop.adaptation.steps:
+                losses.append(loop.adaptation.inner_loss(model, problem.loss_fn, params, x, y))
             outputs.append(model.predict(params, queries, x, looped=True))
     return Trace(torch.stack(losses), torch.stack(outputs), {name: t.clone() for name, t in params.items()})
