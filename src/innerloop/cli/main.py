@@ -60,6 +60,8 @@ usage: innerloop COMMAND ...
   innerloop inspect RUN       print what a run is: method, network, data, accuracy, files
   innerloop sweep RECIPE [--seed 0,1,2] [--inner-lr 0.1,0.4] [--jobs N] [--split train|val|test] [--out DIR] ...
                               train a grid of settings, and print a table with intervals over seeds
+  innerloop reproduce [omniglot|sinusoid] [--methods M ...] [--cells 5w1s ...] [--budget MINUTES] [--page FILE] ...
+                              train and test the cells of the papers' tables, and compare with the papers
   innerloop plot RUN... [--out DIR] [--what curves|steps|fits|episodes|scores ...] [--tasks N] [--tensorboard] ...
                               draw pictures of a run, or of how several compare, as PNG and SVG
   innerloop recipes           list the recipes
@@ -271,6 +273,13 @@ def cache(argv: Sequence[str]) -> int:
     return cache(argv)
 
 
+def reproduce(argv: Sequence[str]) -> int:
+    """``innerloop reproduce``."""
+    from innerloop.cli.reproduce import reproduce_papers
+
+    return reproduce_papers(argv, _source)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
     "evaluate": evaluate,
@@ -284,6 +293,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "bench": bench,
     "plot": plot,
     "sweep": sweep,
+    "reproduce": reproduce,
 }
 
 

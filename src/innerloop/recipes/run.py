@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -50,6 +50,7 @@ from innerloop.recipes.options import ConfigError
 from innerloop.recipes.plans import DATA_FILE, read_plan, source_of_run, write_plan
 from innerloop.recipes.watching import Watching
 from innerloop.training.best import best_folders, best_learners
+from innerloop.training.callbacks import Callback
 from innerloop.training.events import add_pictures
 from innerloop.training.folder import RunFolder, is_left_over
 
@@ -129,6 +130,7 @@ def train_run(
     running: Running = Running(),  # noqa: B008 - frozen
     watching: Watching = Watching(),  # noqa: B008 - frozen
     resume: bool = False,
+    callbacks: Sequence[Callback] = (),
     progress: bool | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Run:
@@ -142,6 +144,7 @@ def train_run(
         running: how tasks are run.
         watching: early stopping and loggers.
         resume: continue the run in the folder, if there is one.
+        callbacks: what is called during training.
         progress: whether to show a progress bar. None shows it only on a terminal.
         say: prints a line that says which network is trained. None prints nothing.
 
@@ -155,7 +158,7 @@ def train_run(
         TrainingStopped: a signal asked to stop. Everything is saved.
     """
     _check_folder(folder, config, resume=resume)
-    callbacks = watching.callbacks(config)
+    told = [*watching.callbacks(config), *callbacks]
     if (folder / DATA_FILE).exists():  # the splits and preprocessing that the run began with
         source = replace(source, plan=read_plan(folder, source.root))
     source = source.planned(config)
@@ -191,7 +194,7 @@ def train_run(
                 training,
                 config.iterations,
                 validation=validation,
-                callbacks=callbacks,
+                callbacks=told,
                 folder=folder,
                 resume=resume,
                 save_every=config.val_every,
