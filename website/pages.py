@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,17 @@ SECTIONS = {
     "Reference": ["docs/reference/index"],
     "As measured": ["docs/results", "docs/performance", "benchmarks/README"],
     "How it is built": ["docs/design", "docs/kernels", "docs/recordings", "CONTRIBUTING", "CHANGELOG", "SECURITY"],
-    "中文": ["README.zh-CN"],
+    "中文": [
+        "README.zh-CN",
+        "docs/zh/tutorial",
+        "docs/zh/how-to/README",
+        "docs/zh/how-to/own-method",
+        "docs/zh/how-to/own-data-set",
+        "docs/zh/how-to/lightning",
+        "docs/zh/how-to/accelerate",
+        "docs/zh/how-to/gpu",
+        "docs/zh/how-to/distributed",
+    ],
 }
 """The pages of each part of the side bar. The first part is the start page's own."""
 
@@ -52,6 +63,9 @@ def read(app: Sphinx, name: str, source: list[str]) -> None:
         r"^```(?:python)?\n(>>> .*?)\n*^```$", r"```pycon\n\1\n```", source[0], flags=re.MULTILINE | re.DOTALL
     )
     text = re.sub(r'^```python title="(.*)"$', r"```{code-block} python\n:caption: \1", text, flags=re.MULTILINE)
+    if other := in_other_language(name, app.env.found_docs):
+        title, _, rest = text.partition("\n")
+        text = f"{title}\n\n[{'English' if is_chinese(name) else '中文'}](/{other}.md)\n{rest}"
     if name == app.config.root_doc:
         text += "".join(tree(caption, pages) for caption, pages in SECTIONS.items())
     if name == "docs/methods/README":
@@ -75,6 +89,14 @@ def in_its_language(app: Sphinx, name: str, template: str, context: dict[str, An
 def is_chinese(name: str) -> bool:
     """Whether a page is in Chinese."""
     return name.startswith("docs/zh/") or name.endswith(".zh-CN")
+
+
+def in_other_language(name: str, pages: Collection[str]) -> str:
+    """The page in the other language that a page should link to; empty if there is none. The start pages have links."""
+    if name.startswith("docs/zh/"):
+        return name.replace("docs/zh/", "docs/", 1)
+    chinese = name.replace("docs/", "docs/zh/", 1)
+    return chinese if chinese != name and chinese in pages else ""
 
 
 def finish(app: Sphinx, error: Exception | None) -> None:

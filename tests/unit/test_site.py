@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import re
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -90,9 +90,61 @@ def test_quoted_lines_are_lines_of_the_code(page: Path) -> None:
         assert line in lines, f"{file} has no line {line!r}"
 
 
+def fences(text: str) -> list[str]:
+    """The code blocks of a page."""
+    return re.findall(r"^```.*?^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def headings(text: str) -> list[int]:
+    """The levels of the headings of a page, in order."""
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    return [len(marks) for marks in re.findall(r"^(#+) ", prose, re.MULTILINE)]
+
+
+def bare(block: str) -> list[str]:
+    """The lines of a code block without comments."""
+    return [re.sub(r"\s+#.*", "", line) for line in block.splitlines()]
+
+
+CHINESE = sorted((DOCS / "zh").rglob("*.md"))
+
+
+@pytest.mark.parametrize("page", CHINESE, ids=lambda page: page.relative_to(DOCS).as_posix())
+def test_a_chinese_page_is_in_step_with_the_english_one(page: Path) -> None:
+    english, chinese = (DOCS / page.relative_to(DOCS / "zh")).read_text(), page.read_text()
+    assert headings(chinese) == headings(english)
+    assert fences(chinese) == fences(english)
+    assert chinese.count("$$") == english.count("$$")
+    assert "您" not in chinese
+
+
+def test_the_start_pages_are_in_step() -> None:
+    english, chinese = ((ROOT / name).read_text() for name in ("README.md", "README.zh-CN.md"))
+    assert headings(chinese) == headings(english)
+    assert [bare(block) for block in fences(chinese)] == [bare(block) for block in fences(english)]
+
+
+def test_the_tutorial_and_the_guides_are_in_chinese() -> None:
+    pages = [DOCS / "tutorial.md", *sorted((DOCS / "how-to").glob("*.md"))]
+    assert {DOCS / "zh" / page.relative_to(DOCS) for page in pages} <= set(CHINESE)
+
+
+def test_pages_link_to_the_other_language(pages: ModuleType) -> None:
+    there = {"docs/tutorial", "docs/zh/tutorial", "docs/rules", "README"}
+    found = {name: pages.in_other_language(name, there) for name in there}
+    expected = {
+        "docs/tutorial": "docs/zh/tutorial",
+        "docs/zh/tutorial": "docs/tutorial",
+        "docs/rules": "",
+        "README": "",
+    }
+    assert found == expected
+
+
 def test_prompts_are_marked_and_blank_lines_dropped(pages: ModuleType) -> None:
     source = ["Text\n\n```python\n>>> 1\n1\n\n```\n\n```\nmake\n```\n\n" + '```python title="a.py"\nx = 1\n```\n']
-    pages.read(type("App", (), {"config": type("Config", (), {"root_doc": "README"})}), "page", source)
+    app = SimpleNamespace(config=SimpleNamespace(root_doc="README"), env=SimpleNamespace(found_docs=set()))
+    pages.read(app, "page", source)
     assert source == [
         "Text\n\n```pycon\n>>> 1\n1\n```\n\n```\nmake\n```\n\n```{code-block} python\n:caption: a.py\nx = 1\n```\n"
     ]
