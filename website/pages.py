@@ -32,7 +32,7 @@ SECTIONS = {
     ],
     "Concepts": ["docs/concepts", "docs/learner", "docs/methods/README", "docs/recipes"],
     "Reference": ["docs/reference/index"],
-    "As measured": ["docs/results", "docs/performance", "benchmarks/README"],
+    "As measured": ["docs/results", "docs/reproduce", "docs/performance", "benchmarks/README"],
     "How it is built": ["docs/design", "docs/kernels", "docs/recordings", "CONTRIBUTING", "CHANGELOG", "SECURITY"],
     "中文": [
         "README.zh-CN",

@@ -67,7 +67,7 @@ def test_every_page_has_a_place(pages: ModuleType) -> None:
     written = {path.relative_to(ROOT).with_suffix("").as_posix() for path in DOCS.rglob("*.md")}
     written = {page for page in written if not re.match(r"docs/methods/(notes/|[a-z])", page)}
     written |= {path.stem for path in ROOT.glob("*.md")} | {"benchmarks/README", "docs/reference/index"}
-    assert set(listed) | {"README"} == written
+    assert set(listed) | {"README"} == written, "give the page a place in SECTIONS of website/pages.py"
 
 
 def quotations(page: Path) -> list[tuple[str, str]]:
