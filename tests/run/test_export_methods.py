@@ -89,6 +89,39 @@ def test_sinusoids_by_the_command_line(tmp_path: Path, capsys: pytest.CaptureFix
     assert compared(found, {"outputs": learner.adapt(x, x.sin(), steps=3).outputs(x)}) < 1e-4
 
 
+def test_a_predictor_of_a_folder_of_images_by_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = pytest.importorskip("PIL.Image")
+    torch.manual_seed(0)
+    spec = {"name": "conv4", "arguments": {"ways": 3, "filters": 4}}
+    prepare = il.data.ImagePreprocessing(size=(28, 28), channels=1, invert=True)
+    learner = il.Learner(
+        il.nets.conv4(ways=3, filters=4), il.maml(0.1, 2), norm="inductive", net_spec=spec, preprocessing=prepare
+    )
+    learner.save(tmp_path / "learner")
+    for name in ("bar", "box", "dot"):
+        (tmp_path / "support" / name).mkdir(parents=True)
+        for number in range(2):
+            pixels = torch.randint(256, (30 + 8 * number, 40), dtype=torch.uint8).numpy()
+            image.fromarray(pixels).save(tmp_path / "support" / name / f"{number}.png")
+    files = sorted((tmp_path / "support").rglob("*.png"))
+    predictor = learner.adapt(files, [file.parent.name for file in files])
+    expected, queries = predictor.predict_proba(files), prepare(files)
+    place, file = str(tmp_path / "learner"), tmp_path / "predictor.onnx"
+    assert main(["export", place, str(file), "--support", str(tmp_path / "support"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["inputs"] == ["query_x"]
+    found = run_graph(session_of(file.read_bytes()), {"query_x": queries})
+    assert compared(found, {"probabilities": expected}) < 1e-4
+    file = file.with_suffix(".pt2")
+    assert main(["export", place, str(file), "--support", str(tmp_path / "support")]) == 0
+    program = torch.export.load(file).module()
+    assert compared({"p": torch.cat([program(one[None])["probabilities"] for one in queries])}, {"p": expected}) < 1e-4
+    (tmp_path / "support" / "loose.png").write_bytes(files[0].read_bytes())
+    assert main(["export", place, str(file), "--support", str(tmp_path / "support")]) == 2
+    assert "outside class folders" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -90,14 +90,34 @@ def labelled(learner: Learner, support: Path, query: Path, *, steps: int | None 
         UsageError: a folder is absent or has no images, or the learner cannot be adapted to them.
         DataError: an image cannot be read.
     """
+    queries = _images(query, "--query")
+    predictor = adapted_to(learner, support, steps=steps)
+    try:
+        return _answers(predictor, queries, query)
+    except ValueError as error:
+        if type(error) is not ValueError:
+            raise
+        raise UsageError(str(error)) from error
+
+
+def adapted_to(learner: Learner, support: Path, *, steps: int | None = None) -> Predictor:
+    """Adapt to a folder of images by class.
+
+    Args:
+        learner: a learner with a preprocessing of images.
+        support: a folder with one folder for each class. The folders' names are the labels.
+        steps: the number of inner steps. None means the method's.
+
+    Raises:
+        UsageError: the folder is absent or has no images, or the learner cannot be adapted to them.
+        DataError: an image cannot be read.
+    """
     classes = [(file, file.relative_to(support).parts[0]) for file in _images(support, "--support")]
     loose = [file.name for file, label in classes if file.parent == support]
     if loose:
         raise UsageError(f"--support has images outside class folders: {', '.join(loose[:3])}; move them into folders")
-    queries = _images(query, "--query")
     try:
-        predictor = learner.adapt([file for file, _ in classes], [label for _, label in classes], steps=steps)
-        return _answers(predictor, queries, query)
+        return learner.adapt([file for file, _ in classes], [label for _, label in classes], steps=steps)
     except ValueError as error:
         if type(error) is not ValueError:
             raise

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from innerloop.cli.adapt import adapted_to
 from innerloop.cli.arguments import ExportArguments, UsageError, parse
 from innerloop.export import Exported, adaptation, predictor, program
 from innerloop.extras import need
@@ -35,12 +35,13 @@ def export(argv: Sequence[str]) -> int:
         raise UsageError("a program of torch.export holds an adapted predictor; add --support DIR with the task")
     if file.suffix == ".onnx":
         need("export")
-    config = read_run(arguments.run).config
-    learner = Learner.load(arguments.run, norm=arguments.norm)
     if arguments.support is None:
+        config = read_run(arguments.run).config
+        learner = Learner.load(arguments.run, norm=arguments.norm)
         exported = _adaptation(learner, config, arguments)
     else:
-        adapted = learner.adapt(*_examples(arguments.support), steps=arguments.steps)
+        learner = Learner.load(arguments.run, norm=arguments.norm)
+        adapted = adapted_to(learner, arguments.support, steps=arguments.steps)
         if file.suffix == ".pt2":
             torch.export.save(program(adapted), file)
             print(f"{file}: the adapted predictor as a program of torch.export")
@@ -74,17 +75,6 @@ def _adaptation(learner: Learner, config: Config, arguments: ExportArguments) ->
         inputs=arguments.inputs,
         tolerance=arguments.tolerance,
     )
-
-
-def _examples(folder: Path) -> tuple[list[Path], list[str]]:
-    """The files of a folder that has a folder for each class, and the names of their classes."""
-    if not folder.is_dir():
-        raise UsageError(f"--support is {folder}, which is no folder; give one with a folder of images for each class")
-    files = [file for part in sorted(folder.iterdir()) if part.is_dir() for file in sorted(part.iterdir())]
-    files = [file for file in files if file.is_file() and not file.name.startswith(".")]
-    if not files:
-        raise UsageError(f"--support is {folder}, in which there are no folders with images; make one for each class")
-    return files, [file.parent.name for file in files]
 
 
 def _described(exported: Exported, learner: Learner) -> str:

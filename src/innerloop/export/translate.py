@@ -134,6 +134,18 @@ def translate(recorded: Recorded, given: Sequence[str], graph: Graph, what: str)
     return tree_unflatten([None if leaf is None else values[leaf] for leaf in leaves], spec)
 
 
+ABSENT = {
+    name: f"{what}, which ONNX does not have"
+    for names, what in (
+        (("_linalg_eigh", "linalg_eig"), "an eigendecomposition (GAP needs none with form='diagonal')"),
+        (("_linalg_svd",), "a singular value decomposition"),
+        (("linalg_inv_ex", "_linalg_solve_ex"), "the solution of linear equations"),
+    )
+    for name in names
+}
+"""Operators that no ONNX operators can take the place of, and why."""
+
+
 def _written(node: Node, args: Sequence[Any], kwargs: dict[str, Any], graph: Graph, what: str) -> Any:
     if node.target is operator.getitem:
         return args[0][args[1]]
@@ -148,9 +160,9 @@ def _written(node: Node, args: Sequence[Any], kwargs: dict[str, Any], graph: Gra
         return _product(lengths, graph)
     write = TRANSLATIONS.get(f"{operation}.{overload}") or TRANSLATIONS.get(operation)
     if write is None:
+        reason = ABSENT.get(operation, "for which this package knows no ONNX operators")
         raise ExportError(
-            f"{what} uses the operator {node.target}, for which this package knows no ONNX operators; choose a network "
-            "and a method that do without it"
+            f"{what} uses the operator {node.target}, {reason}; choose a network and a method that do without it"
         )
     found = node.meta["val"]
     several = isinstance(found, list | tuple)
