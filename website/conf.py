@@ -16,6 +16,7 @@ project = "innerloop"
 author = "the innerloop authors"
 copyright = author  # noqa: A001 - the name that Sphinx reads
 root_doc = "README"
+highlight_language = "none"  # of blocks that name no language: mostly commands
 include_patterns = ["*.md", "docs/**", "benchmarks/README.md"]
 exclude_patterns = ["docs/methods/notes/**"]
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton", "pages", "formulas"]
@@ -25,7 +26,7 @@ myst_heading_anchors = 3
 myst_links_external_new_tab = False
 
 autodoc_class_signature = "mixed"
-autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_default_options = {"members": True, "member-order": "bysource", "no-value": True}
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
@@ -37,6 +38,7 @@ toc_object_entries_show_parents = "hide"
 
 html_theme = "furo"
 html_title = "innerloop"
+html_favicon = "static/icon.svg"
 html_math_renderer = "mathml"
 html_copy_source = False
 html_show_sourcelink = False

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from typing import Any
+from xml.etree import ElementTree
 
 from docutils import nodes
 from latex2mathml.converter import convert
 from sphinx.application import Sphinx
 from sphinx.writers.html5 import HTML5Translator
+
+NAMESPACE = "{http://www.w3.org/1998/Math/MathML}"
+PRIME = "\u2032"
+ElementTree.register_namespace("", NAMESPACE.strip("{}"))
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -30,4 +35,23 @@ def displayed(translator: HTML5Translator, node: nodes.math_block) -> None:
 
 def mathml(formula: str, display: str) -> str:
     """A formula of LaTeX as MathML."""
-    return convert(formula.strip().replace(r"\textstyle", ""), display=display)
+    made = ElementTree.fromstring(convert(formula.strip().replace(r"\textstyle", ""), display=display))
+    unraised(made)
+    return ElementTree.tostring(made, encoding="unicode")
+
+
+def unraised(element: ElementTree.Element) -> None:
+    """Take primes out of superscripts, in place: the sign is small and raised by itself, and would be tiny there."""
+    for place, child in enumerate(element):
+        unraised(child)
+        kind = child.tag.removeprefix(NAMESPACE)
+        if kind in ("msup", "msubsup") and set("".join(child[-1].itertext())) == {PRIME}:
+            *rest, primes = child
+            row = ElementTree.Element(f"{NAMESPACE}mrow")
+            if kind == "msup":
+                row.append(rest[0])
+            else:
+                ElementTree.SubElement(row, f"{NAMESPACE}msub").extend(rest)
+            sign = ElementTree.SubElement(row, f"{NAMESPACE}mo", {"lspace": "0", "rspace": "0"})
+            sign.text = "".join(primes.itertext())
+            element[place] = row

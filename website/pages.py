@@ -71,13 +71,23 @@ def read(app: Sphinx, name: str, source: list[str]) -> None:
     if name == "docs/methods/README":
         methods = sorted(path.stem for path in Path(app.srcdir, "docs", "methods").glob("[a-z]*.md"))
         text += tree("", [f"docs/methods/{method}" for method in methods])
-    source[0] = text
+    source[0] = joined(text) if is_chinese(name) else text
 
 
 def tree(caption: str, pages: list[str]) -> str:
     """A list of pages for the side bar."""
     lines = [f":caption: {caption}"] if caption else []
     return "\n".join(["\n\n```{toctree}", ":hidden:", *lines, "", *(f"/{page}" for page in pages), "```\n"])
+
+
+def joined(text: str) -> str:
+    """Chinese text without the ends of lines that browsers would show as spaces. Blocks of code stay as they are."""
+    wide = "[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef“”]"
+    parts = re.split(r"(^```.*?^```$)", text, flags=re.MULTILINE | re.DOTALL)
+    for i in range(0, len(parts), 2):
+        parts[i] = re.sub(rf"(?<={wide})\n[ ]*(?={wide})", "", parts[i])
+        parts[i] = re.sub(r"(?<=[，。；：、）])\n[ ]*(?=[^\s#|>*-])", "", parts[i])
+    return "".join(parts)
 
 
 def in_its_language(app: Sphinx, name: str, template: str, context: dict[str, Any], tree: Any) -> None:

@@ -27,7 +27,7 @@ def pages() -> ModuleType:
 def named(text: str, module: str = "innerloop") -> set[str]:
     """The full names that a page of the reference documents."""
     found = set()
-    for directive, name in re.findall(r"^\.\. (\w+):: (\S+)", text, re.MULTILINE):
+    for directive, name in re.findall(r"^\.\. (\w+):: ([\w.]+)", text, re.MULTILINE):
         if directive == "currentmodule" or (directive == "automodule" and ":no-members:" in text):
             module = name
         if directive.startswith("auto"):
@@ -139,6 +139,11 @@ def test_pages_link_to_the_other_language(pages: ModuleType) -> None:
         "README": "",
     }
     assert found == expected
+
+
+def test_lines_of_chinese_text_are_joined(pages: ModuleType) -> None:
+    source = "一行，\n`code` 又\n一行。\n\n- 一\n- 二\n  三。\n\nA\nB\n\n```\n甲\n乙\n```\n"
+    assert pages.joined(source) == "一行，`code` 又一行。\n\n- 一\n- 二三。\n\nA\nB\n\n```\n甲\n乙\n```\n"
 
 
 def test_prompts_are_marked_and_blank_lines_dropped(pages: ModuleType) -> None:
