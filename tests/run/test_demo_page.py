@@ -170,7 +170,7 @@ def test_it_speaks_two_languages_and_remembers(page: Any) -> None:
 
 
 def test_two_pages_at_once_do_not_disturb_each_other(browser: Any, address: str, page: Any) -> None:
-    context = browser.new_context(viewport={"width": 390, "height": 800}, has_touch=True, is_mobile=True)
+    context = browser.new_context(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
     other = opened(context, address)
     after(other, lambda: other.locator("#clear").click() or other.locator("#undo").click())
     pad = other.locator("#query .pad")
@@ -180,6 +180,7 @@ def test_two_pages_at_once_do_not_disturb_each_other(browser: Any, address: str,
     assert bars(page) == bars(other) == 5
     assert page.locator("#query .pad").evaluate("c => c.toDataURL()") != pad.evaluate("c => c.toDataURL()")
     assert other.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert other.evaluate("[...document.querySelectorAll('.pad')].every((pad) => pad.width === pad.height)")
     context.close()
 
 

@@ -7,7 +7,7 @@ function strokes(text) {
   };
 }
 
-function arc(cx, cy, rx, ry, from, to, turns = 18) {
+function arc(cx, cy, rx, ry, from, to, turns = 36) {
   return Array.from({ length: turns + 1 }, (_, i) => {
     const angle = ((from + ((to - from) * i) / turns) * Math.PI) / 180;
     return `${(cx + rx * Math.cos(angle)).toFixed(1)},${(cy + ry * Math.sin(angle)).toFixed(1)}`;

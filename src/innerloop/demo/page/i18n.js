@@ -110,7 +110,7 @@ const ZH = {
   empty: "画",
   seen: "网络看到的样子",
   stepLabel: "在样本上的梯度步数",
-  stepValue: "第 {step} 步，共 {steps} 步",
+  stepValue: "第 {step}/{steps} 步",
   play: "逐步播放",
   pause: "暂停",
   untrained: "未训练",
@@ -190,7 +190,7 @@ export function otherLanguage() {
 }
 
 export function percent(value, digits = 0) {
-  return new Intl.NumberFormat(locale(), { style: "percent", maximumFractionDigits: digits }).format(value);
+  return new Intl.NumberFormat(locale(), { style: "percent", minimumFractionDigits: digits, maximumFractionDigits: digits }).format(value);
 }
 
 // Fill in all elements that name their text.

@@ -139,7 +139,7 @@ export class Pad {
     const canvas = this.#canvas;
     const side = Math.round(canvas.clientWidth * (window.devicePixelRatio || 1));
     if (!side) return;
-    if (canvas.width !== side) canvas.width = canvas.height = side;
+    if (canvas.width !== side || canvas.height !== side) canvas.width = canvas.height = side;
     const context = canvas.getContext("2d");
     const style = getComputedStyle(canvas);
     context.clearRect(0, 0, side, side);
@@ -151,7 +151,7 @@ export class Pad {
     context.lineWidth = Math.max(this.line * side, 2.5);
     for (const stroke of this.#stroke ? [...this.#strokes, this.#stroke] : this.#strokes) line(context, stroke, side);
     if (this.#cursor) {
-      context.strokeStyle = style.getPropertyValue("--accent");
+      context.strokeStyle = style.caretColor;
       context.lineWidth = Math.max(1.5, side / 100);
       context.beginPath();
       context.arc(this.#cursor.x * side, this.#cursor.y * side, side * (this.#stroke ? 0.03 : 0.05), 0, 7);
