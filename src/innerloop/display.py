@@ -1,11 +1,13 @@
-"""How objects print: a title and a few facts, as text in a terminal and as a table in a notebook."""
+"""How things print: objects as a title and a few facts, in a terminal and in a notebook; lists of names in messages."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from html import escape
+from typing import Any
 
-__all__ = ["Shown"]
+__all__ = ["Shown", "first_few"]
 
 LEFT = "text-align: left"
 
@@ -40,3 +42,14 @@ class Shown:
             for name, value in self.facts().items()
         )
         return f"<strong>{type(self).__name__}</strong><table>{rows}</table>"
+
+
+def first_few(names: Sequence[Any], most: int = 8) -> str:
+    """The first few names, and how many more there are.
+
+    Example:
+        >>> first_few(["ant", "bee", "cow"], most=2)
+        'ant, bee and 1 more'
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(str, names[:most])) + more

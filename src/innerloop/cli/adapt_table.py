@@ -13,9 +13,9 @@ import torch
 
 from innerloop.cli.arguments import AdaptArguments, UsageError
 from innerloop.data._table_file import TABLES, read_table
-from innerloop.data.errors import first_few
 from innerloop.data.table import TablePlan
 from innerloop.data.table_preprocess import TablePreprocessing, is_missing, text_of
+from innerloop.display import first_few
 from innerloop.learner.learner import Learner
 from innerloop.learner.predictor import Predictor
 from innerloop.recipes.plans import DATA_FILE, read_plan

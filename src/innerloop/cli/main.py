@@ -107,6 +107,8 @@ def train(argv: Sequence[str]) -> int:
     say = None if arguments.run.quiet else print
     if say is not None and source.plan is not None:
         print("\n".join(source.plan.lines()))
+    if say is not None and any(len(numbers) > 1 for numbers in arguments.config.drawn.values()):
+        print(_tasks_in_words(arguments.config))
     try:
         run = train_run(
             name,
@@ -131,6 +133,21 @@ def train(argv: Sequence[str]) -> int:
     if arguments.run.json:
         print(json.dumps({"run": str(folder), "recipe": name, "iterations": run.trained}))
     return 0
+
+
+def _tasks_in_words(config: Config) -> str:
+    """The numbers that meta-training draws from, and those of validation and test."""
+    drawn = "; ".join(f"{name} {_numbers_in_words(numbers)}" for name, numbers in config.drawn.items())
+    ways = "" if config.regression else f"{config.ways} ways, "
+    return (
+        f"tasks of meta-training: {drawn}; validation and test: {ways}{config.shots} shots, {config.test_queries} "
+        "queries"
+    )
+
+
+def _numbers_in_words(numbers: Sequence[int]) -> str:
+    whole = len(numbers) > 2 and numbers[-1] - numbers[0] == len(numbers) - 1
+    return f"{numbers[0]} to {numbers[-1]}" if whole else " or ".join(map(str, numbers))
 
 
 def _what_to_train(argv: Sequence[str]) -> tuple[str, TrainArguments, DataSource]:

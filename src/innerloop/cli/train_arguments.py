@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, make_dataclass
 from itertools import pairwise
@@ -22,7 +23,7 @@ from innerloop.recipes.config import all_options, common_options, elsewhere
 from innerloop.recipes.options import ConfigError, Option, flag
 from innerloop.recipes.watching import Watching
 
-__all__ = ["TrainArguments", "given", "train_arguments"]
+__all__ = ["TrainArguments", "given", "spread", "train_arguments"]
 
 PARTS = ("dataset", "network", "method")
 """The prefixes of the long names of options, such as ``--method.inner-lr``."""
@@ -63,6 +64,7 @@ def train_arguments(recipe: str, config: Config, argv: Sequence[str]) -> TrainAr
         except OwnNetworkError as error:
             raise ConfigError(f"--network: {error}") from error
     config = config.override(**chosen)
+    argv = spread(config, argv)
     _refuse_others(config, argv)
     parts = all_options(*config.parts)
     values = config.flat()
@@ -91,6 +93,52 @@ def train_arguments(recipe: str, config: Config, argv: Sequence[str]) -> TrainAr
     found: Any = parse(command, f"train {recipe}", argv)
     values = {name: value for group in groups for name, value in vars(getattr(found, group)).items()}
     return TrainArguments(found.run, found.data, found.running, found.watching, config.override(**values))
+
+
+_SEVERAL = re.compile(r"(\d+)-(\d+)|\d+(?:,\d+)+")
+
+
+def spread(config: Config, argv: Sequence[str]) -> list[str]:
+    """Arguments in which several numbers of classes or examples are written out.
+
+    ``--ways 3-8`` and ``--shots 1,5`` become the numbers that meta-batches of meta-training draw from. Validation and
+    test keep the recipe's number if it is among them, and take the largest if it is not.
+
+    Raises:
+        ConfigError: a range is empty.
+
+    Example:
+        >>> from innerloop.recipes import recipe
+        >>> spread(recipe("glyphs-5w1s-maml"), ["--shots", "2,5", "--ways=4-6", "--seed", "1"])
+        ['--seed', '1', '--shots', '5', '--varied-shots', '2', '5', '--varied-ways', '4', '5', '6']
+    """
+    words: list[str] = []
+    for word in argv:
+        name, equals, value = word.partition("=")
+        words += [name, value] if equals and name.removeprefix("--") in _VARIABLE else [word]
+    rest, found = [], []
+    place = 0
+    while place < len(words):
+        name, value = words[place].removeprefix("--"), words[place + 1] if place + 1 < len(words) else ""
+        match = _SEVERAL.fullmatch(value) if words[place].startswith("--") and name in _VARIABLE else None
+        if match is None:
+            rest.append(words[place])
+            place += 1
+            continue
+        low, high = match.group(1), match.group(2)
+        numbers = list(range(int(low), int(high) + 1)) if low else sorted({int(each) for each in value.split(",")})
+        if not numbers:
+            raise ConfigError(f"--{name} is {value}; write the lower number first")
+        if name.startswith("train-"):
+            found += [f"--{name}", "None"]
+        elif name != "queries" and getattr(config, name) not in numbers:
+            found += [f"--{name}", str(numbers[-1])]
+        found += [f"--varied-{name.removeprefix('train-')}", *map(str, numbers)]
+        place += 2
+    return rest + found
+
+
+_VARIABLE = ("ways", "shots", "queries", "train-ways", "train-shots")
 
 
 def _group(name: str, options: Mapping[str, Option], values: Mapping[str, Any], *, prefix: str = "") -> type:

@@ -14,7 +14,8 @@ from innerloop.data._published_sets import PUBLISHED, Name, published_split
 from innerloop.data._split_files import by_csv, has_csv
 from innerloop.data.base import SPLITS, Split
 from innerloop.data.classes import TensorInputs
-from innerloop.data.errors import DataError, first_few
+from innerloop.data.errors import DataError
+from innerloop.display import first_few
 
 __all__ = ["files_of", "layout_of", "packed_classes"]
 

@@ -1,11 +1,8 @@
-"""The error of the data modules, and names in its messages."""
+"""The error of the data modules."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
-__all__ = ["DataError", "first_few"]
+__all__ = ["DataError"]
 
 
 class DataError(ValueError):
@@ -19,14 +16,3 @@ class DataError(ValueError):
             ...
         innerloop.data.errors.DataError: a.zip is not a zip archive. Delete it and download it again.
     """
-
-
-def first_few(names: Sequence[Any], most: int = 8) -> str:
-    """The first few names, and how many more there are.
-
-    Example:
-        >>> first_few(["ant", "bee", "cow"], most=2)
-        'ant, bee and 1 more'
-    """
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(str, names[:most])) + more

@@ -18,8 +18,9 @@ from innerloop.data._pixels import Fit
 from innerloop.data._split_files import by_csv, has_csv, splits_by_lists
 from innerloop.data.base import Kind, Location, Split, registered_data
 from innerloop.data.classes import LabelledClasses, TensorInputs, split_names
-from innerloop.data.errors import DataError, first_few
+from innerloop.data.errors import DataError
 from innerloop.data.preprocess import ImagePreprocessing
+from innerloop.display import first_few
 from innerloop.parts import Part
 
 __all__ = ["FolderPlan", "from_folder", "plan_folder"]

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from innerloop.data._draws import check_counts, draw_distinct, moved
 from innerloop.data.classes import Inputs, examples_in_words, split_names
-from innerloop.data.errors import DataError, first_few
+from innerloop.data.errors import DataError
 from innerloop.data.preprocess import Preprocessing
+from innerloop.display import first_few
 from innerloop.episode import Episode
 
 __all__ = ["GroupedEpisodes", "GroupedTasks"]

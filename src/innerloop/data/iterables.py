@@ -91,54 +91,73 @@ def as_episode(item: Any) -> Episode:
 
 _NAMES = (("support", "train"), ("query", "test"))
 
-Range = int | tuple[int, int]
+Numbers = int | tuple[int, int] | list[int]
 
 
 @dataclass(frozen=True, eq=False)
 class VaryingEpisodes:
-    """A sampler whose meta-batches differ in ways, shots or queries. :func:`varying` makes it."""
+    """A sampler whose meta-batches differ in ways, shots or queries. :func:`varying` makes it.
+
+    Args:
+        source: the data set.
+        choices: the numbers that a meta-batch draws from, for each of ``shots``, ``queries`` and perhaps ``ways``.
+        tasks: the number of tasks in a meta-batch.
+    """
 
     source: Any
-    ranges: Mapping[str, tuple[int, int]]
+    choices: Mapping[str, tuple[int, ...]]
     tasks: int
 
     def __call__(self, generator: torch.Generator) -> Episode:
         """Draw the numbers of this meta-batch, then its tasks."""
         drawn = {
-            name: int(torch.randint(low, high + 1, (), generator=generator, device=generator.device))
-            for name, (low, high) in self.ranges.items()
+            name: numbers[int(torch.randint(len(numbers), (), generator=generator, device=generator.device))]
+            for name, numbers in self.choices.items()
         }
         episode: Episode = self.source.episodes(**drawn, tasks=self.tasks)(generator)
         return episode
 
 
-def varying(source: Any, *, shots: Range, queries: Range, tasks: int, ways: Range | None = None) -> VaryingEpisodes:
-    """Make a sampler whose meta-batches differ: each draws its ways, shots and queries from ranges.
+def varying(
+    source: Any, *, shots: Numbers, queries: Numbers, tasks: int, ways: Numbers | None = None
+) -> VaryingEpisodes:
+    """Make a sampler whose meta-batches differ: each draws its ways, shots and queries.
 
     All tasks of one meta-batch have the same numbers. The network needs as many outputs as the most ways.
 
     Args:
         source: a data set with ``episodes(ways, shots, queries, tasks)``, or without ways for regression.
-        shots: the number of support examples of each class, or the lowest and the highest number.
-        queries: the number of query examples, or a range.
+        shots: the number of support examples of each class; the lowest and the highest number, as a tuple; or a list of
+            the numbers to draw from.
+        queries: the number of query examples, in the same forms.
         tasks: the number of tasks in a meta-batch.
-        ways: the number of classes, or a range. None for regression.
+        ways: the number of classes, in the same forms. None for regression.
 
     Raises:
-        ValueError: a range is empty, or the data has too few classes or examples for its highest numbers.
+        ValueError: a range is empty, or the data has too few classes or examples for the highest numbers.
 
     Example:
         >>> import innerloop as il
-        >>> draw = varying(il.data.glyphs("val"), ways=(2, 5), shots=(1, 5), queries=3, tasks=4)
-        >>> shapes = {tuple(draw(torch.Generator().manual_seed(i)).support_y.shape) for i in range(9)}
-        >>> len(shapes) > 3
-        True
+        >>> draw = varying(il.data.glyphs("val"), ways=(2, 5), shots=[1, 5], queries=3, tasks=4)
+        >>> shapes = {tuple(draw(torch.Generator().manual_seed(i)).support_y.shape) for i in range(20)}
+        >>> sorted(shapes)[:4]
+        [(4, 2), (4, 3), (4, 4), (4, 5)]
     """
     given = {"shots": shots, "queries": queries} | ({} if ways is None else {"ways": ways})
-    ranges = {name: (value, value) if isinstance(value, int) else value for name, value in given.items()}
-    for name, (low, high) in ranges.items():
-        if low > high:
-            raise ValueError(f"{name} is from {low} to {high}: expected the lower number first.")
-    for end in (0, 1):  # raises now if the lowest or the highest numbers do not fit
-        source.episodes(**{name: value[end] for name, value in ranges.items()}, tasks=tasks)
-    return VaryingEpisodes(source, ranges, tasks)
+    choices = {name: _numbers(name, value) for name, value in given.items()}
+    for end in (min, max):  # raises now if the lowest or the highest numbers do not fit
+        source.episodes(**{name: end(numbers) for name, numbers in choices.items()}, tasks=tasks)
+    return VaryingEpisodes(source, choices, tasks)
+
+
+def _numbers(name: str, value: Numbers) -> tuple[int, ...]:
+    if isinstance(value, int):
+        return (value,)
+    if isinstance(value, list):
+        if not value:
+            raise ValueError(f"{name} is an empty list: expected the numbers to draw from.")
+        return tuple(value)
+    low, high = value
+    if low > high:
+        raise ValueError(f"{name} is from {low} to {high}: expected the lower number first.")
+    return tuple(range(low, high + 1))

@@ -27,9 +27,10 @@ from innerloop.data._published_files import files_of, layout_of, packed_classes
 from innerloop.data._published_sets import PUBLISHED, Name, published_split
 from innerloop.data.base import SPLITS, Kind, Location, Split, registered_data
 from innerloop.data.classes import LabelledClasses
-from innerloop.data.errors import DataError, first_few
+from innerloop.data.errors import DataError
 from innerloop.data.folder import opened
 from innerloop.data.preprocess import ImagePreprocessing
+from innerloop.display import first_few
 from innerloop.parts import Part
 
 __all__ = ["PublishedPlan", "from_published", "plan_published", "shared_place"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -292,63 +292,47 @@ def _numbers(values: Sequence[Any], column: str) -> list[float]:
     return [number for number in numbers if number is not None]
 
 
-def _planned(place: Location, kind: Kind, options: Mapping[str, Any]) -> TablePlan:
-    if place.root is None:
-        raise DataError("the table is not given: name it with --data FILE.")
-    return plan_table(place.root, kind=kind, **{name: options[name] for name in options if name != "small_classes"})
+def _opener(kind: Kind) -> Callable[..., TablePlan]:
+    """The function that a recipe opens a table with. Only the kind of the tasks differs."""
+
+    def plan(
+        place: Location,
+        *,
+        task: str | None = None,
+        target: str | None = None,
+        features: tuple[str, ...] = (),
+        split_seed: int = 0,
+        val_share: float = 0.2,
+        test_share: float = 0.2,
+        small_classes: Literal["refuse", "skip"] = "refuse",
+    ) -> TablePlan:
+        """A table, for a recipe.
+
+        Args:
+            place: where the file is.
+            task: column that says which task a row belongs to; one named task if not given.
+            target: column to predict; one named target, label, class or y, or the last one, if not given.
+            features: columns of features; all others if not given.
+            split_seed: the seed of the random split.
+            val_share: share of the tasks for validation.
+            test_share: share of the tasks for test.
+            small_classes: refuse tasks or classes with too few rows, or skip them.
+        """
+        if place.root is None:
+            raise DataError("the table is not given: name it with --data FILE.")
+        return plan_table(
+            place.root,
+            task=task,
+            target=target,
+            features=features,
+            kind=kind,
+            split_seed=split_seed,
+            val_share=val_share,
+            test_share=test_share,
+        )
+
+    return plan
 
 
-@registered_data("table", kind="classification", network="mlp", plan=True)
-def _classes(
-    place: Location,
-    *,
-    task: str | None = None,
-    target: str | None = None,
-    features: tuple[str, ...] = (),
-    split_seed: int = 0,
-    val_share: float = 0.2,
-    test_share: float = 0.2,
-    small_classes: Literal["refuse", "skip"] = "refuse",
-) -> TablePlan:
-    """A table whose target is a class, for a recipe.
-
-    Args:
-        place: where the file is.
-        task: column that says which task a row belongs to; one named task if not given.
-        target: column to predict; one named target, label, class or y, or the last one, if not given.
-        features: columns of features; all others if not given.
-        split_seed: the seed of the random split.
-        val_share: share of the tasks for validation.
-        test_share: share of the tasks for test.
-        small_classes: refuse tasks or classes with too few rows, or skip them.
-    """
-    options = {"task": task, "target": target, "features": features, "split_seed": split_seed}
-    return _planned(place, "classification", {**options, "val_share": val_share, "test_share": test_share})
-
-
-@registered_data("table_regression", kind="regression", network="mlp", plan=True)
-def _values(
-    place: Location,
-    *,
-    task: str | None = None,
-    target: str | None = None,
-    features: tuple[str, ...] = (),
-    split_seed: int = 0,
-    val_share: float = 0.2,
-    test_share: float = 0.2,
-    small_classes: Literal["refuse", "skip"] = "refuse",
-) -> TablePlan:
-    """A table whose target is a number, for a recipe.
-
-    Args:
-        place: where the file is.
-        task: column that says which task a row belongs to; one named task if not given.
-        target: column to predict; one named target, label, class or y, or the last one, if not given.
-        features: columns of features; all others if not given.
-        split_seed: the seed of the random split.
-        val_share: share of the tasks for validation.
-        test_share: share of the tasks for test.
-        small_classes: refuse tasks with too few rows, or skip them.
-    """
-    options = {"task": task, "target": target, "features": features, "split_seed": split_seed}
-    return _planned(place, "regression", {**options, "val_share": val_share, "test_share": test_share})
+registered_data("table", kind="classification", network="mlp", plan=True)(_opener("classification"))
+registered_data("table_regression", kind="regression", network="mlp", plan=True)(_opener("regression"))

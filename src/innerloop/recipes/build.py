@@ -15,9 +15,9 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from innerloop.data import DATASETS, Location
+from innerloop.data import DATASETS, Location, varying
 from innerloop.data.base import Plan, Split
-from innerloop.data.errors import first_few
+from innerloop.display import first_few
 from innerloop.engine.precision import Precision
 from innerloop.episode import EpisodeSampler
 from innerloop.inner.losses import LOSSES
@@ -76,12 +76,13 @@ class DataSource(Location):
                 )
             sampler: EpisodeSampler = batches
             return sampler
-        ways, shots = config.train_ways or config.ways, config.train_shots or config.shots
-        return self._sampler(config, "train", (ways, shots, config.queries, config.tasks))
+        return self._sampler(config, "train", config.drawn, config.tasks)
 
     def evaluation(self, config: Config, split: Split) -> EpisodeSampler:
         """The sampler of validation or test."""
-        return self._sampler(config, split, (config.ways, config.shots, config.test_queries, EVALUATION_BATCH))
+        counts = {"shots": (config.shots,), "queries": (config.test_queries,)}
+        counts |= {} if config.regression else {"ways": (config.ways,)}
+        return self._sampler(config, split, counts, EVALUATION_BATCH)
 
     def validation(self, config: Config) -> Validation:
         """The validation of a run.
@@ -93,16 +94,21 @@ class DataSource(Location):
         sampler = self.evaluation(config, "val" if held_out else "train")
         return Validation(sampler, config.val_tasks, config.val_every, keep_best=held_out)
 
-    def _sampler(self, config: Config, split: Split, counts: tuple[int, int, int, int]) -> EpisodeSampler:
-        """The sampler of tasks. ``counts`` are the ways, the shots, the queries and the tasks drawn at a time."""
+    def _sampler(
+        self, config: Config, split: Split, counts: Mapping[str, tuple[int, ...]], tasks: int
+    ) -> EpisodeSampler:
+        """The sampler of tasks. Each count is one number, or those that meta-batches draw from."""
         source = self._open(config, split)
         try:
             if config.dataset_settings.get("small_classes") == "skip":
-                source = _large_enough(source, counts[1] + counts[2], split)
-            sampler: EpisodeSampler = source.episodes(*(counts[1:] if config.regression else counts))
+                source = _large_enough(source, max(counts["shots"]) + max(counts["queries"]), split)
+            if all(len(numbers) == 1 for numbers in counts.values()):
+                sampler: EpisodeSampler = source.episodes(**{n: of[0] for n, of in counts.items()}, tasks=tasks)
+                return sampler
+            varied: dict[str, Any] = {name: list(numbers) for name, numbers in counts.items()}
+            return varying(source, **varied, tasks=tasks)
         except ValueError as error:
             raise ConfigError(f"{split} tasks of {config.dataset}: {error}") from error
-        return sampler
 
     def _open(self, config: Config, split: Split) -> Any:
         if self.plan is not None:
@@ -131,7 +137,7 @@ def net_spec(config: Config, shape: tuple[int, ...] | None = None) -> dict[str, 
     """
     extra = config.card.network_options
     name = network_name(*config.parts)
-    ways = config.train_ways or config.ways
+    ways = config.outputs
     given: dict[str, Any] = {} if config.regression else {"ways": ways}
     if shape is not None and len(shape) == 3:
         given |= {"channels": shape[0], "size": shape[1]}

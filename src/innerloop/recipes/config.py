@@ -15,6 +15,7 @@ from innerloop.methods.base import CARDS, METHODS, Card, Method
 from innerloop.nets import NETS
 from innerloop.nets.own import OwnNetworkError, is_own, own_network
 from innerloop.recipes.options import ConfigError, Option, flag, options_of
+from innerloop.recipes.varied import VARIED, why_not_varied
 
 __all__ = [
     "Config",
@@ -64,6 +65,13 @@ class Config:
     """Number of classes in a task of meta-training; as many as ways if not given. Joint training needs all classes."""
     train_shots: int | None = None
     """Support examples of each class in meta-training; as many as shots if not given."""
+    varied_ways: tuple[int, ...] = ()
+    """Numbers of classes that each meta-batch of meta-training draws from. The network has outputs for the most.
+    --ways 3-8 sets them, too."""
+    varied_shots: tuple[int, ...] = ()
+    """Numbers of support examples that each meta-batch of meta-training draws from. --shots 1,5 sets them, too."""
+    varied_queries: tuple[int, ...] = ()
+    """Numbers of query examples that each meta-batch of meta-training draws from. --queries 5-15 sets them, too."""
     joint_batch: int = 64
     """Number of images in a mini-batch of joint training."""
     queries: int = 1
@@ -124,9 +132,15 @@ class Config:
             raise ConfigError(f"--ways is {self.ways}; it must be a whole number of at least 2")
         if self.train_ways is not None and (owner := elsewhere("train_ways", *self.parts)):
             raise ConfigError(owner)
-        gradient = self.build_method().meta_gradient
-        if gradient.needs_queries and self.queries < 1:
-            raise ConfigError(f"--queries is {self.queries}; it must be a whole number of at least 1")
+        method = self.build_method()
+        for name in VARIED:
+            if getattr(self, name) and (owner := elsewhere(name, *self.parts)):
+                raise ConfigError(owner)
+        if reason := why_not_varied(self, method):
+            raise ConfigError(reason)
+        gradient = method.meta_gradient
+        if gradient.needs_queries and (fewest := min(self.varied_queries or (self.queries,))) < 1:
+            raise ConfigError(f"--queries is {fewest}; it must be a whole number of at least 1")
         if isinstance(gradient, Displacement) and self.outer_optimizer == "sgd" and self.outer_lr > 1:
             raise ConfigError(f"--outer-lr is {self.outer_lr:g}; Reptile's outer step is a fraction from 0 to 1")
 
@@ -200,6 +214,20 @@ class Config:
         return cls.of(**{n: value for n, value in settings.items() if n not in NESTED}, **nested)
 
     @property
+    def outputs(self) -> int:
+        """The number of classes that the network tells apart."""
+        return max(self.varied_ways or (self.train_ways or self.ways,))
+
+    @property
+    def drawn(self) -> dict[str, tuple[int, ...]]:
+        """The numbers of classes, support and query examples that meta-batches of meta-training draw from."""
+        return {
+            **({} if self.regression else {"ways": self.varied_ways or (self.train_ways or self.ways,)}),
+            "shots": self.varied_shots or (self.train_shots or self.shots,),
+            "queries": self.varied_queries or (self.queries,),
+        }
+
+    @property
     def parts(self) -> tuple[str, str, str | None]:
         """The names of the data set, the method and the network, which decide what other options there are."""
         return self.dataset, self.method, self.network
@@ -235,6 +263,9 @@ LEAST: dict[str, float] = {
     **dict.fromkeys(("queries", "iterations", "statistics_tasks", "seed", "outer_radius"), 0),
     "train_shots": 1,
     "train_ways": 2,
+    "varied_ways": 2,
+    "varied_shots": 1,
+    "varied_queries": 0,
 }
 """The lowest number allowed for each setting."""
 
@@ -333,7 +364,11 @@ def _least(part: str, option: Option) -> float:
     return 0 if option.type in (int, int | None) else -math.inf
 
 
-FORMS: dict[str, tuple[str, ...]] = {"train_ways": ("more_ways", "all_classes"), "joint_batch": ("all_classes",)}
+FORMS: dict[str, tuple[str, ...]] = {
+    "train_ways": ("more_ways", "all_classes"),
+    "joint_batch": ("all_classes",),
+    **dict.fromkeys(VARIED, ("episodes", "more_ways")),
+}
 """The kinds of training tasks for which a setting has a meaning, see
 :data:`innerloop.methods.base.TrainingTasks`."""
 

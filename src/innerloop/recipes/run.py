@@ -48,6 +48,7 @@ from innerloop.recipes.config import NESTED, Config, all_options, common_options
 from innerloop.recipes.earlier import from_flat
 from innerloop.recipes.options import ConfigError
 from innerloop.recipes.plans import DATA_FILE, read_plan, source_of_run, write_plan
+from innerloop.recipes.varied import VARIED
 from innerloop.recipes.watching import Watching
 from innerloop.training.best import best_folders, best_learners
 from innerloop.training.callbacks import Callback
@@ -169,7 +170,7 @@ def train_run(
     spec = net_spec(config, shape)
     net = make_net(spec)
     if shape is not None:
-        check_net(net, shape, 1 if config.regression else config.train_ways or config.ways)
+        check_net(net, shape, 1 if config.regression else config.outputs)
     if is_own(spec["name"]):
         trust(spec["name"])
     if say is not None:
@@ -260,7 +261,8 @@ def read_run(folder: Path) -> Run:
     description = load_json(path)
     remedy = "restore it or train again"
     check(description, DESCRIPTION, path, remedy)
-    settings = {"network": None, **description["config"]}  # older runs have no choice of a network
+    # Older runs have no choice of a network, and nothing that varies.
+    settings = {"network": None, **{name: [] for name in VARIED}, **description["config"]}
     flat = description["format"] == FLAT_FORMAT
     known: dict[str, Kind] = {
         "dataset": OneOf(tuple(DATASETS)),

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from innerloop.display import first_few
 from innerloop.learner.files import read_bytes, write_atomically
 from innerloop.learner.schema import Number, Record, Whole
 
@@ -69,8 +70,7 @@ def drop_after(folder: Path, iteration: int, say: Callable[[str], None]) -> None
     if damaged:
         copy = path.with_name(f"{METRICS_FILE}.damaged")
         write_atomically(copy, read_bytes(path))
-        lines = ("line " if len(damaged) == 1 else "lines ") + ", ".join(map(str, damaged[:10]))
-        more = f" and {len(damaged) - 10} more" if len(damaged) > 10 else ""
-        say(f"{path} is damaged in {lines}{more}: the other lines are kept, and the whole file as {copy.name}")
+        lines = ("line " if len(damaged) == 1 else "lines ") + first_few(damaged, most=10)
+        say(f"{path} is damaged in {lines}: the other lines are kept, and the whole file as {copy.name}")
     kept = [record for record in records if record["iteration"] <= iteration]
     write_atomically(path, "".join(json.dumps(record) + "\n" for record in kept).encode())

@@ -120,6 +120,12 @@ def test_meta_batches_may_differ_in_size() -> None:
     trainer = il.MetaTrainer(torch.nn.Linear(2, 4), il.maml(0.1), lambda p: torch.optim.SGD(p, 0.1))
     trainer.fit(draw, iterations=4)
     assert trainer.evaluate(draw, tasks=7).accuracy.shape == (7, 2)
+    listed = varying(data, ways=[2, 5], shots=[4, 1], queries=0, tasks=1)
+    assert {(len(y := listed(generator(i)).support_y[0]), int(y.max())) for i in range(30)} == {
+        *((2, 1), (8, 1), (5, 4), (20, 4))
+    }
+    with pytest.raises(ValueError, match="ways is an empty list"):
+        varying(data, ways=[], shots=1, queries=1, tasks=1)
     with pytest.raises(ValueError, match="there are 6 classes"):
         varying(data, ways=(2, 9), shots=1, queries=1, tasks=1)
     with pytest.raises(ValueError, match="lower number first"):
