@@ -21,7 +21,9 @@ def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_a_recipe_is_trained_and_evaluated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_recipe_is_trained_and_evaluated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     cifar(tmp_path / "data", packed=True)
     train = ["train", "fc100-5w1s-maml", *SMALL]
     assert main(train) == 2
@@ -38,3 +40,8 @@ def test_a_recipe_is_trained_and_evaluated(tmp_path: Path, capsys: pytest.Captur
     assert main(["evaluate", "runs/fc100-5w1s-maml", "--tasks", "4"]) == 2
     assert "--data-dir" in capsys.readouterr().err
     assert main(["evaluate", "runs/fc100-5w1s-maml", "--tasks", "4", "--data-dir", "moved"]) == 0
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "moved").rename(tmp_path / "shared" / "fc100")
+    monkeypatch.setenv("INNERLOOP_DATA", str(tmp_path / "shared"))
+    assert main(["evaluate", "runs/fc100-5w1s-maml", "--tasks", "4"]) == 0
+    assert main(["train", "fc100-5w1s-maml", *SMALL, "--iterations", "4", "--resume"]) == 0

@@ -45,8 +45,9 @@ class DataArguments:
     """The data and the device."""
 
     data_dir: Annotated[Path | None, arg(aliases=["--data"])] = None
-    """The data: a folder of images by class, a table (.csv, .parquet), or the folder of a data set. If not given: for
-    Omniglot INNERLOOP_DATA, or the user's cache folder; in evaluation the place that the run was trained from."""
+    """The data: a folder of images by class, a table (.csv, .parquet), or the folder of a data set. If not given: the
+    folder INNERLOOP_DATA, for Omniglot also the user's cache folder; in evaluation the place that the run was trained
+    from."""
     download: bool = False
     """Download Omniglot (14 MB) if it is absent."""
     device: str = "cpu"

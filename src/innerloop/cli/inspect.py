@@ -46,7 +46,8 @@ def facts_of(folder: Path) -> dict[str, str]:
         task = "" if config.regression else f"{config.ways} ways, "
         settings = "".join(f", {name} {value}" for name, value in config.dataset_settings.items())
         facts["recipe"] = run.recipe
-        facts["data"] = f"{config.dataset}{settings}"
+        place = "" if run.data_dir is None else f", from {run.data_dir}"
+        facts["data"] = f"{config.dataset}{settings}{place}"
         facts["task"] = f"{task}{config.shots} shots"
         facts["training"] = f"{config.iterations:,} iterations of {config.tasks} tasks, {config.outer_optimizer}"
         facts |= _training(folder)

@@ -70,7 +70,14 @@ def files_of(name: Name, root: Path, layout: str) -> dict[Split, ImageFiles]:
         found = {each: each for each in files.classes}
         listed = {each: split for split in SPLITS for each in splits[split]}
     else:
-        files, found = scan(root), {}
+        try:
+            files, found = scan(root), {}
+        except DataError as error:
+            archives = "".join(f", or {', '.join(ARCHIVES[each].files('train'))} and so on" for each in known.archives)
+            raise DataError(
+                f"{root} does not hold {known.title}: expected folders of images, named by {known.classes}{archives}. "
+                f"docs/data-sets.md lists the forms that are read. ({error})"
+            ) from error
         for folder in files.classes:
             each = folder.rpartition("/")[2]
             if each in found and each in split_of:

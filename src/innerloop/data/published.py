@@ -105,7 +105,7 @@ class PublishedPlan(Part):
         height, width = self.preprocessing.size
         counts = " / ".join(f"{n:,}" for n in self.images)
         lines = [
-            f"data: {known.title} in {self.root} ({_FORMS.get(self.layout, 'archive')}), {len(self.train)} training, "
+            f"data: {known.title} in {self.root} ({_form(self.layout)}), {len(self.train)} training, "
             f"{len(self.val)} validation and {len(self.test)} test classes, {counts} images",
             f"images: colour, {height} x {width} pixels",
         ]
@@ -135,7 +135,10 @@ class PublishedPlan(Part):
         return LabelledClasses(inputs, names, tuple(members[name] for name in names))
 
 
-_FORMS = {"folders": "folders of images", "csv": "CSV files and a folder of images"}
+def _form(layout: str) -> str:
+    """The form of the files, in words."""
+    named = {"folders": "folders of images", "csv": "CSV files and a folder of images"}
+    return named.get(layout) or ", ".join(ARCHIVES[layout].files("train"))
 
 
 def plan_published(
@@ -223,10 +226,10 @@ def _opener(name: Name) -> Callable[..., PublishedPlan]:
 
 
 def shared_place(name: str) -> Path | None:
-    """The folder of a data set in ``INNERLOOP_DATA``; None if it is not there."""
+    """The folder of a published data set in ``INNERLOOP_DATA``; None if it is not there, and for other data sets."""
     shared = os.environ.get("INNERLOOP_DATA")
     folder = Path(shared or "").expanduser() / name.replace("_", "-")
-    return folder if shared and folder.is_dir() else None
+    return folder if shared and name in PUBLISHED and folder.is_dir() else None
 
 
 for _name in PUBLISHED:

@@ -58,9 +58,10 @@ class Config:
     dataset_settings: Settings = field(default_factory=dict)
     """Options of the data set."""
     ways: int = 5
-    """Number of classes in a task."""
+    """Number of classes in a task. A range such as 3-8 lets meta-batches of meta-training draw from it."""
     shots: int = 1
-    """Support examples of each class in validation and test. In regression: of each task."""
+    """Support examples of each class in validation and test. In regression: of each task. May be 1-5 or 1,5, as
+    ways."""
     train_ways: int | None = None
     """Number of classes in a task of meta-training; as many as ways if not given. Joint training needs all classes."""
     train_shots: int | None = None
@@ -75,7 +76,7 @@ class Config:
     joint_batch: int = 64
     """Number of images in a mini-batch of joint training."""
     queries: int = 1
-    """Query examples of each class in meta-training. In regression: of each task."""
+    """Query examples of each class in meta-training. In regression: of each task. May be 5-15, as ways."""
     test_queries: int = 1
     """Query examples of each class in validation and test. In regression: of each task."""
 

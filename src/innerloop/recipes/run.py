@@ -47,7 +47,7 @@ from innerloop.recipes.build import DataSource, Running, check_net, make_net, ma
 from innerloop.recipes.config import NESTED, Config, all_options, common_options
 from innerloop.recipes.earlier import from_flat
 from innerloop.recipes.options import ConfigError
-from innerloop.recipes.plans import DATA_FILE, read_plan, source_of_run, write_plan
+from innerloop.recipes.plans import DATA_FILE, source_of_run, write_plan
 from innerloop.recipes.varied import VARIED
 from innerloop.recipes.watching import Watching
 from innerloop.training.best import best_folders, best_learners
@@ -161,7 +161,7 @@ def train_run(
     _check_folder(folder, config, resume=resume)
     told = [*watching.callbacks(config), *callbacks]
     if (folder / DATA_FILE).exists():  # the splits and preprocessing that the run began with
-        source = replace(source, plan=read_plan(folder, source.root))
+        source = source_of_run(source, folder, config.dataset, None)
     source = source.planned(config)
     training, validation = source.training(config), source.validation(config)
     # The network is made on the CPU, so that a seed gives the same initial weights on every device.

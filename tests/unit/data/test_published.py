@@ -17,7 +17,7 @@ from innerloop.data import DATASETS, DataError, from_published
 from innerloop.data._published_sets import PUBLISHED, published_split
 from innerloop.data._unpickle import load_arrays
 from innerloop.data.base import SPLITS, Location
-from innerloop.data.published import plan_published
+from innerloop.data.published import plan_published, shared_place
 from innerloop.parts import describe, restore
 
 QUIET = Location(progress=False)
@@ -158,6 +158,7 @@ def test_the_pickle_files_of_mini_imagenet(tmp_path: Path, monkeypatch: pytest.M
     root = mini_pickles(tmp_path / "mini" / "inside").parent
     plan = plan_published("mini_imagenet", root, progress=False)
     assert (plan.layout, plan.images) == ("mini-imagenet-cache", (128, 32, 40))
+    assert "(mini-imagenet-cache-train.pkl), 64 training" in plan.lines()[0]
     monkeypatch.setattr("innerloop.data._packed.load_arrays", None)  # the copy is there: a call of it would fail
     data = plan.open("test", QUIET)
     third = data.inputs.at(data.members[2])
@@ -283,7 +284,7 @@ def test_places_and_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert set(PUBLISHED) == set(SIZES) <= DATASETS.keys()
     with pytest.raises(DataError, match="no published data set 'mnist'"):
         from_published("mnist", tmp_path)  # type: ignore[arg-type]
-    with pytest.raises(DataError, match="has no images"):
+    with pytest.raises(DataError, match="does not hold CUB: expected folders of images, named by those of CUB_200"):
         plan_published("cub", tmp_path)
     with pytest.raises(DataError, match="the folder of FC100 is not given: name it with --data-dir"):
         DATASETS["fc100"].open(Location())
@@ -292,6 +293,8 @@ def test_places_and_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     plan = DATASETS["fc100"].open(QUIET)
     assert plan.root == str(tmp_path / "shared" / "fc100")
     assert plan.moved(tmp_path / "shared").layout == "folders"
+    (tmp_path / "shared" / "images").mkdir()
+    assert shared_place("images") is None  # a person's own images are where they say
     with pytest.raises(DataError, match="does not exist"):
         plan.moved(tmp_path / "absent")
     described = describe(plan)
