@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from innerloop.data._image_cache import CachedImages, Items, cached_images, fingerprint_of, kept_images
-from innerloop.data._unpickle import load_arrays, text_of_bytes
+from innerloop.data._unpickle import load_arrays
 from innerloop.data.errors import DataError
 from innerloop.data.preprocess import ImagePreprocessing
 
@@ -101,6 +101,11 @@ def _numbers(labels: Any, name: str) -> list[int]:
     return [int(label) for label in array]
 
 
+def _text(value: Any) -> str:
+    """A name, which may have come as bytes."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
 # mini-ImageNet: all images in one array, and the rows of each class by its WordNet identifier
 
 
@@ -115,7 +120,7 @@ def _read_mini(folder: Path, split: str) -> tuple[Items[Any], list[str]]:
         for row in _numbers(list(rows), f"{path}, class {name},"):
             if not 0 <= row < len(images) or labels[row]:
                 raise DataError(f"{path}: row {row} of the class {name} is absent or in two classes. Get it again.")
-            labels[row] = text_of_bytes(name)
+            labels[row] = _text(name)
     if "" in labels:
         raise DataError(f"{path}: {labels.count('')} images are of no class. Get it again.")
     return images, labels
@@ -135,7 +140,7 @@ def _tiered_labels(folder: Path, split: str) -> list[str]:
     labels = next((found[key] for key in ("label_specific", "labels") if key in found), None)
     if labels is None:
         raise DataError(f"{path} holds {', '.join(found) or 'no dictionary'}: expected label_specific or labels.")
-    titles = [text_of_bytes(title) for title in found.get("label_specific_str", ())]
+    titles = [_text(title) for title in found.get("label_specific_str", ())]
     numbers = _numbers(labels, str(path))
     # Two classes may have one title, such as the two meanings of "crane". So the number comes first.
     return [f"{n:03d} {titles[n]}" if 0 <= n < len(titles) else f"{n:03d}" for n in numbers]
@@ -146,9 +151,16 @@ def _read_tiered_png(folder: Path, split: str) -> tuple[Items[Any], list[str]]:
     images = load_arrays(path)
     if not isinstance(images, list):
         raise DataError(f"{path} holds a {type(images).__name__}: expected a list of PNG files.")
-    return [
-        np.asarray(image, dtype=np.uint8).tobytes() if not isinstance(image, bytes) else image for image in images
-    ], (_tiered_labels(folder, split))
+    return [_png(image, str(path)) for image in images], _tiered_labels(folder, split)
+
+
+def _png(image: Any, name: str) -> bytes:
+    """The bytes of a PNG file, which OpenCV gives as an array, and Python 2 as text."""
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8:
+        return image.tobytes()
+    if isinstance(image, bytes | str):
+        return image if isinstance(image, bytes) else image.encode("latin1")
+    raise DataError(f"{name} holds a {type(image).__name__}: expected PNG files.")
 
 
 @dataclass(frozen=True)
@@ -244,7 +256,7 @@ _CIFAR: Mapping[str, tuple[str, ...]] = {
 
 
 def _cifar(parts: Mapping[str, list[Any]], name: str) -> tuple[Items[Any], list[str]]:
-    names = [text_of_bytes(each) for each in parts["meta"][0]]
+    names = [_text(each) for each in parts["meta"][0]]
     images = np.concatenate([np.asarray(parts[part][0]) for part in ("train", "test")])
     labels = _numbers([*parts["train"][1], *parts["test"][1]], name)
     if images.dtype != np.uint8 or images.shape[1:] != (3072,) or not all(0 <= n < len(names) for n in labels):
