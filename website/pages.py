@@ -38,12 +38,17 @@ SECTIONS = {
         "README.zh-CN",
         "docs/zh/tutorial",
         "docs/zh/how-to/README",
+        "docs/zh/own-data",
+        "docs/zh/models",
+        "docs/zh/rules",
         "docs/zh/how-to/own-method",
         "docs/zh/how-to/own-data-set",
+        "docs/zh/training",
         "docs/zh/how-to/lightning",
         "docs/zh/how-to/accelerate",
         "docs/zh/how-to/gpu",
         "docs/zh/how-to/distributed",
+        "docs/zh/export",
     ],
 }
 """The pages of each part of the side bar. The first part is the start page's own."""
@@ -51,6 +56,7 @@ SECTIONS = {
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register what happens when pages are read and written."""
+    app.add_config_value("pages_of_the_site", SECTIONS, "env", (dict,))  # the start page holds them: it is read again
     app.connect("source-read", read)
     app.connect("html-page-context", in_its_language)
     app.connect("build-finished", finish)
