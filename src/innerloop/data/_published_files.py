@@ -94,6 +94,8 @@ def files_of(name: Name, root: Path, layout: str) -> dict[Split, ImageFiles]:
             f"{what} {len(absent)} of the {len(split_of)} classes of {known.title}: {first_few(absent)}. Folders are "
             f"named by {known.classes}. docs/data-sets.md lists the forms that are read."
         )
+    if name == "cub":
+        _check_lists(root, {found[each]: files.classes[found[each]] for each in split_of})
     _check_agreement(root, known.title, {each: listed[each] for each in split_of if each in listed}, split_of)
     return {
         split: ImageFiles(root, {each: files.classes[found[each]] for each in names}, {})
@@ -111,3 +113,28 @@ def _check_agreement(root: Path, title: str, listed: Mapping[str, Split], split_
         f"{root} has another split than the published one of {title}: {count} of its {theirs} classes are for {here} "
         "there. To train with the split of these files, use --data DIR instead of the recipe, or il.data.from_folder."
     )
+
+
+def _check_lists(root: Path, classes: Mapping[str, tuple[str, ...]]) -> None:
+    """Raise if files are absent that CUB's own list of images names, or a class has more than it names.
+
+    Args:
+        root: the folder that was named. The list is there, or in a folder directly within it.
+        classes: the image files of each folder of a class.
+    """
+    lists = [folder / "images.txt" for folder in (root, root.parent, *sorted(p for p in root.iterdir() if p.is_dir()))]
+    path = next((path for path in lists if path.is_file()), None)
+    if path is None:
+        return
+    try:
+        rows = [line.split(maxsplit=1) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        listed = {row[1].strip() for row in rows}
+    except (OSError, UnicodeDecodeError, IndexError) as error:
+        raise DataError(f"{path} cannot be read as CUB's list of images ({error}). Get it again.") from error
+    held = {f"{folder.rpartition('/')[2]}/{Path(file).name}" for folder, files in classes.items() for file in files}
+    if absent := sorted(listed - held):
+        raise DataError(f"{len(absent)} of the {len(listed)} images in {path} are absent: {first_few(absent, most=3)}.")
+    if more := sorted(held - listed):
+        raise DataError(
+            f"{len(more)} images are not among those of CUB in {path}: {first_few(more, most=3)}. Take them out."
+        )

@@ -116,10 +116,22 @@ def test_folders_of_splits_must_be_those_of_the_paper(tmp_path: Path) -> None:
 def test_cub_has_its_images_in_a_folder(tmp_path: Path) -> None:
     names = [each for split in published_split("cub").values() for each in split]
     root = drawn(names, tmp_path / "CUB_200_2011", "images/{name}")
-    (root / "images.txt").write_text("1 001.Black_footed_Albatross/0.png\n")
+    (root / "images.txt").write_text("".join(f"{i} {name}/0.png\n" for i, name in enumerate(names, 1)))
     data = from_published("cub", tmp_path, "val", progress=False)  # the folder above will do as well
     assert data.names == published_split("cub")["val"]
     assert data.preprocessing.shape == (3, 84, 84)
+    assert plan_published("cub", root / "images", progress=False).images == (100, 50, 50)
+    (root / "images" / names[3] / "0.png").rename(root / "images" / names[4] / "1.png")
+    drawn([names[3]], root / "images", "other/{name}")
+    with pytest.raises(DataError, match=f"1 images are not among those of CUB .*: {names[4]}/1.png"):
+        plan_published("cub", root, progress=False)
+    (root / "images" / names[4] / "1.png").unlink()
+    (root / "images" / names[5] / "0.png").rename(root / "images" / names[5] / "1.png")
+    with pytest.raises(DataError, match=f"1 of the 200 images in .*images.txt are absent: {names[5]}/0.png"):
+        plan_published("cub", root, progress=False)
+    (root / "images.txt").write_text("1\n")
+    with pytest.raises(DataError, match="cannot be read as CUB's list"):
+        plan_published("cub", root, progress=False)
 
 
 def csv_files(root: Path) -> Path:
