@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import innerloop as il
 
+# %% A transformer with low-rank changes
 WORDS, LENGTH = 20, 6
 
 
@@ -65,6 +66,7 @@ class Transformer(nn.Module):
         return self.head(self.blocks(self.words(sentences) + self.places).mean(1))
 
 
+# %% Tasks: two words are secret signs
 def episodes(tasks: int = 8, shots: int = 5, queries: int = 10) -> il.EpisodeSampler:
     """Tasks with two signs each. The signs of a task are drawn anew; other words are noise."""
 
@@ -84,6 +86,7 @@ def episodes(tasks: int = 8, shots: int = 5, queries: int = 10) -> il.EpisodeSam
     return draw
 
 
+# %% Training all weights, adapting a few
 def train(iterations: int, width: int = 32) -> tuple[il.Evaluation, float]:
     """Train, and return the evaluation on new tasks and the share of weights that the inner loop adapts."""
     torch.manual_seed(0)
@@ -95,6 +98,7 @@ def train(iterations: int, width: int = 32) -> tuple[il.Evaluation, float]:
     return trainer.evaluate(episodes(), tasks=200), adapted / sum(p.numel() for p in net.parameters())
 
 
+# %% New tasks
 def main(iterations: int = 1500) -> None:
     """Print the accuracy after each step."""
     result, share = train(iterations)

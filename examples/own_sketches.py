@@ -20,6 +20,7 @@ from PIL import Image, ImageDraw
 
 import innerloop as il
 
+# %% Sketches: a folder for each class
 PICTURES = {"image_size": 28, "channels": 1, "invert": True}
 """Dark strokes on light paper become bright ones on black, at 28x28 pixels."""
 
@@ -39,6 +40,7 @@ def invented(folder: Path, classes: int = 30, images: int = 8) -> Path:
     return folder
 
 
+# %% Training on three fifths of the classes
 def train(folder: Path, iterations: int) -> tuple[il.Learner, il.Evaluation]:
     """Train on the folder's training classes. Return the learner, and its accuracy on the test classes."""
     torch.manual_seed(0)
@@ -50,6 +52,7 @@ def train(folder: Path, iterations: int) -> tuple[il.Learner, il.Evaluation]:
     return trainer.learner(preprocessing=data.preprocessing), result
 
 
+# %% Five new classes, one example each
 def main(folder: str = "", iterations: str = "200") -> None:
     """Train, then name the images of five new classes."""
     with tempfile.TemporaryDirectory() as place:

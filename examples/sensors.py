@@ -21,6 +21,7 @@ import torch.nn.functional as F
 import innerloop as il
 
 
+# %% A table with a row for each reading
 def invented(file: Path, machines: int = 40, readings: int = 40) -> Path:
     """Write a table of machines, each with its own law of wear."""
     draw = random.Random(0)
@@ -36,6 +37,7 @@ def invented(file: Path, machines: int = 40, readings: int = 40) -> Path:
     return file
 
 
+# %% Training on three fifths of the machines
 def train(file: Path, iterations: int) -> tuple[il.Evaluation, il.Learner]:
     """Train, and return the evaluation on new machines and the learner."""
     torch.manual_seed(0)
@@ -48,6 +50,7 @@ def train(file: Path, iterations: int) -> tuple[il.Evaluation, il.Learner]:
     return result, trainer.learner(preprocessing=data.preprocessing)
 
 
+# %% New machines
 def main(table: str = "", iterations: str = "1000") -> None:
     """Train, and print the error before and after each step on machines that training has not seen."""
     with tempfile.TemporaryDirectory() as place:

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 import innerloop as il
 
 
+# %% Training, beside random weights
 def errors(iterations: int = 2000) -> tuple[il.Evaluation, il.Evaluation]:
     """Train, and return the evaluations of the trained and of a new network on the same new tasks."""
     torch.manual_seed(0)
@@ -31,6 +32,7 @@ def errors(iterations: int = 2000) -> tuple[il.Evaluation, il.Evaluation]:
     return trained.evaluate(tasks, tasks=200), untrained.evaluate(tasks, tasks=200)
 
 
+# %% The error after each step
 def main(iterations: int = 2000) -> None:
     """Print both."""
     trained, untrained = errors(iterations)
