@@ -115,7 +115,9 @@ def main() -> int:
     if arguments.check:
         left = [name for name in NAMES if not in_step(name)]
         if left:
-            sys.stderr.write(f"not in step: {', '.join(left)}; run python scripts/make_example_notebooks.py {' '.join(left)}\n")
+            sys.stderr.write(
+                f"not in step: {', '.join(left)}; run python scripts/make_example_notebooks.py {' '.join(left)}\n"
+            )
         return int(bool(left))
     if unknown := set(arguments.names) - set(NAMES):
         parser.error(f"there is no notebook {min(unknown)}; there are {', '.join(NAMES)}")
