@@ -93,6 +93,9 @@ class EvaluateArguments:
 
     MAML++ was published with 5.
     If not given, only the run's learner is used."""
+    protocol: Literal["recipe", "lake"] = "recipe"
+    """The recipe's own protocol, or that of Lake's one-shot challenge on Omniglot: tasks of 20 characters of one
+    evaluation alphabet, with the support set by one drawer and the queries by another. 400 tasks if not given."""
     calibration: Path | None = None
     """PNG file for a reliability diagram, which shows accuracy by confidence."""
     json: bool = False

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -192,16 +193,18 @@ def evaluate(argv: Sequence[str]) -> int:
             raise UsageError(f"--calibration is {arguments.calibration}, whose folder does not exist; create it")
         if read_run(arguments.run).config.regression:
             raise UsageError("--calibration needs class probabilities, and this run is a regression; leave it out")
-    result = evaluate_run(
-        arguments.run,
-        _source(arguments.data),
-        tasks=arguments.tasks,
-        norm=arguments.norm,
-        split=arguments.split,
-        seed=arguments.seed,
-        last_step=arguments.last_step,
-        ensemble=arguments.ensemble,
-    )
+    source, chosen = _source(arguments.data), {name: getattr(arguments, name) for name in ("tasks", "norm", "seed")}
+    if arguments.protocol == "lake":
+        result = _by_lake(arguments, source, chosen)
+    else:
+        result = evaluate_run(
+            arguments.run,
+            source,
+            **chosen,
+            split=arguments.split,
+            last_step=arguments.last_step,
+            ensemble=arguments.ensemble,
+        )
     with contextlib.suppress(OSError):  # a run that cannot be written to can be evaluated all the same
         write_atomically(arguments.run / EVALUATION_FILE, (json.dumps(result.as_json(), indent=2) + "\n").encode())
     print("\n".join(_described(result)))
@@ -210,6 +213,18 @@ def evaluate(argv: Sequence[str]) -> int:
     if arguments.json:
         print(json.dumps(result.as_json()))
     return 0
+
+
+def _by_lake(arguments: EvaluateArguments, source: DataSource, chosen: dict[str, Any]) -> RunResult:
+    """The evaluation by the protocol of Lake's one-shot challenge."""
+    if arguments.split != "test" or arguments.last_step:
+        option = "--last-step" if arguments.last_step else f"--split {arguments.split}"
+        raise UsageError(f"{option} does not fit --protocol lake, which tests every step on the evaluation alphabets")
+    if arguments.norm == "per_step":
+        raise UsageError("--norm per_step does not fit --protocol lake; choose transductive or inductive")
+    from innerloop.recipes.lake import evaluate_by_lake
+
+    return evaluate_by_lake(arguments.run, source, **chosen, ensemble=arguments.ensemble)
 
 
 def recipes(argv: Sequence[str]) -> int:

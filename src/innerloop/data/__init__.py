@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from innerloop.data.alphabets import Alphabets, omniglot_alphabets
 from innerloop.data.arrays import from_arrays
 from innerloop.data.base import DATASETS, Location, registered_data
 from innerloop.data.classes import LabelledClasses
@@ -21,6 +22,7 @@ from innerloop.data.table_preprocess import CategoryColumn, NumberColumn, TableP
 
 __all__ = [
     "DATASETS",
+    "Alphabets",
     "ArrayPreprocessing",
     "CategoryColumn",
     "DataError",
@@ -42,6 +44,7 @@ __all__ = [
     "from_table",
     "glyphs",
     "omniglot",
+    "omniglot_alphabets",
     "registered_data",
     "sinusoids",
     "varying",

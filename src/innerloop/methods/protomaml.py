@@ -13,7 +13,7 @@ from innerloop.rules import sgd
 __all__ = ["protomaml"]
 
 
-@registered(title="ProtoMAML", like="maml", recipes={f"omniglot-5w1s omniglot-20w1s {MINI}": {}})
+@registered(title="ProtoMAML", like="maml", recipes={f"omniglot-5w1s omniglot-20w1s omniglot-lake {MINI}": {}})
 def protomaml(
     inner_lr: float = 0.1,
     inner_steps: int = 5,

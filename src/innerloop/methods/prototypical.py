@@ -27,6 +27,7 @@ __all__ = ["prototypical"]
             "iterations": 20_000,
             "outer_schedule": "halving",
         },
+        "omniglot-lake": {},
         # The paper's settings for mini-ImageNet.
         PHOTOGRAPHS: {
             "train_ways": 30,

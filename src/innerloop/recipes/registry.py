@@ -32,6 +32,26 @@ EXPERIMENTS: dict[str, dict[str, Any]] = {
         for ways in (5, 20)
         for shots in (1, 5)
     },
+    # Lake's one-shot challenge: tasks within alphabets, drawers kept apart, and background alphabets alone in training.
+    "omniglot-lake": {
+        "dataset": "omniglot_alphabets",
+        "validation": 5,
+        "turns": True,
+        "warp": 1.0,
+        "ways": 20,
+        "shots": 1,
+        "queries": 4,
+        "test_queries": 1,
+        "tasks": 4,
+        "iterations": 6000,
+        "outer_lr": 2e-3,
+        "outer_schedule": "cosine",
+        "pool": "flatten",
+        "head_std": None,
+        "val_every": 500,
+        "val_tasks": 200,
+        "test_tasks": 400,
+    },
     "sinusoid": {
         "dataset": "sinusoids",
         "shots": 10,

@@ -167,11 +167,11 @@ def measure(work: Reproduction, cell: PublishedCell, seed: int) -> dict[str, Any
     """Test the learner of a finished run on a cell, and keep the result."""
     folder, config = work.folder(cell.training, seed), cell.test_config(seed)
     source = replace(work.source, progress=False)
+    method = config.build_method()  # it may depend on the ways, which may be others than in the training
     if cell.ensemble == 1:
-        # A method may depend on the number of ways, which in test may be another one than in the training.
-        learner, others = Learner.load(folder, method=config.build_method(), device=source.device), []
+        learner, others = Learner.load(folder, method=method, device=source.device), []
     else:
-        learner, *others = best_learners(folder, cell.ensemble, device=source.device)
+        learner, *others = best_learners(folder, cell.ensemble, device=source.device, method=method)
     episodes = source.evaluation(config, "test")
     started = time.monotonic()
     result = learner.evaluate(

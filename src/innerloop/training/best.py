@@ -14,6 +14,7 @@ from innerloop.evaluation.evaluate import Evaluation
 from innerloop.learner.files import CheckpointError
 from innerloop.learner.learner import Learner
 from innerloop.learner.schema import ANYTHING, Number, Record, Whole, check
+from innerloop.methods.base import Method
 
 __all__ = ["BestLearners", "Validated", "best_folders", "best_learners"]
 
@@ -74,18 +75,21 @@ def best_folders(run: Path) -> list[Path]:
     return [path.parent for path in sorted((run / FOLDER).glob("*/learner.json"))]
 
 
-def best_learners(run: Path, count: int, *, device: torch.device | str = "cpu") -> list[Learner]:
+def best_learners(
+    run: Path, count: int, *, device: torch.device | str = "cpu", method: Method | None = None
+) -> list[Learner]:
     """The learners of a run with the best validations, the best first.
 
     Args:
         run: the folder of a training run.
         count: the number of learners.
         device: the device of the learners.
+        method: a method to use instead of the saved one.
 
     Raises:
         CheckpointError: the run has fewer learners, or one is damaged.
     """
-    learners = [_validated_learner(folder, device) for folder in best_folders(run)]
+    learners = [_validated_learner(folder, device, method) for folder in best_folders(run)]
     if len(learners) < count:
         raise CheckpointError(
             f"{run} has the learners of {len(learners)} validations, and an ensemble of {count} is asked for: take "
@@ -100,8 +104,8 @@ VALIDATED = Record(
 """The fields that are saved with the learner of a validation."""
 
 
-def _validated_learner(folder: Path, device: torch.device | str) -> Learner:
-    learner = Learner.load(folder, device=device)
+def _validated_learner(folder: Path, device: torch.device | str, method: Method | None) -> Learner:
+    learner = Learner.load(folder, method=method, device=device)
     check({"about": learner.about}, VALIDATED, folder / "learner.json", f"delete {folder}, or train again")
     return learner
 
