@@ -141,7 +141,7 @@ def test_the_command_writes_the_page_and_the_figures(
     assert text.startswith("# Results\n")
     assert text.endswith("\nafter\n")
     assert "old" not in text
-    assert "**Not begun**: `sinusoid-fomaml-transductive`" in text
+    assert "**Not begun**:\n\n- `sinusoid`: MAML (transductive)\n" in text
     assert "innerloop train sinusoid-maml --iterations 4" in text
     assert len(json.loads((tmp_path / "out" / "reproduction.json").read_text())) == 2
 

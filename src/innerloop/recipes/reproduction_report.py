@@ -105,8 +105,12 @@ def as_markdown(standings: Sequence[Standing]) -> str:
     if partly := [each for each in standings if each.status == "unfinished"]:
         said = (f"`{each.cell.name}` ({_progress(each)})" for each in partly)
         lines += [f"**Unfinished**: {', '.join(said)}.", ""]
-    if absent := [each.cell.name for each in standings if each.status == "not begun"]:
-        lines += [f"**Not begun**: {', '.join(f'`{name}`' for name in absent)}.", ""]
+    if absent := [each.cell for each in standings if each.status == "not begun"]:
+        lines += ["**Not begun**:", ""]
+        for experiment in dict.fromkeys(cell.experiment for cell in absent):
+            titles = dict.fromkeys(f"{cell.title} ({cell.norm})" for cell in absent if cell.experiment == experiment)
+            lines.append(f"- `{experiment}`: {', '.join(titles)}")
+        lines.append("")
     return "\n".join(lines)
 
 
