@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from innerloop.export.errors import ExportError
-from innerloop.export.graph import Size
+from innerloop.export.graph import Scalar, Size
 from innerloop.export.translate import Context, Value, translates
 
 __all__: list[str] = []
@@ -145,7 +145,10 @@ def _scalar_tensor(to: Context, value: Size, **_: Any) -> str:
 
 @translates("arange.start_step")
 def _arange(to: Context, start: Size, end: Size, step: Size = 1, **_: Any) -> str:
-    return to.op("Range", to.tensor(start), to.tensor(end), to.tensor(step))
+    numbers: list[Any] = [start, end, step]
+    if any(isinstance(number, Scalar) for number in numbers):
+        return to.op("Range", *(to.tensor(number) for number in numbers))
+    return to.number(np.arange(*numbers).tolist())  # in any type; ONNX's operator has few
 
 
 @translates("triu_indices")

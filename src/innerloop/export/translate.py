@@ -135,13 +135,9 @@ def translate(recorded: Recorded, given: Sequence[str], graph: Graph, what: str)
 
 
 ABSENT = {
-    name: f"{what}, which ONNX does not have"
-    for names, what in (
-        (("_linalg_eigh", "linalg_eig"), "an eigendecomposition (GAP needs none with form='diagonal')"),
-        (("_linalg_svd",), "a singular value decomposition"),
-        (("linalg_inv_ex", "_linalg_solve_ex"), "the solution of linear equations"),
-    )
-    for name in names
+    "_linalg_svd": "a singular value decomposition, which ONNX does not have",
+    "linalg_inv_ex": "the solution of linear equations, which ONNX does not have",
+    "_linalg_solve_ex": "the solution of linear equations, which ONNX does not have",
 }
 """Operators that no ONNX operators can take the place of, and why."""
 

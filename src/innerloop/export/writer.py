@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from innerloop.export import convolutions, elementwise, indexing, layers, shapes, sums
+from innerloop.export import convolutions, eigen, elementwise, indexing, layers, shapes, sums
 from innerloop.export.errors import ExportError
 from innerloop.export.graph import Graph
 from innerloop.export.pieces import Pieces, Tensors
@@ -21,7 +21,7 @@ from innerloop.params import flattened, map_nested
 
 __all__ = ["Place", "Writer", "each_query"]
 
-FAMILIES = (convolutions, elementwise, indexing, layers, shapes, sums)
+FAMILIES = (convolutions, eigen, elementwise, indexing, layers, shapes, sums)
 """The modules that hold the translations of operators."""
 
 
