@@ -37,8 +37,9 @@ ASK = """async (drawings) => {
   const classes = [[levels[0]], [levels[1], levels[2]], [levels[3]]];
   const task = { classes, names: ["a", "b", "c"], query: levels[4] };
   const answer = await backend.adapt(task);
-  const model = [...new Uint8Array(await (await backend.model(task, answer.learners[0].id)).arrayBuffer())];
-  return { levels: levels.map((one) => [...one]), answer, model };
+  const bytes = async ({ id }) => [...new Uint8Array(await (await backend.model(task, id)).arrayBuffer())];
+  const models = await Promise.all(answer.learners.map(bytes));
+  return { levels: levels.map((one) => [...one]), answer, models };
 }"""
 DRAWINGS = [
     [[[0.1, 0.1], [0.9, 0.15], [0.5, 0.8]]],
@@ -83,16 +84,16 @@ def same_as_pytorch(page: Any, shown: Shown) -> None:
     images = [base64.b64encode(bytes(levels)).decode() for levels in found["levels"]]
     classes = [images[:1], images[1:3], images[3:4]]
     task = task_in(json.dumps({"classes": classes, "query": images[4], "names": list("abc")}).encode(), shown, Limits())
-    one = shown.contenders[0]
-    expected, answer = one.answer(task.x, task.y, task.queries, task.ways), found["answer"]["learners"][0]
-    assert torch.tensor(answer["probabilities"]).shape == (one.steps + 1, 3)
-    for name in ("probabilities", "losses"):
-        assert (torch.tensor(answer[name]) - torch.tensor(expected[name])).abs().max() < 1e-3
-    files = bytes(found["model"]), one.adapted(task.x, task.y, task.ways, task.names)
-    here, there = load(files[0]), load(files[1])
-    assert here.keys() == there.keys()
-    assert torch.equal(here["support"], there["support"])  # the same images, to the bit
-    assert all((here[name] - there[name]).abs().max() < 1e-3 for name in there)
+    assert [answer["id"] for answer in found["answer"]["learners"]] == [one.key for one in shown.contenders]
+    for one, answer, model in zip(shown.contenders, found["answer"]["learners"], found["models"], strict=True):
+        expected = one.answer(task.x, task.y, task.queries, task.ways)
+        assert torch.tensor(answer["probabilities"]).shape == (one.steps + 1, 3)
+        for name in ("probabilities", "losses"):
+            assert (torch.tensor(answer[name]) - torch.tensor(expected[name])).abs().max() < 1e-3
+        here, there = load(bytes(model)), load(one.adapted(task.x, task.y, task.ways, task.names))
+        assert here.keys() == there.keys()
+        assert torch.equal(here["support"], there["support"])  # the same images, to the bit
+        assert all((here[name] - there[name]).abs().max() < 1e-3 for name in there)
 
 
 @pytest.mark.usefixtures("runtime")
@@ -146,9 +147,11 @@ def test_the_whole_demo_runs_in_the_browser_without_a_network(browser: Any, tmp_
 @pytest.mark.usefixtures("runtime")
 def test_it_opens_as_a_file_and_shows_any_learner_of_drawings(browser: Any, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    net = {"name": "conv4", "arguments": {"ways": 3, "filters": 2, "size": 16}}
-    learner = il.Learner(il.nets.conv4(ways=3, filters=2, size=16), il.maml(0.1, 2), norm="inductive", net_spec=net)
-    shown = Shown((Contender("run", "mine", learner, 2, {}),), size=16, ink=0, ways=3)
+    spec = {"name": "conv4", "arguments": {"ways": 3, "filters": 2, "size": 16}}
+    nets = [il.nets.conv4(ways=3, filters=2, size=16) for _ in range(2)]
+    learners = [il.Learner(net, il.maml(0.1, 2), norm="inductive", net_spec=spec) for net in nets]
+    both = tuple(Contender(key, "mine", one, 2, {}) for key, one in zip(("run", "other"), learners, strict=True))
+    shown = Shown(both, size=16, ink=0, ways=3)
     page = listening(browser.new_page())
     page.goto(written(shown, tmp_path / "site").joinpath("index.html").as_uri())
     page.wait_for_selector("#notice:not([hidden])")  # it asks for drawings

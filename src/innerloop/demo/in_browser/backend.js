@@ -21,7 +21,7 @@ async function unpacked(name) {
   return new Response(stream).arrayBuffer();
 }
 
-// The thread that runs the graphs. `asked(kind, content)` is what it answers.
+// A thread that runs graphs. `asked(kind, content)` is what it answers.
 class Runner {
   #waiting = new Map();
   #number = 0;
@@ -40,16 +40,18 @@ class Runner {
     });
   }
 
-  asked(kind, content, transfer = []) {
+  asked(kind, content) {
     const number = ++this.#number;
     return new Promise((done, failed) => {
       this.#waiting.set(number, [done, failed]);
-      this.worker.postMessage({ number, kind, content }, transfer);
+      this.worker.postMessage({ number, kind, content });
     });
   }
 }
 
-let running = null;
+const MOST_THREADS = 2;
+
+let running = null; // a promise of {ids, runner} for each thread
 
 async function started() {
   // The script with the runtime runs after this one, and before this event.
@@ -58,13 +60,19 @@ async function started() {
   const names = ["worker.js", "ort.mjs", "ort-glue.mjs", "ort.wasm"];
   const [code, script, glue, wasm] = await Promise.all(names.map(unpacked));
   const graphs = await Promise.all(learners.map(({ id }) => unpacked(`${id}.onnx`)));
-  const runner = new Runner(code);
-  const content = { script, glue, wasm, graphs, learners, shape: [channels, size, size], ink };
-  await runner.asked("open", content, [wasm, ...graphs]);
-  return runner;
+  const threads = Math.min(MOST_THREADS, learners.length, navigator.hardwareConcurrency || 1);
+  const begun = async (thread) => {
+    const own = (_, number) => number % threads === thread;
+    const here = learners.filter(own);
+    const runner = new Runner(code);
+    const content = { script, glue, wasm, graphs: graphs.filter(own), learners: here, shape: [channels, size, size], ink };
+    await runner.asked("open", content);
+    return { ids: here.map(({ id }) => id), runner };
+  };
+  return Promise.all(Array.from({ length: threads }, (_, thread) => begun(thread)));
 }
 
-function runner() {
+function runners() {
   running ??= started().catch((error) => {
     throw error.key ? error : new BackendError("errorBrowser", error.message);
   });
@@ -72,16 +80,22 @@ function runner() {
 }
 
 export async function setup() {
-  runner().catch(() => {}); // it starts while the page is drawn; who asks it hears of a failure
+  runners().catch(() => {}); // they start while the page is drawn; who asks them hears of a failure
   return innerloop.setup;
 }
 
 export async function adapt(task) {
-  return (await runner()).asked("adapt", task);
+  const answers = await Promise.all((await runners()).map(({ runner }) => runner.asked("adapt", task)));
+  const found = new Map(answers.flatMap(({ learners }) => learners).map((one) => [one.id, one]));
+  return {
+    learners: innerloop.setup.learners.map(({ id }) => found.get(id)),
+    milliseconds: Math.max(...answers.map(({ milliseconds }) => milliseconds)),
+  };
 }
 
 export async function model(task, id) {
-  const { ways, parameters, support } = await (await runner()).asked("model", { task, id });
+  const { runner } = (await runners()).find(({ ids }) => ids.includes(id));
+  const { ways, parameters, support } = await runner.asked("model", { task, id });
   const { header, head } = innerloop.setup.learners.find((learner) => learner.id === id);
   const net = { ...header.net, arguments: { ...header.net.arguments, ways: head.length ? ways : header.net.arguments.ways } };
   for (const name of head) {
