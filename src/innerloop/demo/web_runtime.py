@@ -88,14 +88,15 @@ def _from_registry() -> dict[str, bytes]:
         raise RuntimeFilesError(f"the program npm, which fetches {PACKAGE}, is not installed; install it, or {BY_HAND}")
     with tempfile.TemporaryDirectory() as place:
         # npm reads no settings of a project from an empty folder, and runs no script of a package that it packs.
-        command = [npm, "pack", PACKAGE, "--ignore-scripts", "--silent", "--pack-destination", place]
+        command = [npm, "pack", PACKAGE, "--ignore-scripts", "--loglevel=error", "--pack-destination", place]
         try:
             done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=SECONDS, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:
             raise RuntimeFilesError(f"npm did not fetch {PACKAGE} ({error}); {BY_HAND}") from error
         found = sorted(Path(place).glob("*.tgz"))
         if done.returncode or not found:
-            said = next((line for line in reversed(done.stderr.strip().splitlines()) if line), "it said nothing")
+            errors = [line for line in done.stderr.splitlines() if line.lower().startswith(("npm error", "npm err!"))]
+            said = errors[0] if errors else f"its exit status was {done.returncode}"
             raise RuntimeFilesError(f"npm could not fetch {PACKAGE} ({said}); try again with a network, or {BY_HAND}")
         return _unpacked(found[0])
 
