@@ -260,6 +260,13 @@ def test_a_network_with_a_head_of_its_own_chooses_among_the_classes_of_the_task(
     assert [len(row) for row in answer.json["learners"][0]["probabilities"]] == [2, 2]
 
 
+def test_a_query_is_not_normalised_alone(tmp_path: Path) -> None:
+    learner = il.Learner(il.nets.conv4(20, filters=2, size=16), il.maml(0.1), norm="transductive", net_spec=NET)
+    learner.save(tmp_path)
+    assert il.Learner.load(tmp_path).norm == "transductive"
+    assert [one.learner.norm for one in opened(tmp_path).contenders] == ["inductive", "inductive"]
+
+
 def test_a_learner_that_the_page_cannot_show_is_refused(tmp_path: Path) -> None:
     spec = {"name": "mlp", "arguments": {"inputs": 1, "outputs": 1}}
     learner = il.Learner(il.nets.mlp(), il.maml(0.1), loss_fn=torch.nn.functional.mse_loss, net_spec=spec)

@@ -122,6 +122,8 @@ class Shown:
 def opened(run: Path | None = None) -> Shown:
     """The learners of a page: those of the package, or the one of a run. An untrained network stands beside them.
 
+    A query comes alone. So a learner that normalises all queries together takes the mode ``inductive`` here.
+
     Args:
         run: the folder of a training run or of a saved learner.
 
@@ -133,6 +135,8 @@ def opened(run: Path | None = None) -> Shown:
         first, second = (_contender(key, one) for key, one in (("maml", maml), ("reptile", reptile)))
         return Shown((first, second, _untrained(reptile, first.steps)))
     learner = Learner.load(run)
+    if learner.norm == "transductive":  # a drawing comes alone, and there are no other queries to be normalised with
+        learner = Learner.load(run, norm="inductive")
     channels, size, ways = _images_of(learner, run)
     own = _contender("run", learner, title=str(learner.about.get("recipe", run.name or run.absolute().name)))
     ink = _ink(learner, run)
