@@ -38,7 +38,7 @@ from hostile.harness import (
 )
 
 cases = Cases()
-EVERYWHERE = (("serial", 1), ("auto", 1), (1, 2))
+EVERYWHERE = (("serial", 1), ("auto", 1), (1, 2), ("serial", 2))
 
 
 class Sees(nn.Module):

@@ -303,7 +303,8 @@ for change in CHANGES:
     cases(changed(change, (4, 9, 20)), name=f"{name} between calls", ways=(cases.next_way(),), calls=22)
 for change in PLAIN:
     name = change.__name__.replace("_", " ")
-    cases(changed(change, MOMENTS, plain), name=f"{name} of a plain network", ways=(cases.next_way(),), calls=LONG)
+    way = cases.next_way()
+    cases(changed(change, MOMENTS, plain), name=f"{name} of a plain network", ways=(("auto", 1), way), calls=LONG)
 
 
 @cases.all

@@ -134,7 +134,7 @@ def test_a_sweep_and_its_picture(only, small_network, capsys, tmp_path):
 
 
 def test_the_lean_estimators_take_part_in_a_sweep_without_peers(small_network, capsys):
-    sweep = ["--sweep", "steps", "--values", "1", "3", "--no-peers", "--no-memory", "--json"]
+    sweep = ["--sweep", "steps", "--values", "1", "2", "--no-peers", "--no-memory", "--json"]
     assert main([*TINY, *sweep, "--estimators", "checkpointed", "mixed_mode"]) == 0
     report = last_line(capsys)
     assert report["missing"] == {}
