@@ -71,6 +71,7 @@ def serve(
         h11_max_incomplete_event_size=16_384,
     )
     _warm_up(shown)
+    listener.listen(limits.connections)  # from here on a browser that connects is not refused, but waits
     if ready is not None:
         ready(f"http://{shown_host}:{port}/")
     with listener:
