@@ -276,12 +276,16 @@ def test_loading_runs_no_pickle(tmp_path, monkeypatch) -> None:
     assert load_state(tmp_path / "f")[3] == (None,)
 
 
-def test_nothing_in_the_library_uses_a_pickle() -> None:
+RESTRICTED = "data/_unpickle.py"
+"""The one module that reads pickle files, those of published data sets: its reader calls no code that a file names."""
+
+
+def test_nothing_else_in_the_library_uses_a_pickle() -> None:
     root = Path(innerloop.__file__).parent
     files = sorted(root.rglob("*.py"))
     assert len(files) > 30
     for file in files:
-        assert not pickles(file.read_text()), file
+        assert bool(pickles(file.read_text())) == (file.relative_to(root).as_posix() == RESTRICTED), file
 
 
 def pickles(source: str) -> list[str]:

@@ -1,13 +1,13 @@
 """Pickle files of arrays, read without running the code that a pickle file may hold.
 
-A pickle file is a program for a machine with a stack, and the ordinary machine can import and call anything. So a file
-from a stranger can do anything. The machine here is another one. It knows numbers, text, bytes, lists, tuples and
-dictionaries, and what NumPy's arrays of numbers are made of. It imports nothing, and refuses everything else.
+A pickle file is a program that can import and call anything. So a file from a stranger can do anything. The reader
+here gives such a program nothing to import. It knows the names that NumPy's arrays of numbers are written with, puts
+stand-ins in their place, and refuses every other name. Even NumPy is not called before all numbers are checked.
 """
 
 from __future__ import annotations
 
-import pickletools
+import pickle
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,8 +46,8 @@ def load_arrays(source: Path | IO[bytes], name: str = "") -> Any:
     try:
         if isinstance(source, Path):
             with source.open("rb") as file:
-                return _finished(_Machine(name).run(file))
-        return _finished(_Machine(name).run(source))
+                return _finished(_reader(file, name).load())
+        return _finished(_reader(source, name).load())
     except DataError:
         raise
     except OSError as error:
@@ -58,11 +58,21 @@ def load_arrays(source: Path | IO[bytes], name: str = "") -> Any:
         raise DataError(f"{name} is damaged ({type(error).__name__}: {error}). Get it again.") from error
 
 
-@dataclass(frozen=True)
-class _Name:
-    """Something that a file asks for by its name. It is one of :data:`_KNOWN`."""
+class _StandIn:
+    """What a file gets for a name that it asks for."""
 
-    name: str
+    __slots__ = ("_make",)
+
+    def __init__(self, make: Callable[..., Any] | None) -> None:
+        self._make = make
+
+    def __call__(self, *arguments: Any) -> Any:
+        if self._make is None:
+            raise ValueError("something is called that is no function")
+        return self._make(*arguments)
+
+    def __setstate__(self, state: Any) -> None:
+        raise ValueError("a function is changed")
 
 
 @dataclass
@@ -72,7 +82,7 @@ class _Type:
     code: str
     order: str = "="
 
-    def build(self, state: Any) -> None:
+    def __setstate__(self, state: Any) -> None:
         if state[2] is not None or state[3] is not None:
             raise ValueError("an array holds records")
         self.order = "=" if _text(state[1]) == "|" else _text(state[1])
@@ -88,7 +98,7 @@ class _Array:
 
     value: np.ndarray[Any, Any] | None = None
 
-    def build(self, state: Any) -> None:
+    def __setstate__(self, state: Any) -> None:
         shape, kind, fortran, data = state[-4:]
         self.value = _array(data, kind, shape, fortran=bool(fortran))
 
@@ -131,157 +141,18 @@ _KNOWN: dict[str, Callable[..., Any] | None] = {
 """Everything that a file may ask for, and what is done instead of calling it."""
 
 
-class _Machine:
-    """Runs the program of a pickle file. A method stands for each instruction that it knows, and :meth:`push` for many.
-
-    Args:
-        name: the name of the file, for messages.
-    """
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.stack: list[Any] = []
-        self.marks: list[int] = []
-        self.memo: dict[int, Any] = {}
-
-    def run(self, file: IO[bytes]) -> Any:
-        """The value that the program leaves."""
-        for instruction, argument, _ in pickletools.genops(file):
-            if instruction.name == "STOP":
-                break
-            step = _STEPS.get(instruction.name)
-            if step is None:
+def _reader(file: IO[bytes], name: str) -> pickle.Unpickler:
+    class Reader(pickle.Unpickler):
+        def find_class(self, module: str, wanted: str) -> _StandIn:
+            place = f"{module}.{wanted}".replace("numpy._core.", "numpy.core.")
+            if place not in _KNOWN:
                 raise DataError(
-                    f"{self.name} holds more than arrays and plain containers ({instruction.name}), so it is not read."
+                    f"{name} asks for {module}.{wanted}, which no file of arrays needs, so it is not read. It may be "
+                    "meant to run a program: get it from its authors again."
                 )
-            step(self, argument)
-        return self.stack.pop()
+            return _StandIn(_KNOWN[place])
 
-    def push(self, value: Any) -> None:
-        self.stack.append(value)
-
-    def skip(self, _: Any) -> None:
-        """Do nothing."""
-
-    def mark(self, _: Any) -> None:
-        self.marks.append(len(self.stack))
-
-    def marked(self) -> list[Any]:
-        """Take what is above the last mark."""
-        place = self.marks.pop()
-        found = self.stack[place:]
-        del self.stack[place:]
-        return found
-
-    def put(self, place: Any) -> None:
-        self.memo[int(place)] = self.stack[-1]
-
-    def memoize(self, _: Any) -> None:
-        self.memo[len(self.memo)] = self.stack[-1]
-
-    def get(self, place: Any) -> None:
-        self.push(self.memo[int(place)])
-
-    def tuple_of(self, count: int) -> None:
-        self.stack[-count:] = [tuple(self.stack[-count:])]
-
-    def tuple_of_marked(self, _: Any) -> None:
-        self.push(tuple(self.marked()))
-
-    def list_of_marked(self, _: Any) -> None:
-        self.push(self.marked())
-
-    def append(self, _: Any) -> None:
-        self.extend([self.stack.pop()])
-
-    def append_marked(self, _: Any) -> None:
-        self.extend(self.marked())
-
-    def extend(self, values: list[Any]) -> None:
-        if not isinstance(self.stack[-1], list):
-            raise TypeError(f"a {type(self.stack[-1]).__name__} gets items")
-        self.stack[-1].extend(values)
-
-    def dict_of_marked(self, _: Any) -> None:
-        pairs = self.marked()
-        self.push({})
-        self.update(pairs)
-
-    def set_item(self, _: Any) -> None:
-        value, key = self.stack.pop(), self.stack.pop()
-        self.update([key, value])
-
-    def set_marked(self, _: Any) -> None:
-        self.update(self.marked())
-
-    def update(self, pairs: list[Any]) -> None:
-        if not isinstance(self.stack[-1], dict):
-            raise TypeError(f"a {type(self.stack[-1]).__name__} gets keys")
-        self.stack[-1].update(zip(pairs[::2], pairs[1::2], strict=True))
-
-    def global_name(self, argument: Any) -> None:
-        self.push(_named(*str(argument).split(" ", 1), file=self.name))
-
-    def stacked_name(self, _: Any) -> None:
-        name, module = self.stack.pop(), self.stack.pop()
-        self.push(_named(module, name, file=self.name))
-
-    def reduce(self, _: Any) -> None:
-        arguments, function = self.stack.pop(), self.stack.pop()
-        make = _KNOWN[function.name] if isinstance(function, _Name) else None
-        if make is None:
-            raise ValueError(f"{function!r} is called")
-        self.push(make(*arguments))
-
-    def build(self, _: Any) -> None:
-        state = self.stack.pop()
-        if not isinstance(self.stack[-1], _Array | _Type):
-            raise ValueError(f"a {type(self.stack[-1]).__name__} has a state")
-        self.stack[-1].build(state)
-
-
-_STEPS: dict[str, Callable[[_Machine, Any], None]] = {
-    **dict.fromkeys(("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4"), _Machine.push),
-    **dict.fromkeys(("FLOAT", "BINFLOAT", "STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE"), _Machine.push),
-    **dict.fromkeys(("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES"), _Machine.push),
-    **dict.fromkeys(("SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"), _Machine.push),
-    **dict.fromkeys(("PROTO", "FRAME"), _Machine.skip),
-    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), _Machine.put),
-    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), _Machine.get),
-    "NONE": lambda machine, _: machine.push(None),
-    "NEWTRUE": lambda machine, _: machine.push(True),
-    "NEWFALSE": lambda machine, _: machine.push(False),
-    "EMPTY_LIST": lambda machine, _: machine.push([]),
-    "EMPTY_DICT": lambda machine, _: machine.push({}),
-    "EMPTY_TUPLE": lambda machine, _: machine.push(()),
-    "TUPLE1": lambda machine, _: machine.tuple_of(1),
-    "TUPLE2": lambda machine, _: machine.tuple_of(2),
-    "TUPLE3": lambda machine, _: machine.tuple_of(3),
-    "MARK": _Machine.mark,
-    "MEMOIZE": _Machine.memoize,
-    "TUPLE": _Machine.tuple_of_marked,
-    "LIST": _Machine.list_of_marked,
-    "DICT": _Machine.dict_of_marked,
-    "APPEND": _Machine.append,
-    "APPENDS": _Machine.append_marked,
-    "SETITEM": _Machine.set_item,
-    "SETITEMS": _Machine.set_marked,
-    "GLOBAL": _Machine.global_name,
-    "STACK_GLOBAL": _Machine.stacked_name,
-    "REDUCE": _Machine.reduce,
-    "BUILD": _Machine.build,
-}
-"""What each instruction does. A file with any other instruction is refused."""
-
-
-def _named(module: Any, name: Any, *, file: str) -> _Name:
-    place = f"{module}.{name}".replace("numpy._core.", "numpy.core.")
-    if place not in _KNOWN:
-        raise DataError(
-            f"{file} asks for {module}.{name}, which no file of arrays needs, so it is not read. It may be meant to "
-            "run a program: get it from its authors again."
-        )
-    return _Name(place)
+    return Reader(file, encoding="latin1")
 
 
 def _text(value: Any) -> str:
@@ -300,6 +171,6 @@ def _finished(value: Any) -> Any:
         return tuple(_finished(each) for each in value)
     if isinstance(value, dict):
         return {(k.decode("utf-8", "replace") if isinstance(k, bytes) else k): _finished(v) for k, v in value.items()}
-    if isinstance(value, _Name | _Type):
-        raise ValueError(f"{value!r} is a value of its own")
-    return value
+    if value is None or isinstance(value, bool | int | float | str | bytes | np.number | np.bool_):
+        return value
+    raise ValueError(f"it holds a {type(value).__name__.strip('_')}")

@@ -283,7 +283,7 @@ def test_a_pickle_file_cannot_run_code(protocol: int, tmp_path: Path, capsys: py
     contents += [np.ndarray, np.dtype("u1"), np.random.default_rng(0)]
     for content in contents:
         path.write_bytes(pickle.dumps(content, protocol))
-        with pytest.raises(DataError, match="asks for|damaged|more than arrays"):
+        with pytest.raises(DataError, match="asks for|damaged"):
             load_arrays(path)
     assert "must not" not in capsys.readouterr().out
 
@@ -308,7 +308,7 @@ def test_a_pickle_file_cannot_run_code(protocol: int, tmp_path: Path, capsys: py
     ],
 )
 def test_odd_programs_are_refused(program: bytes) -> None:
-    with pytest.raises(DataError, match="damaged|asks for|more than arrays"):
+    with pytest.raises(DataError, match="damaged|asks for"):
         load_arrays(io.BytesIO(program), "file")
 
 
