@@ -7,15 +7,26 @@
 from innerloop.engine.kernels.geometry import Geometry
 from innerloop.engine.kernels.intercept import taskwise
 from innerloop.engine.kernels.layout import pack, packable
-from innerloop.engine.kernels.library import STEPS, Destination, KernelError, step_runner, watching, why_no_kernels
+from innerloop.engine.kernels.library import (
+    PARTS,
+    STEPS,
+    Destination,
+    KernelError,
+    state_bytes,
+    step_runner,
+    watching,
+    why_no_kernels,
+)
 
 __all__ = [
+    "PARTS",
     "STEPS",
     "Destination",
     "Geometry",
     "KernelError",
     "pack",
     "packable",
+    "state_bytes",
     "step_runner",
     "taskwise",
     "watching",

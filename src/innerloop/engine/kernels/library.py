@@ -31,6 +31,7 @@ from innerloop.engine.messages import first_line
 from innerloop.folders import switched_off, user_cache
 
 __all__ = [
+    "PARTS",
     "STEPS",
     "Destination",
     "Geometry",
@@ -38,6 +39,7 @@ __all__ = [
     "call",
     "kernels",
     "place",
+    "state_bytes",
     "step_runner",
     "watching",
     "why_no_kernels",
@@ -140,6 +142,14 @@ _SIGNATURES: dict[str, tuple[type[ctypes.c_int] | None, list[Any]]] = {
 STEPS = tuple(_SIGNATURES)
 """The names of the kernels, in the order of their numbers in ``csrc/steps.h``."""
 
+PARTS = (
+    *("convolve", "weight_gradient", "input_gradient"),
+    *("moments", "apply", "back_sums", "back", "twice_sums", "twice"),
+    *("pooled_moments", "pooled_apply", "pooled_back_sums", "pooled_back", "pooled_twice_sums", "pooled_twice"),
+    *("add", "multiply"),
+)
+"""The names of the parts of sweeps, in the order of their numbers in ``csrc/sweeps.h``."""
+
 _functions: dict[tuple[str, torch.dtype], Callable[..., int | None]] = {}
 
 
@@ -181,6 +191,15 @@ def step_runner() -> Callable[..., int] | None:
     """The C function ``run_steps``; None if there are no kernels."""
     library = kernels()
     return None if library is None else library.run_steps
+
+
+def state_bytes(channels: int, dtype: torch.dtype) -> int:
+    """The bytes for the sums of a batch norm in a sweep."""
+    library = kernels()
+    assert library is not None
+    function = getattr(library, f"state_bytes_{SUFFIX[dtype]}")
+    function.restype, function.argtypes = _NUMBER, [_NUMBER]
+    return int(function(channels))
 
 
 _failure: list[str] = []

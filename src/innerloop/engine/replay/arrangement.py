@@ -12,6 +12,7 @@ from innerloop.engine.kernels import step_runner
 from innerloop.engine.replay.arena import arranged, bytes_of
 from innerloop.engine.replay.native import runs_natively
 from innerloop.engine.replay.recorder import Entry, Layout, Recorder
+from innerloop.engine.replay.sweeps import Sweep, swept
 
 __all__ = ["Arrangement"]
 
@@ -21,16 +22,17 @@ class Arrangement:
     """The plan for replaying a recording.
 
     Attributes:
-        steps: the steps that the results depend on, with their numbers.
+        steps: the steps that the results depend on, with their numbers, in the order in which they are replayed.
         native: the numbers of the steps that run without Python.
-        lies: for each block in the arena, the byte where it begins. The arena exists before the first step.
+        lies: for each block in the arena, the byte where it begins. The arena exists before the first step. The other
+            memory of sweeps has the numbers after those of the blocks.
         bytes: the size of the arena.
         seen: the blocks in the arena that steps in Python use as tensors, in order.
         last: for each block, the last step that uses it.
         returned: the blocks of the results.
     """
 
-    steps: Sequence[tuple[int, Entry]]
+    steps: Sequence[tuple[int, Entry | Sweep]]
     native: AbstractSet[int]
     lies: Mapping[int, int]
     bytes: int
@@ -48,14 +50,21 @@ class Arrangement:
         again = _used_again(entries, native, returned, recorder.bases)
         native = {number for number in native if again.issuperset(entries[number].made)}
         # Blocks in the arena need no allocation.
-        steps = [(n, entry) for n, entry in enumerate(entries) if not (_allocates(entry) and again >= {*entry.made})]
+        needed = [(n, entry) for n, entry in enumerate(entries) if not (_allocates(entry) and again >= {*entry.made})]
+        ordered = swept(needed, native, again, recorder.bases)
+        steps = [(number, step) for number, (step, _) in enumerate(ordered)]
+        native = {number for number, (_, runs_natively) in enumerate(ordered) if runs_natively}
         born, last = dict[int, int](), dict[int, int]()
-        for number, entry in steps:
-            for block in entry.blocks:
+        sizes: dict[int, int] = {}
+        for number, step in steps:
+            memory = step.memory if isinstance(step, Sweep) else {}
+            sizes |= memory
+            for block in (*step.blocks, *memory):
                 born.setdefault(block, number)
                 last[block] = number
-        lies, total = arranged({b: bytes_of(recorder.bases[b]) for b in again & born.keys()}, born, last)
-        seen = dict.fromkeys(b for n, entry in steps if n not in native for b in entry.blocks if b in lies)
+        sizes |= {block: bytes_of(recorder.bases[block]) for block in again & born.keys()}
+        lies, total = arranged(sizes, born, last)
+        seen = dict.fromkeys(b for n, step in steps if n not in native for b in step.blocks if b in lies)
         return cls(steps, native, lies, total, list(seen), last, returned)
 
 

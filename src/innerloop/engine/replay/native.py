@@ -9,13 +9,15 @@ from typing import Any
 
 import torch
 
-from innerloop.engine.kernels import STEPS, Geometry, KernelError, step_runner
+from innerloop.engine.kernels import PARTS, STEPS, Geometry, KernelError, step_runner
 from innerloop.engine.replay.arena import bytes_of
+from innerloop.engine.replay.parts import Use
 from innerloop.engine.replay.recorder import Entry, Layout, Slot
+from innerloop.engine.replay.sweeps import Sweep
 
 __all__ = ["Native", "runs_natively"]
 
-NUMBER, ARENA = -1, -2
+NUMBER, ARENA, SWEEP = -1, -2, -1
 _ADD, _MULTIPLY = torch.ops.aten.add.Tensor, torch.ops.aten.mul.Scalar
 _REAL = {torch.float32: 0, torch.float64: 1}
 
@@ -72,8 +74,11 @@ class Native:
     def __len__(self) -> int:
         return len(self._names)
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: Entry | Sweep) -> None:
         """Add a step."""
+        if isinstance(entry, Sweep):
+            self._sweep(entry)
+            return
         shape, blocks = entry
         if shape.kernel is not None:
             dtype = next(a.layout.dtype for a in shape.args if isinstance(a, Slot) and a.layout.dtype in _REAL)
@@ -90,14 +95,54 @@ class Native:
             self._code += self._operand(argument, blocks)
         self._names.append(shape.kernel or str(shape.function))
 
+    def _sweep(self, sweep: Sweep) -> None:
+        """Add a sweep. The code is that of ``run_sweep`` in ``csrc/kernels.c``."""
+        self._code += (SWEEP, *sweep.domain, sweep.images, len(sweep.parts))
+        streams, seen = sweep.streams(), 0
+        for place, part in enumerate(sweep.parts):
+            arguments = [self._in_sweep(argument, sweep) for argument in part.arguments]
+            if place in sweep.turned:
+                arguments.append((ARENA, self._arena[sweep.turned[place]], 0, 0))
+            if part.state is not None:
+                assert part.memory is not None
+                address = self._arena[part.memory]
+                arguments.append((ARENA, address, sweep.memory[part.memory] // sweep.domain.tasks, 0))
+            elif part.channels:
+                arguments.append((NUMBER, 0, 0, 0))
+            if part.name in PARTS[:3]:
+                stream = streams[seen % len(streams)] if streams else None
+                arguments += self._stream(stream, sweep)
+                seen += 1
+            self._code += (2 * PARTS.index(part.name) + _REAL[part.dtype], len(arguments))
+            for argument in arguments:
+                self._code += argument
+        self._names.append(" and ".join(part.name for part in sweep.parts))
+
+    def _in_sweep(self, value: Any, sweep: Sweep) -> tuple[int, int, int, int]:
+        if not isinstance(value, Use):
+            return (*self._operand(value, ()), 0, 0)
+        if value.block in sweep.local:
+            return ARENA, self._arena[sweep.of_local[value.block]], 0, 0
+        return (*self._address(value.block, value.layout), value.by_task, value.by_image)
+
+    def _stream(self, use: Use | None, sweep: Sweep) -> list[tuple[int, int, int, int]]:
+        """The images of a tensor after those that are worked on, and the numbers in one of them."""
+        if use is None:
+            return [(NUMBER, 0, 0, 0)] * 2
+        place, distance, by_task, by_image = self._in_sweep(use, sweep)
+        each = by_image // use.layout.dtype.itemsize
+        return [(place, distance + sweep.images * by_image, by_task, by_image), (NUMBER, each, 0, 0)]
+
+    def _address(self, block: int, layout: Layout) -> tuple[int, int]:
+        distance = layout.offset * layout.dtype.itemsize
+        if block in self._arena:
+            return ARENA, self._arena[block] + distance
+        base = self._bases[block]
+        return self._places[block], distance - base.offset * base.dtype.itemsize
+
     def _operand(self, value: Any, blocks: Sequence[int]) -> tuple[int, int]:
         if isinstance(value, Slot):
-            block = blocks[value.place]
-            base = self._bases[block]
-            distance = value.layout.offset * value.layout.dtype.itemsize
-            if block in self._arena:
-                return ARENA, self._arena[block] + distance
-            return self._places[block], distance - base.offset * base.dtype.itemsize
+            return self._address(blocks[value.place], value.layout)
         if isinstance(value, Geometry):
             self._kept.append(value)
             return NUMBER, ctypes.addressof(value)

@@ -88,6 +88,7 @@ class Program:
                 if block in wanted:
                     noted.append(places[block])
             at, over = tuple(places[block] for block in entry.blocks), {places[block] for block in ends}
+            assert isinstance(entry, Entry)  # sweeps are native
             self.steps.append(_Step(write.step(entry), None, at, tuple(noted), tuple(over)))
             free += over
         finish()

@@ -64,6 +64,7 @@ typedef struct {
 #include "pooling.h"
 #include "pooled.h"
 #include "steps.h"
+#include "sweeps.h"
 #undef REAL
 #undef INTEGER
 #undef vec
@@ -81,19 +82,54 @@ typedef struct {
 #include "pooling.h"
 #include "pooled.h"
 #include "steps.h"
+#include "sweeps.h"
 
 #define MOST_ARGUMENTS 20
-enum { NUMBER = -1, ARENA = -2 };
+enum { NUMBER = -1, ARENA = -2, SWEEP = -1 };
+
+/* The value of an argument: code[0] is the place of a block in `blocks`, and code[1] a distance from it in bytes; or
+ * code[0] is ARENA, and code[1] a distance from `arena`; or code[0] is NUMBER, and code[1] is the argument itself. */
+static int64_t value_of(const int64_t *code, const int64_t *blocks, int64_t arena) {
+    return code[1] + (code[0] == NUMBER ? 0 : code[0] == ARENA ? arena : blocks[code[0]]);
+}
+
+/* A sweep is coded as the numbers of tasks, of images of a task, of images to work on at a time, and of parts. A part is
+ * coded like a step, with two more numbers for each argument: by how many bytes it moves with each task and image.
+ * Returns the code after it, or NULL if a part failed. */
+static const int64_t *run_sweep(const int64_t *code, const int64_t *blocks, int64_t arena) {
+    const int64_t tasks = code[0], images = code[1], block = code[2], parts = code[3];
+    const int64_t *end = code += 4;
+    int64_t v[MOST_ARGUMENTS];
+    for (int64_t part = 0; part < parts; part++) end += 2 + 4 * end[1];
+    for (int64_t task = 0; task < tasks; task++)
+        for (int64_t first = 0; first < images; first += block) {
+            const int64_t many = images - first < block ? images - first : block;
+            const int64_t *at = code;
+            for (int64_t part = 0; part < parts; part++) {
+                const int64_t what = *at++, arguments = *at++;
+                for (int64_t i = 0; i < arguments; i++, at += 4)
+                    v[i] = value_of(at, blocks, arena) + task * at[2] + first * at[3];
+                if (what % 2 ? part_double(what / 2, v, many, first, images, task)
+                             : part_float(what / 2, v, many, first, images, task))
+                    return NULL;
+            }
+        }
+    return end;
+}
 
 /* Does `count` steps. A step is coded as twice its number, plus 1 for doubles; the count of its arguments; and two
- * numbers for each argument: the place of a block in `blocks` and a distance from it in bytes, or ARENA and a distance
- * from `arena`, or NUMBER and the argument itself. Returns 0, or the number of the step that failed, from 1. */
+ * numbers for each argument (see value_of). A sweep is coded as SWEEP and its code. Returns 0, or the number of the step
+ * that failed, from 1. */
 int64_t run_steps(const int64_t *code, int64_t count, const int64_t *blocks, int64_t arena) {
     int64_t v[MOST_ARGUMENTS];
     for (int64_t step = 0; step < count; step++) {
+        if (*code == SWEEP) {
+            code = run_sweep(code + 1, blocks, arena);
+            if (!code) return step + 1;
+            continue;
+        }
         const int64_t what = *code++, arguments = *code++;
-        for (int64_t i = 0; i < arguments; i++, code += 2)
-            v[i] = code[1] + (code[0] == NUMBER ? 0 : code[0] == ARENA ? arena : blocks[code[0]]);
+        for (int64_t i = 0; i < arguments; i++, code += 2) v[i] = value_of(code, blocks, arena);
         if (what % 2 ? step_double(what / 2, v) : step_float(what / 2, v)) return step + 1;
     }
     return 0;
