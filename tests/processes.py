@@ -115,6 +115,7 @@ def start_program(file: Path, *arguments: str) -> Started:
 def _run(program: Callable[[], object], argv: list[str], environment: dict[str, str], folder: str, *out: str) -> None:
     """Become the process that was asked for. This runs in the forked process."""
     os.setpgrp()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests that run in the background of a shell ignore it
     for number, path in enumerate(out, start=1):
         file = os.open(path, os.O_WRONLY | os.O_APPEND)
         os.dup2(file, number)
