@@ -153,7 +153,7 @@ def _papers(cell: PublishedCell) -> str:
     mean, interval = cell.paper.mean, cell.paper.interval
     if mean is None:
         return "none"
-    return f"{mean:g}" + ("" if interval is None else f" ± {interval:g}")
+    return str(mean) + ("" if interval is None else f" ± {interval}")
 
 
 def _schedules(standings: Sequence[Standing]) -> Iterator[str]:
