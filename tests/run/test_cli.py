@@ -142,8 +142,9 @@ def test_every_promised_recipe_is_there() -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_agrees_with_its_name(name: str) -> None:
     config = recipe(name)
-    data = config.dataset.replace("_", "-")
-    task = "" if config.regression else f"-{config.ways}w{config.shots}s"
+    lake = config.dataset == "omniglot_alphabets"
+    data = "omniglot-lake" if lake else config.dataset.replace("_", "-")
+    task = "" if config.regression or lake else f"-{config.ways}w{config.shots}s"
     assert name == f"{data.removesuffix('s') if config.regression else data}{task}-{config.method.replace('_', '-')}"
 
 

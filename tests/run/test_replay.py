@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import time
 import warnings
 import weakref
 from collections.abc import Callable
@@ -111,6 +113,20 @@ def test_every_model_gives_the_same_bits(name: str) -> None:
     values = model.serial is not None  # which look at values, and so run one by one
     # Code of other libraries looks attributes up by computed names, which cannot be followed.
     assert recorded(engine) or name in RANDOM or values or model.needs
+
+
+def test_what_a_collection_of_garbage_calls_is_no_part_of_it() -> None:
+    timed: list[float] = []
+    gc.callbacks.append(lambda phase, info: timed.append(time.perf_counter()))
+    before = gc.get_threshold()
+    gc.set_threshold(1)
+    try:
+        assert recorded(compare(mlp(), il.maml(0.1), lambda seed: vector_episode(seed=seed)))
+    finally:
+        gc.set_threshold(*before)
+        gc.callbacks.pop()
+    assert timed
+    assert gc.isenabled()
 
 
 def test_threads_share_a_recording() -> None:

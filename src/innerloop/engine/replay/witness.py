@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import gc
 import sys
 import sysconfig
 from types import CodeType, FrameType
@@ -30,6 +31,8 @@ class _Kind(enum.Enum):
 class Witness:
     """Inside this context, the code that runs in this thread is noted.
 
+    The garbage collector waits meanwhile: what it calls when it happens to run is no part of the computation.
+
     Attributes:
         codes: the user's code that ran.
         trusted: PyTorch's and this library's code that ran, with its global namespace.
@@ -46,15 +49,20 @@ class Witness:
         self._noted: dict[int, CodeType] = {}
         self._own: set[int] = set()
         self._kinds: dict[tuple[int, int], tuple[_Kind, CodeType, dict[str, Any]]] = {}
+        self._collects = False
 
     def __enter__(self) -> Witness:
         if sys.getprofile() is not None:
             raise RefusedError("a profiler is at work")
+        self._collects = gc.isenabled()
+        gc.disable()
         sys.setprofile(self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
         sys.setprofile(None)
+        if self._collects:
+            gc.enable()
 
     def _note(self, frame: FrameType, event: str, argument: Any) -> None:
         if event == "call":
