@@ -31,8 +31,29 @@ SplitBy = Literal["auto", "folders", "classes"]
 Broken = Literal["refuse", "skip"]
 
 
+class PlanOfImages(Part):
+    """What is the same for all plans of images by class. A plan is a frozen dataclass with a field ``root``."""
+
+    root: str
+
+    @property
+    def kind(self) -> Kind:
+        """Images are for classification."""
+        return "classification"
+
+    @property
+    def place(self) -> Path:
+        """Where the data is."""
+        return Path(self.root)
+
+    @property
+    def exact(self) -> bool:
+        """A task may have any number of classes."""
+        return False
+
+
 @dataclass(frozen=True, repr=False)
-class FolderPlan(Part):
+class FolderPlan(PlanOfImages):
     """What was decided about a folder of images: its splits, and how images are prepared.
 
     A training run keeps it, so that evaluation uses the same test classes and the same preprocessing, whatever has been
@@ -62,24 +83,9 @@ class FolderPlan(Part):
         check_fields(self)
 
     @property
-    def kind(self) -> Kind:
-        """Images are for classification."""
-        return "classification"
-
-    @property
-    def place(self) -> Path:
-        """Where the data is."""
-        return Path(self.root)
-
-    @property
     def held_out(self) -> bool:
         """Whether there are validation classes."""
         return bool(self.val)
-
-    @property
-    def exact(self) -> bool:
-        """A task may have any number of classes."""
-        return False
 
     @property
     def smallest(self) -> int:

@@ -25,13 +25,12 @@ from innerloop.data._checks import check_fields
 from innerloop.data._packed import ARCHIVES
 from innerloop.data._published_files import files_of, layout_of, packed_classes
 from innerloop.data._published_sets import PUBLISHED, Name, published_split
-from innerloop.data.base import SPLITS, Kind, Location, Split, registered_data
+from innerloop.data.base import SPLITS, Location, Split, registered_data
 from innerloop.data.classes import LabelledClasses
 from innerloop.data.errors import DataError
-from innerloop.data.folder import opened
+from innerloop.data.folder import PlanOfImages, opened
 from innerloop.data.preprocess import ImagePreprocessing
 from innerloop.display import first_few
-from innerloop.parts import Part
 
 __all__ = ["PublishedPlan", "from_published", "plan_published", "shared_place"]
 
@@ -39,7 +38,7 @@ Broken = Literal["refuse", "skip"]
 
 
 @dataclass(frozen=True, repr=False)
-class PublishedPlan(Part):
+class PublishedPlan(PlanOfImages):
     """Where the files of a published data set are, and in which form.
 
     Args:
@@ -70,24 +69,9 @@ class PublishedPlan(Part):
             raise ValueError(f"layout is {self.layout!r}: expected folders, csv, {', '.join(ARCHIVES)}.")
 
     @property
-    def kind(self) -> Kind:
-        """Images are for classification."""
-        return "classification"
-
-    @property
-    def place(self) -> Path:
-        """Where the data is."""
-        return Path(self.root)
-
-    @property
     def held_out(self) -> bool:
         """All these data sets have validation classes."""
         return True
-
-    @property
-    def exact(self) -> bool:
-        """A task may have any number of classes."""
-        return False
 
     @property
     def smallest(self) -> int:
