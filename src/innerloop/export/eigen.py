@@ -83,11 +83,19 @@ def _rotation(to: Context, at: str, number: Scalar, table: npt.NDArray[np.int64]
     still = to.op("Equal", off, to.number(0.0))
     gap = to.op("Mul", sign, to.op("Sub", other, own))
     slope = to.op("Div", gap, to.op("Mul", two, to.op("Where", still, one, off)))
+    # The square of a larger number could be infinite, and some versions of ONNX Runtime have no root of infinity. An
+    # element so much smaller than the gap is lost in rounding, whether it becomes zero or not.
+    slope = to.op("Clip", slope, to.number(-1e15), to.number(1e15))
     side = to.op("Where", to.op("Less", slope, to.number(0.0)), to.number(-1.0), one)
     length = to.op("Sqrt", to.op("Add", one, to.op("Mul", slope, slope)))
     tangent = to.op("Div", side, to.op("Add", to.op("Abs", slope), length))
     tangent = to.op("Where", still, to.number(0.0), tangent)
-    cosine = to.op("Div", one, to.op("Sqrt", to.op("Add", one, to.op("Mul", tangent, tangent))))
+    squared = to.op("Add", one, to.op("Mul", tangent, tangent))
+    cosine = to.op("Div", one, to.op("Sqrt", squared))
+    # A step of Newton's method: some versions of ONNX Runtime have roots that are off in the last digits, and many
+    # rotations would lengthen the vectors.
+    off_by = to.op("Mul", squared, to.op("Mul", cosine, cosine))
+    cosine = to.op("Mul", cosine, to.op("Sub", to.number(1.5), to.op("Mul", to.number(0.5), off_by)))
     sine = to.op("Mul", sign, to.op("Mul", tangent, cosine))
     along = to.op("Mul", to.op("Unsqueeze", cosine, of_last), unit)
     return to.op("Add", along, to.op("Mul", to.op("Unsqueeze", sine, of_last), met))
