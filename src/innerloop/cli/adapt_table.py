@@ -14,7 +14,7 @@ import torch
 from innerloop.cli.arguments import AdaptArguments, UsageError
 from innerloop.data._table_file import TABLES, read_table
 from innerloop.data.table import TablePlan
-from innerloop.data.table_preprocess import TablePreprocessing, is_missing, text_of
+from innerloop.data.table_preprocess import TablePreprocessing, is_missing, number_of, text_of
 from innerloop.display import first_few
 from innerloop.learner.learner import Learner
 from innerloop.learner.predictor import Predictor
@@ -145,7 +145,7 @@ def _adapted(
     chosen = _rows(support, rows)
     targets = chosen[table.target]
     if table.regression:
-        return learner.adapt(chosen, np.array([_number(value, table.target) for value in targets]), steps=steps)
+        return learner.adapt(chosen, np.array([number_of(value, table.target) for value in targets]), steps=steps)
     labels = [text_of(value) for value in targets]
     if not table.classes:
         return learner.adapt(chosen, labels, steps=steps)
@@ -171,14 +171,4 @@ def _answers(predictor: Predictor, table: Table, queries: Mapping[str, Sequence[
 def _truth(value: Any, table: Table) -> str | float | None:
     if is_missing(value):
         return None
-    return _number(value, table.target) if table.regression else text_of(value)
-
-
-def _number(value: Any, column: str) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise UsageError(f"column {column!r} holds {value!r}: expected a number, as in training")
-    return number
+    return number_of(value, table.target) if table.regression else text_of(value)

@@ -16,12 +16,27 @@ from innerloop.data.errors import DataError
 from innerloop.data.preprocess import Scale, as_list, checked_shape
 from innerloop.parts import Part
 
-__all__ = ["MISSING", "CategoryColumn", "NumberColumn", "TablePreprocessing", "columns_of", "is_missing"]
+__all__ = ["MISSING", "CategoryColumn", "NumberColumn", "TablePreprocessing", "columns_of", "is_missing", "number_of"]
 
 MISSING = frozenset(("", "NA", "N/A", "NaN", "nan", "NULL", "null", "?"))
 """The texts that count as a missing value. So do None and numbers that are not a number."""
 
 _Floats = NDArray[np.float64]
+
+
+def number_of(value: Any, column: str) -> float:
+    """The number in a column that held numbers in training.
+
+    Raises:
+        DataError: the value is no finite number.
+    """
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise DataError(f"column {column!r} holds {value!r}: expected a number, as in training.")
+    return number
 
 
 def is_missing(value: Any) -> bool:
@@ -73,18 +88,11 @@ class NumberColumn(Part):
             DataError: a value is not a finite number.
         """
         absent = np.array([is_missing(value) for value in values], dtype=bool)
-        numbers = np.array([self.mean if gone else self._number(v) for v, gone in zip(values, absent, strict=True)])
+        numbers = np.array(
+            [self.mean if gone else number_of(v, self.name) for v, gone in zip(values, absent, strict=True)]
+        )
         scaled = (numbers.astype(np.float64) - self.mean) / self.std
         return np.stack([scaled, absent.astype(np.float64)], 1) if self.missing else scaled.reshape(-1, 1)
-
-    def _number(self, value: Any) -> float:
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            number = math.nan
-        if not math.isfinite(number):
-            raise DataError(f"column {self.name!r} holds {value!r}: expected a number, as in training.")
-        return number
 
 
 @dataclass(frozen=True, repr=False)
